@@ -1,0 +1,1 @@
+"""What the nodes share: values, errors, contracts, membership. Imports none of the node packages."""

@@ -1,0 +1,144 @@
+"""What comet and web nodes ask of message nodes: save, load, acknowledge, delete.
+
+The in-process store implements MessageService itself; a remote message node
+is reached through a client that implements it too. One conformance suite
+(tests/message/store_suite.py) states the contract in tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import IntEnum
+from typing import Protocol
+
+import msgspec
+
+from cluster.model import Key, Message, Mid
+
+MAX_PUSH_ID_BYTES = 128
+
+
+class SaveItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One message to be stored for the key of its batch."""
+
+    # The same id for the same key is stored once, however often it is repeated.
+    push_id: str
+    payload: bytes
+    # Lifetime in the store's clock. 0 = settle a mid and remember the id, but
+    # store no message (a push to online subscribers only, with a caller's id).
+    expire_s: int
+    # How long the id is remembered; at least until the batch's deadline + 60 s.
+    id_ttl_s: int = 0
+
+
+class SaveBatch(msgspec.Struct, frozen=True, array_like=True):
+    """Messages of one key, in the order in which they are to be stored."""
+
+    key: Key
+    items: list[SaveItem]
+    # Highest mid that the key's channel has sent (0 = unknown): mids go above it.
+    sent: Mid
+    # The store refuses the batch when its own clock has passed this.
+    deadline: Mid
+
+
+class Outcome(IntEnum):
+    SAVED = 0
+    # The id was known with the same payload: `mid` is the first one's; nothing was stored again.
+    REPEATED = 1
+    # The id was known with another payload; nothing was stored.
+    CONFLICT = 2
+
+
+class SaveResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What became of one item."""
+
+    outcome: Outcome
+    mid: Mid
+    # SAVED: mid of the message stored for the key before this one, 0 if there
+    # was none. A subscriber's channel that has not sent it yet loads it first.
+    prev: Mid
+
+
+class SaveReply(msgspec.Struct, frozen=True, array_like=True):
+    """Results in the order of the items."""
+
+    results: list[SaveResult]
+    clock: Mid
+
+
+class Page(msgspec.Struct, frozen=True, array_like=True):
+    """Stored, unexpired messages of one key, ascending."""
+
+    messages: list[Message]
+    # There are more after the last of these.
+    has_more: bool
+    # Highest mid that was removed to keep the key's limit and would not have
+    # expired yet, 0 if none. Above the `after` that was asked for: there is a gap.
+    trimmed: Mid
+    clock: Mid
+
+
+class Stored(msgspec.Struct, frozen=True, array_like=True):
+    """What the store holds of one key."""
+
+    messages: int
+    payload_bytes: int
+    first: Mid
+    last: Mid
+    # Acknowledged mid by device.
+    acknowledged: dict[str, Mid]
+
+
+class MessageService(Protocol):
+    """A message node, or the store of this process."""
+
+    def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
+        """Store a batch durably, settle its mids, remember its ids.
+
+        A plain function that returns a future, because one is asked for per
+        busy key and a task for each would cost more than the save's own share.
+
+        Ordering: batches of one key must not overlap; the caller waits for one
+        before it sends the next.
+
+        Cancellation: cancelling the future only stops waiting; the save goes on.
+
+        Raises (through the future):
+            DeadlinePassedError, StorageError: nothing was stored.
+            NotOwnerError: the caller's incarnation is fenced; nothing was stored.
+            InDoubtError, UnavailableError: nobody knows; repeat with the same ids.
+            RequestError: the batch can never be stored.
+        """
+        ...
+
+    async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
+        """Read the next messages above `after`: at least one when there is one, else up to both limits."""
+        ...
+
+    async def acknowledge(self, key: Key, device: str, mid: Mid) -> None:
+        """Remember that a device has processed everything up to mid. Never goes back."""
+        ...
+
+    async def acknowledged(self, key: Key, device: str) -> Mid:
+        """The device's acknowledged mid, 0 if it has none."""
+        ...
+
+    async def delete_key(self, key: Key) -> int:
+        """Delete all stored messages of a key, its gap mark and acknowledged mids; return how many messages.
+
+        Push ids stay known, so that a late repeat does not bring a message back.
+        """
+        ...
+
+    async def delete_message(self, key: Key, mid: Mid) -> bool:
+        """Delete one message; whether it was there."""
+        ...
+
+    async def inspect(self, key: Key) -> Stored:
+        """Count what is stored for a key."""
+        ...
+
+    async def clock(self) -> Mid:
+        """The store's clock as a mid; never goes back while the store is open."""
+        ...

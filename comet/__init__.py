@@ -1,0 +1,1 @@
+"""Comet nodes: hold subscribers' connections and serve the keys that the ring gives them."""

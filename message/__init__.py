@@ -1,0 +1,1 @@
+"""Message nodes: store messages for later delivery."""

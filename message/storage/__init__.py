@@ -1,0 +1,1 @@
+"""Stores behind a message node: one contract, one file for each kind of store."""
