@@ -1,0 +1,72 @@
+"""Registry of one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cluster.model import NodeInfo
+from cluster.registry.base import Snapshot
+
+
+class MemoryRegistry:
+    """Knows the instances that this process registered itself."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, NodeInfo] = {}
+        self._watchers: dict[int, Callable[[Snapshot], None]] = {}
+        self._next_id = 0
+        # Number of changes so far; with the fixed first part it is the epoch.
+        self._changes = 0
+
+    async def register(self, info: NodeInfo) -> MemoryRegistration:
+        """Announce an instance; it stays until it is withdrawn."""
+        entry_id = self._new_id()
+        self._set(entry_id, info)
+        return MemoryRegistration(self, entry_id)
+
+    def watch(self, on_change: Callable[[Snapshot], None]) -> Callable[[], None]:
+        """Call on_change now and after each change, in the caller of the change."""
+        watcher_id = self._new_id()
+        self._watchers[watcher_id] = on_change
+        on_change(self._snapshot())
+        return lambda: self._unwatch(watcher_id)
+
+    def _unwatch(self, watcher_id: int) -> None:
+        self._watchers.pop(watcher_id, None)
+
+    def _new_id(self) -> int:
+        self._next_id += 1
+        return self._next_id
+
+    def _set(self, entry_id: int, info: NodeInfo | None) -> None:
+        if info is None:
+            self._entries.pop(entry_id, None)
+        else:
+            self._entries[entry_id] = info
+        self._changes += 1
+        snapshot = self._snapshot()
+        for on_change in list(self._watchers.values()):
+            on_change(snapshot)
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(epoch=(1, self._changes), nodes=tuple(self._entries.values()))
+
+
+class MemoryRegistration:
+    """An entry of a MemoryRegistry."""
+
+    def __init__(self, registry: MemoryRegistry, entry_id: int) -> None:
+        self._registry = registry
+        self._entry_id = entry_id
+        self._is_withdrawn = False
+
+    async def update(self, info: NodeInfo) -> None:
+        """Replace what is announced; does nothing after withdraw()."""
+        if not self._is_withdrawn:
+            self._registry._set(self._entry_id, info)
+
+    async def withdraw(self) -> None:
+        """Remove the entry."""
+        if not self._is_withdrawn:
+            self._is_withdrawn = True
+            self._registry._set(self._entry_id, None)
