@@ -38,7 +38,9 @@ class SaveBatch(msgspec.Struct, frozen=True, array_like=True):
     items: list[SaveItem]
     # Highest mid that the key's channel has sent (0 = unknown): mids go above it.
     sent: Mid
-    # The store refuses the batch when its own clock has passed this.
+    # The store refuses the batch when its own clock has passed this, unless all
+    # its ids are known: then it says REPEATED, so that a repeat after the
+    # deadline tells for sure what became of a batch whose answer was lost.
     deadline: Mid
 
 

@@ -1,0 +1,107 @@
+"""Live connections of one key on this node.
+
+Decides who receives a message now. Stores nothing and does not know which node
+owns the key.
+"""
+
+from __future__ import annotations
+
+from cluster.model import Key, Message, Mid
+from comet.connection import Connection
+from comet.protocol import ClientVersion, Wire, message_document
+
+
+class Channel:
+    """All connections of one key, and how far they have been served."""
+
+    __slots__ = ("_connections", "cursor", "key")
+
+    def __init__(self, key: Key, cursor: Mid) -> None:
+        """Make an empty channel; `cursor` is the store's clock now, so that nothing older is replayed."""
+        self.key = key
+        # Highest mid delivered here. A saved message whose predecessor is above
+        # it reveals a hole, which keyqueue.py fills from the store first.
+        self.cursor = cursor
+        # In order of arrival. Changed only by add() and remove(). One
+        # connection stands here without a container (memory: bench/connections.py).
+        self._connections: Connection | list[Connection] | None = None
+
+    def __len__(self) -> int:
+        held = self._connections
+        if held is None:
+            return 0
+        return len(held) if isinstance(held, list) else 1
+
+    def add(self, connection: Connection) -> None:
+        """Attach a connection; the hub has checked the limit."""
+        held = self._connections
+        if held is None:
+            self._connections = connection
+        elif isinstance(held, list):
+            held.append(connection)
+        else:
+            self._connections = [held, connection]
+        connection.channel = self
+
+    def remove(self, connection: Connection) -> None:
+        """Detach a connection that is attached here."""
+        connection.channel = None
+        held = self._connections
+        if isinstance(held, list):
+            held.remove(connection)
+            if len(held) == 1:
+                self._connections = held[0]
+        else:
+            self._connections = None
+
+    def connections(self) -> list[Connection]:
+        """The connections of this moment, in order of arrival."""
+        held = self._connections
+        if held is None:
+            return []
+        return list(held) if isinstance(held, list) else [held]
+
+    def deliver(self, mid: Mid, payload: bytes) -> int:
+        """Offer a message to every connection.
+
+        Never waits: a slow consumer is closed and not counted. Those that still
+        catch up hold the message and count.
+
+        Ordering: called only for the key's turn in its queue (keyqueue.py), so
+        that each connection sees mids in the order in which they were settled.
+
+        Returns:
+            How many connections took it.
+        """
+        if mid > self.cursor:
+            self.cursor = mid
+        held = self._connections
+        if held is None:
+            return 0
+        if not isinstance(held, list):
+            if held.catch_up is not None:
+                return int(held.catch_up.hold(Message(mid, payload)))
+            wire = held.wire
+            return int(held.offer(mid, wire.frame(message_document(mid, payload, wire.version))))
+        return self._deliver_to_many(mid, payload)
+
+    def _deliver_to_many(self, mid: Mid, payload: bytes) -> int:
+        # Encoded once per shape, framed once per wire.
+        documents: dict[bool, bytes] = {}
+        frames: dict[Wire, bytes] = {}
+        accepted = 0
+        # A copy: closing a slow consumer removes it from the list.
+        for connection in self.connections():
+            if connection.catch_up is not None:
+                accepted += connection.catch_up.hold(Message(mid, payload))
+                continue
+            wire = connection.wire
+            frame = frames.get(wire)
+            if frame is None:
+                is_raw = wire.version != ClientVersion.OLD
+                document = documents.get(is_raw)
+                if document is None:
+                    document = documents[is_raw] = message_document(mid, payload, wire.version)
+                frame = frames[wire] = wire.frame(document)
+            accepted += connection.offer(mid, frame)
+        return accepted

@@ -1,0 +1,256 @@
+"""One subscriber's connection after it has subscribed.
+
+Decides what is written, when the subscriber is too slow and when it has been
+silent for too long. Parsing its bytes is the business of tcp.py and
+websocket.py, which call heartbeat(), acknowledge() and lost().
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from cluster.model import Mid
+from comet.protocol import HEARTBEAT_GRACE_S, ClientVersion, CloseReason, Subscribe, Wire
+
+if TYPE_CHECKING:
+    from comet.catchup import CatchUp
+    from comet.channel import Channel
+
+
+class Transport(Protocol):
+    """The part of asyncio.Transport that a connection uses."""
+
+    def write(self, data: bytes) -> None: ...
+    def write_eof(self) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+    def get_write_buffer_size(self) -> int: ...
+
+
+class ConnectionContext(Protocol):
+    """What all connections of a node share."""
+
+    # Unread bytes above which a live connection is closed as a slow consumer.
+    unread_limit_bytes: int
+    # How long a closed connection may take to say goodbye before it is aborted.
+    linger_s: float
+
+    def on_close(self, connection: Connection, reason: CloseReason) -> None:
+        """The connection has stopped being live: take it out of its channel, count the reason."""
+        ...
+
+    def on_acknowledge(self, connection: Connection, mid: Mid) -> None:
+        """The subscriber has processed everything up to mid."""
+        ...
+
+    def linger(self, connection: Connection) -> None:
+        """Call connection.next_deadline() after linger_s, unless forget() comes first."""
+        ...
+
+    def forget(self, connection: Connection) -> None:
+        """No deadline matters any more: the transport has ended."""
+        ...
+
+
+class Connection:
+    """A live subscriber. 15,000 of them stand in one process: every slot is 120 KB."""
+
+    __slots__ = (
+        "__weakref__",
+        "_context",
+        "_expires_at",
+        "_heard_at",
+        "_heartbeat_s",
+        "_is_paused",
+        "_on_room",
+        "_transport",
+        "catch_up",
+        "channel",
+        "closed_for",
+        "device",
+        "sent_mid",
+        "since",
+        "slot",
+        "wire",
+    )
+
+    def __init__(
+        self,
+        context: ConnectionContext,
+        transport: Transport,
+        wire: Wire,
+        subscribe: Subscribe,
+        now: float,
+        since: int,
+    ) -> None:
+        """Make a connection; it is attached to a channel by hub.py.
+
+        Args:
+            now: loop time.
+            since: unix seconds.
+        """
+        self._context = context
+        self._transport = transport
+        self.wire = wire
+        # The channel it is attached to; set by channel.py, None before and after.
+        self.channel: Channel | None = None
+        self.device = subscribe.device
+        # Highest mid that was sent here, or the mid it resumed from. Raised by
+        # offer() and catchup.py only.
+        self.sent_mid = Mid(0)
+        # Present while stored messages are being sent: live ones are held there.
+        self.catch_up: CatchUp | None = None
+        self.since = since
+        # Where the timer wheel keeps it (timers.py), -1 = nowhere.
+        self.slot = -1
+        self.closed_for: CloseReason | None = None
+        self._heartbeat_s = subscribe.heartbeat_s
+        # Loop time of the last heartbeat; re-armed lazily by next_deadline().
+        self._heard_at = now
+        # Loop time at which its token expires, None = never.
+        self._expires_at: float | None = None
+        # The transport's buffer is above its high-water mark (pause()).
+        self._is_paused = False
+        # Called once when the buffer has run low or the connection has ended.
+        self._on_room: Callable[[], None] | None = None
+
+    # -- what the node does to it
+
+    def offer(self, mid: Mid, frame: bytes) -> bool:
+        """Hand one message's bytes over without waiting.
+
+        A message that was sent here already is skipped; one more than the
+        unread limit makes it a slow consumer. One message always fits.
+
+        Returns:
+            Whether the connection lives on with this message.
+        """
+        if mid <= self.sent_mid:
+            return True
+        if self._is_paused and self._transport.get_write_buffer_size() > self._context.unread_limit_bytes:
+            self.close(CloseReason.SLOW_CONSUMER)
+            return False
+        if not self.write(frame):
+            return False
+        self.sent_mid = mid
+        return True
+
+    def write(self, data: bytes) -> bool:
+        """Write bytes; False when the transport is gone (lost() follows or has been called)."""
+        try:
+            self._transport.write(data)
+        except RuntimeError:
+            # uvloop raises on a transport that has just failed and has not called connection_lost yet.
+            self._end(CloseReason.PEER_LOST)
+            return False
+        return True
+
+    def close(self, reason: CloseReason) -> None:
+        """Say why and end. Does nothing when it has ended already.
+
+        Bytes that the peer has not read delay a polite end; a slow consumer is
+        aborted, because close() on a reader that has stopped ends nothing.
+        """
+        if self.closed_for is not None:
+            return
+        self._end(reason)
+        if reason is CloseReason.SLOW_CONSUMER or self._is_paused:
+            self._transport.abort()
+            return
+        farewell = self.wire.farewell(reason)
+        if not farewell:
+            self._transport.close()
+            return
+        self.say_goodbye(farewell)
+
+    def say_goodbye(self, farewell: bytes) -> None:
+        """Send last words and wait a little for the peer to end.
+
+        Closing at once could reset the connection (unread input) and take the
+        words with it.
+        """
+        try:
+            self._transport.write(farewell)
+            if self.wire.transport == "tcp":
+                self._transport.write_eof()
+        except (RuntimeError, OSError):
+            self._transport.abort()
+            return
+        self._context.linger(self)
+
+    def expire_token_at(self, loop_time: float) -> None:
+        """End with BAD_TOKEN at that time; re-arms the deadline."""
+        self._expires_at = loop_time
+
+    def first_deadline(self) -> float:
+        """Loop time at which something may have to happen."""
+        due = self._heard_at + self._heartbeat_s + HEARTBEAT_GRACE_S
+        return due if self._expires_at is None else min(due, self._expires_at)
+
+    def next_deadline(self, now: float) -> float | None:
+        """Do what is due; the next loop time to look again, None = never."""
+        if self.closed_for is not None:
+            self._transport.abort()
+            return None
+        if self._expires_at is not None and self._expires_at <= now:
+            self.close(CloseReason.BAD_TOKEN)
+        elif self._heard_at + self._heartbeat_s + HEARTBEAT_GRACE_S <= now:
+            self.close(CloseReason.HEARTBEAT_MISSED)
+        if self.closed_for is not None:
+            return now + self._context.linger_s
+        return self.first_deadline()
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes that wait in this process for the subscriber to read."""
+        return self._transport.get_write_buffer_size()
+
+    def when_room(self, call: Callable[[], None]) -> None:
+        """Call once when the buffer has run low; at once when it is low or the connection has ended."""
+        if not self._is_paused or self.closed_for is not None:
+            call()
+        else:
+            self._on_room = call
+
+    # -- what its transport reports
+
+    def heartbeat(self, now: float) -> None:
+        """The subscriber sent a heartbeat."""
+        self._heard_at = now
+        if self._is_paused and self.unread_bytes > self._context.unread_limit_bytes:
+            self.close(CloseReason.SLOW_CONSUMER)
+            return
+        self.write(self.wire.heartbeat)
+
+    def acknowledge(self, mid: Mid) -> None:
+        """The subscriber sent an acknowledgement."""
+        if self.wire.version < ClientVersion.TWO or mid > self.sent_mid:
+            self.close(CloseReason.PROTOCOL_ERROR)
+            return
+        self._context.on_acknowledge(self, mid)
+
+    def lost(self, reason: CloseReason = CloseReason.PEER_LOST) -> None:
+        """The transport has ended; nothing can be written any more."""
+        self._end(reason)
+        self._context.forget(self)
+
+    def pause(self) -> None:
+        """The transport's buffer has passed its high-water mark."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """The transport's buffer has run low."""
+        self._is_paused = False
+        self._call_on_room()
+
+    def _end(self, reason: CloseReason) -> None:
+        if self.closed_for is None:
+            self.closed_for = reason
+            self._context.on_close(self, reason)
+        self._call_on_room()
+
+    def _call_on_room(self) -> None:
+        call, self._on_room = self._on_room, None
+        if call is not None:
+            call()

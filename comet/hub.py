@@ -1,0 +1,83 @@
+"""All channels of this node.
+
+A channel exists while its key has a connection; a push to an offline key
+leaves nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from cluster.mids import StoreClock
+from cluster.model import Key
+from comet.channel import Channel
+from comet.connection import Connection
+
+
+class Hub:
+    """Key → channel."""
+
+    def __init__(
+        self,
+        clock: StoreClock,
+        max_connections_per_key: int,
+        call_later: Callable[[float, Callable[[Key], None], Key], object],
+    ) -> None:
+        """Make an empty hub.
+
+        Args:
+            max_connections_per_key: protects memory from one key opened in a loop.
+            call_later: the loop's; for channels that must outlive their last connection.
+        """
+        self._clock = clock
+        self._max_connections_per_key = max_connections_per_key
+        self._call_later = call_later
+        self._channels: dict[Key, Channel] = {}
+        # The channel of a key, or None when nobody is connected: bound once,
+        # because every delivery asks.
+        self.channel = self._channels.get
+        self.connection_count = 0
+
+    @property
+    def channel_count(self) -> int:
+        """Keys with at least one connection (or very recently)."""
+        return len(self._channels)
+
+    def attach(self, key: Key, connection: Connection) -> bool:
+        """Put a connection into its key's channel; False when the key has too many."""
+        channel = self._channels.get(key)
+        if channel is None:
+            channel = self._channels[key] = Channel(key, self._clock.now())
+        elif len(channel) >= self._max_connections_per_key:
+            return False
+        channel.add(connection)
+        self.connection_count += 1
+        return True
+
+    def detach(self, connection: Connection) -> None:
+        """Take a connection out of its channel; does nothing when it is in none."""
+        channel = connection.channel
+        if channel is None:
+            return
+        channel.remove(connection)
+        self.connection_count -= 1
+        if not len(channel):
+            self._drop(channel.key)
+
+    def connections(self) -> Iterator[Connection]:
+        """Every live connection; the hub must not change meanwhile, so take a list to wait or close."""
+        for channel in self._channels.values():
+            yield from channel.connections()
+
+    def _drop(self, key: Key) -> None:
+        channel = self._channels.get(key)
+        if channel is None or len(channel):
+            return
+        lead = channel.cursor - self._clock.now()
+        if lead > 0:
+            # A burst has run ahead of the store's clock by `lead` ticks (100 ns).
+            # Forgetting the cursor now would let the store settle a mid below
+            # one that was sent, and a subscriber resuming from that would miss it.
+            self._call_later(lead / 10_000_000 + 0.001, self._drop, key)
+        else:
+            del self._channels[key]
