@@ -1,85 +1,194 @@
 """Resume: stored messages first, then live ones, without a gap or a repeat (docs/subscriber-protocol.md).
 
-While a connection catches up, live messages of its key are held here. Stored
-pages are read above the last mid that was sent, merged with the held ones by
-mid and written as the socket takes them. The step from the last page to live
-happens without an await, so nothing can come between.
+While a connection catches up, live messages of its key are held. Stored pages
+are read above the last mid that was sent, merged with the held ones by mid and
+written as the socket takes them. The step from the last page to live happens
+without an await, so that nothing can come between.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
+from collections.abc import Awaitable, Callable
 
 from cluster.contracts.message import MessageService, Page
 from cluster.errors import EnckeError
-from cluster.model import Message, Mid
-from cluster.stats import Counter
-from comet.config import ResumeLimits
+from cluster.model import Key, Message, Mid
+from comet.config import CometConfig
 from comet.connection import Connection
-from comet.protocol import RESUME_ACKNOWLEDGED, CloseReason, gap_document, message_document
+from comet.metrics import CometMetrics
+from comet.protocol import CloseReason, gap_document, message_document
+
+log = logging.getLogger(__name__)
 
 
 class CatchUp:
-    """What one connection holds while it catches up."""
+    """Live messages held for one connection while it catches up."""
 
-    __slots__ = ("_connection", "_drops", "_held", "_held_bytes", "_limit_bytes", "is_overflowed")
+    __slots__ = ("_held", "_held_bytes", "_limit_bytes", "_metrics", "has_overflowed")
 
-    def __init__(self, connection: Connection, limit_bytes: int, drops: Counter) -> None:
-        self._connection = connection
-        # Live messages in the order of their mids.
-        self._held: deque[Message] = deque()
+    def __init__(self, limit_bytes: int, metrics: CometMetrics) -> None:
+        # In mid order, because deliveries of a key are.
+        self._held: deque[tuple[Message, bool]] = deque()
         self._held_bytes = 0
         self._limit_bytes = limit_bytes
-        self._drops = drops
-        # Held messages were dropped: they must be read from the store.
-        self.is_overflowed = False
+        self._metrics = metrics
+        # Held messages were dropped since the last read of the store began:
+        # the connection cannot go live on that read.
+        self.has_overflowed = False
 
-    def hold(self, message: Message) -> bool:
-        """Keep a live message for later; always true: it counts as accepted.
+    def hold(self, message: Message, is_stored: bool) -> bool:
+        """Keep a live message for later. True: it counts as accepted.
 
-        Over the limit everything held is dropped, because the store has it
-        too; messages that are not stored are lost here, and counted, when
-        take_until() does not find them.
+        Over the limit everything held is dropped: what is stored is read again,
+        what is not stored is lost to this connection and counted.
         """
-        if self._held_bytes + len(message.payload) > self._limit_bytes and self._held:
-            self._drops.inc("catch_up_overflow", len(self._held))
-            self._held.clear()
-            self._held_bytes = 0
-            self.is_overflowed = True
-        self._held.append(message)
-        self._held_bytes += len(message.payload)
+        size = len(message.payload)
+        if self._held and self._held_bytes + size > self._limit_bytes:
+            self.drop_all("catch_up_overflow")
+            self.has_overflowed = True
+        self._held.append((message, is_stored))
+        self._held_bytes += size
         return True
 
-    def merge(self, page: Page) -> list[Message]:
-        """The page and the held messages in mid order, without repeats.
+    def drop_all(self, reason: str) -> None:
+        """Forget what is held, counting the messages that no store has."""
+        lost = sum(not is_stored for _, is_stored in self._held)
+        if lost:
+            self._metrics.drops.inc(reason, lost)
+        self._held.clear()
+        self._held_bytes = 0
 
-        With more pages to come, held messages above the page stay held.
+    def merge(self, page: Page) -> list[Message]:
+        """The page and what is held up to its end, in mid order, without repeats.
+
+        From the last page on everything that is held comes along.
         """
         merged: list[Message] = []
         for stored in page.messages:
-            self._take_below(stored.mid, merged)
+            self._take_up_to(stored.mid, merged)
             merged.append(stored)
-        if not page.has_more and not self.is_overflowed:
-            self._take_below(None, merged)
+        if not page.has_more and not self.has_overflowed:
+            self._take_up_to(None, merged)
         return merged
 
-    def _take_below(self, mid: Mid | None, into: list[Message]) -> None:
+    def _take_up_to(self, mid: Mid | None, into: list[Message]) -> None:
         held = self._held
-        while held and (mid is None or held[0].mid <= mid):
-            message = held.popleft()
+        while held and (mid is None or held[0][0].mid <= mid):
+            message, _ = held.popleft()
             self._held_bytes -= len(message.payload)
             if message.mid != mid:
                 into.append(message)
 
 
 class Resumer:
-    """Brings resuming connections up to date, a bounded number of loads at a time."""
+    """Brings resuming connections up to date, a bounded number of store reads at a time.
 
-    def __init__(self, messages: MessageService, limits: ResumeLimits, drops: Counter) -> None:
+    Owns a task for each connection that catches up; stop() ends them.
+    """
+
+    def __init__(self, messages: MessageService, config: CometConfig, metrics: CometMetrics) -> None:
         self._messages = messages
-        self._limits = limits
-        self._drops = drops
+        self._config = config
+        self._metrics = metrics
         # Keeps a storm of reconnects from starving pushes of the store.
-        self._loads = asyncio.Semaphore(limits.max_loads)
+        self._loads = asyncio.Semaphore(config.max_resume_loads)
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def active_count(self) -> int:
+        """Connections that catch up at the moment."""
+        return len(self._tasks)
+
+    def start(self, connection: Connection, key: Key, find_start: Callable[[], Awaitable[Mid]]) -> None:
+        """Begin; live messages are held from this call on.
+
+        Args:
+            find_start: gives the mid to resume from, when it is this connection's turn.
+        """
+        self._metrics.resumes.inc()
+        connection.catch_up = CatchUp(self._config.resume_hold_bytes, self._metrics)
+        task = asyncio.create_task(self._guard(connection, connection.catch_up, key, find_start))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """End all catching up; the connections are the hub's to close."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _guard(
+        self, connection: Connection, catch_up: CatchUp, key: Key, find_start: Callable[[], Awaitable[Mid]]
+    ) -> None:
+        """Close rather than leave a hole: the subscriber can resume."""
+        try:
+            await self._run(connection, catch_up, key, find_start)
+        except (EnckeError, TimeoutError) as error:
+            log.warning("resume failed, connection closed: key=%s reason=%r", key, error)
+            connection.close(CloseReason.INTERNAL)
+        except Exception:
+            log.exception("resume failed, connection closed: key=%s", key)
+            connection.close(CloseReason.INTERNAL)
+        finally:
+            connection.catch_up = None
+            catch_up.drop_all("closed_while_catching_up")
+
+    async def _run(
+        self, connection: Connection, catch_up: CatchUp, key: Key, find_start: Callable[[], Awaitable[Mid]]
+    ) -> None:
+        position: Mid | None = None
+        while not connection.has_ended():
+            catch_up.has_overflowed = False
+            async with self._loads, asyncio.timeout(self._config.store_timeout_s):
+                if position is None:
+                    position = await find_start()
+                page = await self._messages.load_after(
+                    key, position, self._config.resume_page_messages, self._config.resume_page_bytes
+                )
+            if connection.has_ended():
+                return
+            # From here to the end of the step nothing awaits.
+            if connection.sent_mid == 0:
+                # A subscriber that claims a mid of the future must not miss what comes before it.
+                connection.sent_mid = min(position, page.clock)
+            merged = catch_up.merge(page)
+            self._write(connection, page, merged, position)
+            if merged:
+                position = max(position, merged[-1].mid)
+            if not page.has_more and not catch_up.has_overflowed:
+                connection.catch_up = None
+                return
+            await self._wait_room(connection)
+
+    def _write(self, connection: Connection, page: Page, merged: list[Message], position: Mid) -> None:
+        wire = connection.wire
+        frames: list[bytes] = []
+        if page.trimmed > position:
+            self._metrics.gaps.inc()
+            before = page.messages[0].mid if page.messages else None
+            frames.append(wire.frame(gap_document(position, before)))
+        frames += [wire.frame(message_document(m.mid, m.payload, wire.version)) for m in merged]
+        if frames and connection.write(b"".join(frames)):
+            self._metrics.deliveries.inc(len(merged))
+            if merged:
+                connection.sent_mid = max(connection.sent_mid, merged[-1].mid)
+
+    async def _wait_room(self, connection: Connection) -> None:
+        """Wait until the socket has taken what was written; a reader that makes no progress is slow."""
+        loop = asyncio.get_running_loop()
+        unread = connection.unread_bytes
+        while not connection.has_ended():
+            has_room: asyncio.Future[None] = loop.create_future()
+            connection.when_room(lambda f=has_room: f.done() or f.set_result(None))  # type: ignore[misc]
+            try:
+                async with asyncio.timeout(self._config.resume_stall_s):
+                    await has_room
+                return
+            except TimeoutError:
+                if connection.unread_bytes >= unread:
+                    connection.close(CloseReason.SLOW_CONSUMER)
+                unread = connection.unread_bytes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from cluster.model import Key, Message, Mid
 from comet.connection import Connection
-from comet.protocol import ClientVersion, Wire, message_document
+from comet.protocol import ClientVersion, Wire, gap_document, message_document
 
 
 class Channel:
@@ -61,7 +61,7 @@ class Channel:
             return []
         return list(held) if isinstance(held, list) else [held]
 
-    def deliver(self, mid: Mid, payload: bytes) -> int:
+    def deliver(self, mid: Mid, payload: bytes, is_stored: bool) -> int:
         """Offer a message to every connection.
 
         Never waits: a slow consumer is closed and not counted. Those that still
@@ -80,12 +80,22 @@ class Channel:
             return 0
         if not isinstance(held, list):
             if held.catch_up is not None:
-                return int(held.catch_up.hold(Message(mid, payload)))
+                return int(held.catch_up.hold(Message(mid, payload), is_stored))
             wire = held.wire
             return int(held.offer(mid, wire.frame(message_document(mid, payload, wire.version))))
-        return self._deliver_to_many(mid, payload)
+        return self._deliver_to_many(mid, payload, is_stored)
 
-    def _deliver_to_many(self, mid: Mid, payload: bytes) -> int:
+    def announce_gap(self, before: Mid | None) -> int:
+        """Tell live connections of version 2 that messages after the cursor were removed; how many."""
+        document = gap_document(self.cursor, before)
+        told = 0
+        for connection in self.connections():
+            wire = connection.wire
+            if wire.version is ClientVersion.TWO and connection.catch_up is None:
+                told += connection.write(wire.frame(document))
+        return told
+
+    def _deliver_to_many(self, mid: Mid, payload: bytes, is_stored: bool) -> int:
         # Encoded once per shape, framed once per wire.
         documents: dict[bool, bytes] = {}
         frames: dict[Wire, bytes] = {}
@@ -93,7 +103,7 @@ class Channel:
         # A copy: closing a slow consumer removes it from the list.
         for connection in self.connections():
             if connection.catch_up is not None:
-                accepted += connection.catch_up.hold(Message(mid, payload))
+                accepted += connection.catch_up.hold(Message(mid, payload), is_stored)
                 continue
             wire = connection.wire
             frame = frames.get(wire)

@@ -8,7 +8,7 @@ websocket.py, which call heartbeat(), acknowledge() and lost().
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cluster.model import Mid
 from comet.protocol import HEARTBEAT_GRACE_S, ClientVersion, CloseReason, Subscribe, Wire
@@ -26,6 +26,7 @@ class Transport(Protocol):
     def close(self) -> None: ...
     def abort(self) -> None: ...
     def get_write_buffer_size(self) -> int: ...
+    def get_extra_info(self, name: str) -> Any: ...
 
 
 class ConnectionContext(Protocol):
@@ -146,13 +147,17 @@ class Connection:
             return False
         return True
 
+    def has_ended(self) -> bool:
+        """Whether it was closed or lost; nothing is delivered to it any more."""
+        return self.closed_for is not None
+
     def close(self, reason: CloseReason) -> None:
         """Say why and end. Does nothing when it has ended already.
 
         Bytes that the peer has not read delay a polite end; a slow consumer is
         aborted, because close() on a reader that has stopped ends nothing.
         """
-        if self.closed_for is not None:
+        if self.has_ended():
             return
         self._end(reason)
         if reason is CloseReason.SLOW_CONSUMER or self._is_paused:
@@ -190,14 +195,14 @@ class Connection:
 
     def next_deadline(self, now: float) -> float | None:
         """Do what is due; the next loop time to look again, None = never."""
-        if self.closed_for is not None:
+        if self.has_ended():
             self._transport.abort()
             return None
         if self._expires_at is not None and self._expires_at <= now:
             self.close(CloseReason.BAD_TOKEN)
         elif self._heard_at + self._heartbeat_s + HEARTBEAT_GRACE_S <= now:
             self.close(CloseReason.HEARTBEAT_MISSED)
-        if self.closed_for is not None:
+        if self.has_ended():
             return now + self._context.linger_s
         return self.first_deadline()
 
@@ -206,9 +211,15 @@ class Connection:
         """Bytes that wait in this process for the subscriber to read."""
         return self._transport.get_write_buffer_size()
 
+    @property
+    def peer(self) -> str:
+        """host:port of the subscriber; empty when it has gone."""
+        name = self._transport.get_extra_info("peername")
+        return f"{name[0]}:{name[1]}" if name else ""
+
     def when_room(self, call: Callable[[], None]) -> None:
         """Call once when the buffer has run low; at once when it is low or the connection has ended."""
-        if not self._is_paused or self.closed_for is not None:
+        if not self._is_paused or self.has_ended():
             call()
         else:
             self._on_room = call
@@ -225,8 +236,14 @@ class Connection:
 
     def acknowledge(self, mid: Mid) -> None:
         """The subscriber sent an acknowledgement."""
-        if self.wire.version < ClientVersion.TWO or mid > self.sent_mid:
+        if self.wire.version < ClientVersion.TWO:
             self.close(CloseReason.PROTOCOL_ERROR)
+            return
+        if mid > self.sent_mid:
+            # While it catches up it may repeat an older acknowledgement of its
+            # own; losing that one costs a repeat at the most.
+            if self.catch_up is None:
+                self.close(CloseReason.PROTOCOL_ERROR)
             return
         self._context.on_acknowledge(self, mid)
 

@@ -12,6 +12,7 @@ from cluster.mids import StoreClock
 from cluster.model import Key
 from comet.channel import Channel
 from comet.connection import Connection
+from comet.protocol import CloseReason
 
 
 class Hub:
@@ -68,6 +69,14 @@ class Hub:
         """Every live connection; the hub must not change meanwhile, so take a list to wait or close."""
         for channel in self._channels.values():
             yield from channel.connections()
+
+    def close_key(self, key: Key, reason: CloseReason) -> int:
+        """Close a key's connections; how many."""
+        channel = self._channels.get(key)
+        connections = channel.connections() if channel is not None else []
+        for connection in connections:
+            connection.close(reason)
+        return len(connections)
 
     def _drop(self, key: Key) -> None:
         channel = self._channels.get(key)

@@ -1,0 +1,108 @@
+"""Acknowledged mids on their way to the store: at most one write a second per device, and one on close.
+
+A crash may lose the last second of them, so that a device sees messages again,
+never that it misses some.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from itertools import islice
+
+from cluster.contracts.message import MessageService
+from cluster.errors import EnckeError
+from cluster.model import Key, Mid
+
+log = logging.getLogger(__name__)
+
+# Writes asked for at a time: they share the store's commits.
+WRITES_IN_FLIGHT = 64
+
+
+class Acknowledgements:
+    """What subscribers have acknowledged and the store does not know yet."""
+
+    def __init__(self, messages: MessageService, interval_s: float, timeout_s: float) -> None:
+        self._messages = messages
+        self._interval_s = interval_s
+        self._timeout_s = timeout_s
+        # Key → device → highest acknowledged mid. Bounded by what the
+        # connections of one interval can name.
+        self._unwritten: dict[Key, dict[str, Mid]] = {}
+        # Lives while there is something to write.
+        self._writer: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
+        self._is_stopping = False
+
+    def take(self, key: Key, device: str, mid: Mid) -> None:
+        """Remember an acknowledgement; it is written within the interval."""
+        devices = self._unwritten.setdefault(key, {})
+        devices[device] = max(mid, devices.get(device, mid))
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write_until_empty())
+
+    def hurry(self, key: Key, device: str) -> None:
+        """A connection of the device has closed: do not let its acknowledgement wait."""
+        if device in self._unwritten.get(key, ()):
+            self._hurry.set()
+
+    def forget(self, key: Key) -> None:
+        """The key was deleted: what is unwritten must not bring its acknowledgements back."""
+        self._unwritten.pop(key, None)
+
+    async def resume_point(self, key: Key, device: str) -> Mid:
+        """The device's acknowledged mid, written or not; 0 = none.
+
+        Raises:
+            EnckeError: the store did not tell.
+        """
+        stored = await self._messages.acknowledged(key, device)
+        return max(stored, self._unwritten.get(key, {}).get(device, Mid(0)))
+
+    async def stop(self) -> None:
+        """Write what is left, once."""
+        self._is_stopping = True
+        self._hurry.set()
+        if self._writer is not None:
+            await self._writer
+
+    async def _write_until_empty(self) -> None:
+        try:
+            while self._unwritten:
+                await self._wait_turn()
+                is_written = await self._write_all()
+                if self._is_stopping and not is_written:
+                    return
+        finally:
+            self._writer = None
+
+    async def _wait_turn(self) -> None:
+        try:
+            async with asyncio.timeout(self._interval_s):
+                await self._hurry.wait()
+        except TimeoutError:
+            pass
+        self._hurry.clear()
+
+    async def _write_all(self) -> bool:
+        """Write what there is now; False when the store refused some, which stays for the next turn."""
+        entries = iter([(k, d, m) for k, devices in self._unwritten.items() for d, m in devices.items()])
+        while chunk := list(islice(entries, WRITES_IN_FLIGHT)):
+            results = await asyncio.gather(*(self._write(*entry) for entry in chunk), return_exceptions=True)
+            for result in results:
+                if isinstance(result, EnckeError | TimeoutError):
+                    log.warning("acknowledgements not written: reason=%r", result)
+                    return False
+                if isinstance(result, BaseException):
+                    raise result
+        return True
+
+    async def _write(self, key: Key, device: str, mid: Mid) -> None:
+        async with asyncio.timeout(self._timeout_s):
+            await self._messages.acknowledge(key, device, mid)
+        devices = self._unwritten.get(key)
+        if devices is not None and devices.get(device) == mid:
+            del devices[device]
+            if not devices:
+                del self._unwritten[key]

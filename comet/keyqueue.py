@@ -1,0 +1,289 @@
+"""The order of one key: one bounded queue per busy key, gone when it is empty.
+
+Everything that happens to a key takes its turn here: saving, delivering,
+deleting. At most one batch of a key is being saved, and nothing is delivered
+before its save was answered, so subscribers see messages in the order of their
+mids. No lock is held across a call to the store; other keys go on.
+
+Turns that stand behind each other are saved in one batch, so that a hot key is
+saved as fast as the store answers, not one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.contracts.message import MessageService, Outcome, SaveBatch, SaveItem, SaveReply, SaveResult
+from cluster.errors import ConflictError, DeadlinePassedError, EnckeError, UnavailableError
+from cluster.mids import STEP, TICKS_PER_SECOND, StoreClock
+from cluster.model import Key, Mid
+from comet.hub import Hub
+from comet.metrics import CometMetrics
+from comet.protocol import CloseReason
+from comet.pushjob import PushJob
+
+log = logging.getLogger(__name__)
+
+# Turns saved in one batch, and their payload bytes unless it is a single one.
+MAX_BATCH_ITEMS = 64
+MAX_BATCH_BYTES = 1024 * 1024
+
+# Unsaved turns of one key delivered before other work of the loop.
+MAX_TURNS_AT_ONCE = 256
+
+# Pause before a batch in doubt is repeated; doubles up to the last.
+FIRST_REPEAT_S = 0.02
+LAST_REPEAT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueContext:
+    """What the queues of a node share."""
+
+    messages: MessageService
+    hub: Hub
+    clock: StoreClock
+    metrics: CometMetrics
+    # How long a read from the store may take.
+    store_timeout_s: float
+    # Runs a coroutine in a task that the pusher owns.
+    spawn: Callable[[Coroutine[Any, Any, None]], object]
+    # The queue of a key has become empty.
+    forget: Callable[[Key], object]
+    # A job has been answered.
+    on_done: Callable[[PushJob], object]
+
+
+# A key's turn in a push: the job and the index of the key in it.
+PushTurn = tuple[PushJob, int]
+# Something that runs alone, between what came before and what comes after.
+ExclusiveTurn = Callable[[], Coroutine[Any, Any, None]]
+
+
+class KeyQueue:
+    """The turns of one busy key."""
+
+    __slots__ = ("_batch", "_context", "_key", "_loop", "_repeat_s", "_saving_since", "_turns")
+
+    def __init__(self, context: QueueContext, key: Key) -> None:
+        self._context = context
+        self._key = key
+        self._loop = asyncio.get_running_loop()
+        self._turns: deque[PushTurn | ExclusiveTurn] = deque()
+        # The turns that are being saved; empty when none are.
+        self._batch: list[PushTurn] = []
+        # Loop time at which the batch was first asked to be saved.
+        self._saving_since = 0.0
+        self._repeat_s = FIRST_REPEAT_S
+
+    def __len__(self) -> int:
+        return len(self._turns) + len(self._batch)
+
+    def append(self, turn: PushTurn | ExclusiveTurn) -> None:
+        """Queue a turn. The pusher has checked the bounds, and calls go() after the first one."""
+        self._turns.append(turn)
+
+    def go(self) -> None:
+        """Take turns until one has to wait or all are done."""
+        turns = self._turns
+        taken = 0
+        while turns:
+            taken += 1
+            if taken > MAX_TURNS_AT_ONCE:
+                self._loop.call_soon(self.go)
+                return
+            head = turns[0]
+            if not isinstance(head, tuple):
+                turns.popleft()
+                self._context.spawn(self._run_exclusive(head))
+                return
+            job, index = head
+            if not job.is_saved:
+                turns.popleft()
+                deliver_unsaved(self._context, job, index, self._context.clock.now())
+            elif self._begin_batch():
+                return
+        self._context.forget(self._key)
+
+    async def _run_exclusive(self, run: ExclusiveTurn) -> None:
+        try:
+            await run()
+        finally:
+            self.go()
+
+    # -- save
+
+    def _begin_batch(self) -> bool:
+        """Ask to save the turns at the head; False when all of them were too late to begin."""
+        now = self._loop.time()
+        items = self._take_batch(now)
+        if not items:
+            return False
+        expires_at = max(job.expires_at for job, _ in self._batch)
+        channel = self._context.hub.channel(self._key)
+        deadline = Mid(self._context.clock.now() + int((expires_at - now) * TICKS_PER_SECOND))
+        self._saving_since = now
+        self._repeat_s = FIRST_REPEAT_S
+        self._save(SaveBatch(self._key, items, channel.cursor if channel else Mid(0), deadline))
+        return True
+
+    def _take_batch(self, now: float) -> list[SaveItem]:
+        turns = self._turns
+        items: list[SaveItem] = []
+        size = 0
+        while turns and len(items) < MAX_BATCH_ITEMS:
+            head = turns[0]
+            if not isinstance(head, tuple) or not head[0].is_saved:
+                break
+            job, index = head
+            size += len(job.push.payload)
+            if items and size > MAX_BATCH_BYTES:
+                break
+            turns.popleft()
+            if job.expires_at <= now:
+                self._fail(job, index, DeadlinePassedError.code)
+                continue
+            self._batch.append(head)
+            items.append(job.item)
+        return items
+
+    def _save(self, batch: SaveBatch) -> None:
+        answer = self._context.messages.save(batch)
+        answer.add_done_callback(lambda done: self._on_answer(batch, done))
+
+    def _on_answer(self, batch: SaveBatch, answer: asyncio.Future[SaveReply]) -> None:
+        error = answer.exception()
+        if error is None:
+            self._on_saved(answer.result())
+        elif isinstance(error, UnavailableError) and not isinstance(error, DeadlinePassedError):
+            self._repeat_later(batch, error)
+        else:
+            if not isinstance(error, EnckeError):
+                log.error("save failed: key=%s", self._key, exc_info=error)
+            code = error.code if isinstance(error, EnckeError) else EnckeError.code
+            turns, self._batch = self._batch, []
+            for job, index in turns:
+                self._fail(job, index, code)
+            self.go()
+
+    def _repeat_later(self, batch: SaveBatch, error: UnavailableError) -> None:
+        """The answer was lost: nothing else of this key is saved until the store has told.
+
+        The same ids are asked for again. A store that has them says so whenever
+        it is asked; one that has not refuses them after the deadline.
+        """
+        if self._repeat_s == FIRST_REPEAT_S:
+            self._context.metrics.in_doubt.inc()
+            log.warning("save in doubt, repeating: key=%s reason=%r", self._key, error)
+        self._loop.call_later(self._repeat_s, self._save, batch)
+        self._repeat_s = min(self._repeat_s * 2, LAST_REPEAT_S)
+
+    # -- deliver
+
+    def _on_saved(self, reply: SaveReply) -> None:
+        context = self._context
+        context.clock.hear(reply.clock)
+        context.metrics.save_seconds.observe(self._loop.time() - self._saving_since)
+        channel = context.hub.channel(self._key)
+        if channel is not None and has_hole(channel.cursor, reply.results):
+            context.spawn(self._fill_and_deliver(reply.results))
+        else:
+            self._deliver(reply.results, {})
+
+    def _deliver(self, results: list[SaveResult], filled: dict[Mid, int]) -> None:
+        """Deliver the batch, answer its turns, take the next ones.
+
+        Args:
+            filled: mids that _fill() has delivered already, and to how many connections.
+        """
+        batch, self._batch = self._batch, []
+        for (job, index), result in zip(batch, results, strict=True):
+            if result.outcome is Outcome.CONFLICT:
+                self._fail(job, index, ConflictError.code)
+                continue
+            online = filled.get(result.mid, 0)
+            channel = self._context.hub.channel(self._key)
+            is_repeat = result.outcome is Outcome.REPEATED
+            if channel is not None and (result.mid > channel.cursor or not is_repeat):
+                online = channel.deliver(result.mid, job.push.payload, job.push.expire_s > 0)
+                self._context.metrics.deliveries.value += online
+            job.settle(index, result.mid, online, is_repeat)
+            if job.is_done:
+                self._context.on_done(job)
+        self.go()
+
+    async def _fill_and_deliver(self, results: list[SaveResult]) -> None:
+        """The channel has missed what another node saved: read that first, so that order holds."""
+        filled: dict[Mid, int] = {}
+        try:
+            await self._fill(results, filled)
+        except (EnckeError, TimeoutError) as error:
+            log.warning("hole not filled, connections closed: key=%s reason=%r", self._key, error)
+            # They can resume; staying would hide the hole.
+            self._context.hub.close_key(self._key, CloseReason.INTERNAL)
+        self._deliver(results, filled)
+
+    async def _fill(self, results: list[SaveResult], filled: dict[Mid, int]) -> None:
+        context = self._context
+        context.metrics.holes.inc()
+        new = [r.mid for r in results if r.outcome is Outcome.SAVED]
+        known = [r.mid for r in results if r.outcome is Outcome.REPEATED]
+        # Up to the first new message; a batch that turned out to be stored is read itself.
+        end = min(new) if new else max(known) + STEP
+        has_more = True
+        while has_more and (channel := context.hub.channel(self._key)) is not None:
+            async with asyncio.timeout(context.store_timeout_s):
+                page = await context.messages.load_after(self._key, channel.cursor, 500, MAX_BATCH_BYTES)
+            if page.trimmed > channel.cursor:
+                context.metrics.gaps.inc(
+                    channel.announce_gap(page.messages[0].mid if page.messages else None)
+                )
+            for message in page.messages:
+                if message.mid >= end:
+                    return
+                filled[message.mid] = channel.deliver(message.mid, message.payload, True)
+                context.metrics.deliveries.value += filled[message.mid]
+            has_more = page.has_more
+
+    def _fail(self, job: PushJob, index: int, code: str) -> None:
+        job.fail(index, code)
+        if job.is_done:
+            self._context.on_done(job)
+
+
+def has_hole(cursor: Mid, results: list[SaveResult]) -> bool:
+    """Whether something that the channel has not delivered lies before or between these results."""
+    reached = cursor
+    for result in results:
+        if result.outcome is Outcome.SAVED:
+            if result.prev > reached:
+                return True
+        elif result.outcome is Outcome.REPEATED and result.mid > reached:
+            # Stored by a save whose answer was lost.
+            return True
+        reached = max(reached, result.mid)
+    return False
+
+
+def deliver_unsaved(context: QueueContext, job: PushJob, index: int, now: Mid) -> None:
+    """Deliver a message that is not stored, at its key's turn.
+
+    Args:
+        now: lower bound of the store's clock: the mid is above it and above
+            what the channel has sent, so that the store will not go below it.
+    """
+    channel = context.hub.channel(job.push.keys[index])
+    if channel is None:
+        job.settle(index, now, 0)
+    else:
+        mid = now if now > channel.cursor else Mid(channel.cursor + STEP)
+        online = channel.deliver(mid, job.push.payload, False)
+        context.metrics.deliveries.value += online
+        job.settle(index, mid, online)
+    if job.is_done:
+        context.on_done(job)

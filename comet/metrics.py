@@ -1,0 +1,29 @@
+"""What a comet node counts. One place for the names; see docs/operations.md."""
+
+from __future__ import annotations
+
+from cluster.stats import Stats
+
+
+class CometMetrics:
+    """Counters of one comet node, registered under their public names."""
+
+    def __init__(self, stats: Stats) -> None:
+        self.pushes = stats.counter("pushes_total", "Keys pushed to, by result.", "result")
+        # The hot path keeps the child and adds to it.
+        self.pushed = self.pushes.child("ok")
+        self.deliveries = stats.counter("deliveries_total", "Messages accepted by connections.")
+        self.push_seconds = stats.histogram(
+            "push_seconds", "From a push's arrival at the comet node to the last write."
+        )
+        self.save_seconds = stats.histogram("save_seconds", "From asking to save a batch to its answer.")
+        self.in_doubt = stats.counter("saves_in_doubt_total", "Batches whose answer was lost.")
+        self.closes = stats.counter("closes_total", "Ended connections, by reason.", "reason")
+        self.refusals = stats.counter("refusals_total", "Subscriptions not accepted, by reason.", "reason")
+        # Every message that somebody online did not get from us is counted here (expire 0 too).
+        self.drops = stats.counter(
+            "drops_total", "Messages not delivered to a connection, by reason.", "reason"
+        )
+        self.resumes = stats.counter("resumes_total", "Connections that asked for stored messages.")
+        self.gaps = stats.counter("gaps_total", "Gaps announced to connections.")
+        self.holes = stats.counter("holes_filled_total", "Times a channel read the store to stay in order.")

@@ -1,0 +1,186 @@
+"""Accepts pushes and gives each key its turn: the way from a push to the queues of its keys.
+
+Bounds what is in progress, serves pushes to very many keys in slices so that
+others are not kept waiting, and owns the tasks that work in the background.
+What happens at a key's turn is in keyqueue.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from cluster.contracts.comet import Push, PushReply
+from cluster.contracts.message import MessageService
+from cluster.errors import UnavailableError
+from cluster.mids import StoreClock
+from cluster.model import Key
+from comet.config import CometConfig
+from comet.hub import Hub
+from comet.keyqueue import ExclusiveTurn, KeyQueue, QueueContext, deliver_unsaved
+from comet.metrics import CometMetrics
+from comet.pushjob import PushJob
+
+
+class Pusher:
+    """All pushes in progress on this node."""
+
+    def __init__(
+        self,
+        messages: MessageService,
+        hub: Hub,
+        clock: StoreClock,
+        config: CometConfig,
+        metrics: CometMetrics,
+    ) -> None:
+        self._config = config
+        self._metrics = metrics
+        # Only keys with something in progress have a queue.
+        self._queues: dict[Key, KeyQueue] = {}
+        self._context = QueueContext(
+            messages=messages,
+            hub=hub,
+            clock=clock,
+            metrics=metrics,
+            store_timeout_s=config.store_timeout_s,
+            spawn=self._spawn,
+            forget=self._queues.__delitem__,
+            on_done=self._on_done,
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+        # Of the jobs in progress.
+        self._pending_keys = 0
+        self._pending_bytes = 0
+        self._is_draining = False
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
+
+    @property
+    def busy_key_count(self) -> int:
+        """Keys with something in progress."""
+        return len(self._queues)
+
+    @property
+    def pending_key_count(self) -> int:
+        """Results that pushes in progress still wait for, at most."""
+        return self._pending_keys
+
+    def push(self, push: Push) -> asyncio.Future[PushReply]:
+        """See CometService.push(); a push to idle keys with expire 0 is answered before this returns."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[PushReply] = loop.create_future()
+        refusal = self._refusal(push)
+        if refusal is not None:
+            self._metrics.pushes.inc("refused", len(push.keys))
+            future.set_exception(refusal)
+            return future
+        job = PushJob(push, future, loop.time())
+        self._pending_keys += len(push.keys)
+        self._pending_bytes += len(push.payload)
+        self._is_idle.clear()
+        self._serve_slice(job, 0)
+        return future
+
+    async def run_exclusive(self, key: Key, turn: ExclusiveTurn) -> None:
+        """Run something at a key's turn: after what was pushed before, before what is pushed later.
+
+        Cancellation: the turn itself runs to its end.
+
+        Raises:
+            UnavailableError: too much waits for the key already.
+            Whatever the turn raises.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def run() -> None:
+            try:
+                await turn()
+            except Exception as error:
+                if not done.done():
+                    done.set_exception(error)
+            else:
+                if not done.done():
+                    done.set_result(None)
+
+        queue = self._queues.get(key)
+        if queue is not None and len(queue) >= self._config.max_queue_per_key:
+            raise UnavailableError(f"{len(queue)} pushes wait for this key")
+        self._enqueue(key, run)
+        await done
+
+    async def drain(self) -> None:
+        """Refuse new pushes and wait for those in progress. The caller bounds the wait."""
+        self._is_draining = True
+        await self._is_idle.wait()
+
+    async def stop(self) -> None:
+        """End background work; what is in progress is left unanswered."""
+        self._is_draining = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _refusal(self, push: Push) -> UnavailableError | None:
+        if self._is_draining:
+            return UnavailableError("this node is draining")
+        is_full = (
+            self._pending_keys + len(push.keys) > self._config.max_pending_keys
+            or self._pending_bytes + len(push.payload) > self._config.max_pending_bytes
+        )
+        # A single push that is larger than the bound still has its chance alone.
+        if is_full and self._pending_keys:
+            return UnavailableError("too many pushes in progress")
+        return None
+
+    def _serve_slice(self, job: PushJob, start: int) -> None:
+        """Give the next keys of a push their turn, and the rest after other work of the loop."""
+        keys = job.push.keys
+        end = min(start + self._config.fan_out_slice, len(keys))
+        queues = self._queues
+        context = self._context
+        now = context.clock.now()
+        for index in range(start, end):
+            key = keys[index]
+            if not job.is_saved and key not in queues:
+                deliver_unsaved(context, job, index, now)
+            else:
+                self._take_turn(key, job, index)
+        if end < len(keys):
+            asyncio.get_running_loop().call_soon(self._serve_slice, job, end)
+
+    def _take_turn(self, key: Key, job: PushJob, index: int) -> None:
+        queue = self._queues.get(key)
+        if queue is not None and len(queue) >= self._config.max_queue_per_key:
+            job.fail(index, UnavailableError.code)
+            if job.is_done:
+                self._on_done(job)
+            return
+        self._enqueue(key, (job, index))
+
+    def _enqueue(self, key: Key, turn: tuple[PushJob, int] | ExclusiveTurn) -> None:
+        queue = self._queues.get(key)
+        if queue is not None:
+            queue.append(turn)
+            return
+        queue = self._queues[key] = KeyQueue(self._context, key)
+        queue.append(turn)
+        queue.go()
+
+    def _on_done(self, job: PushJob) -> None:
+        metrics = self._metrics
+        failed = job.failed_count
+        metrics.pushed.value += len(job.push.keys) - failed
+        if failed:
+            metrics.pushes.inc("failed", failed)
+        metrics.push_seconds.observe(asyncio.get_running_loop().time() - job.started_at)
+        self._pending_keys -= len(job.push.keys)
+        self._pending_bytes -= len(job.push.payload)
+        if not self._pending_keys:
+            self._is_idle.set()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,134 @@
+"""Admits subscribers: checks a well-formed subscription, attaches the connection, begins the service.
+
+Also what connections share once they are in: limits, timers, what follows when
+one ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from cluster.model import Mid
+from cluster.tokens import TokenVerifier
+from comet.acknowledgements import Acknowledgements
+from comet.catchup import Resumer
+from comet.config import CometConfig
+from comet.connection import Connection, Transport
+from comet.hub import Hub
+from comet.metrics import CometMetrics
+from comet.ownership import Ownership
+from comet.protocol import RESUME_ACKNOWLEDGED, CloseReason, Refusal, Subscribe, Wire
+from comet.timers import TimerWheel
+
+
+class Reception:
+    """The way in and out of the hub. Implements ConnectionContext."""
+
+    def __init__(
+        self,
+        config: CometConfig,
+        capacity: int,
+        hub: Hub,
+        ownership: Ownership,
+        verifier: TokenVerifier,
+        resumer: Resumer,
+        acknowledgements: Acknowledgements,
+        wheel: TimerWheel,
+        metrics: CometMetrics,
+        unix_time: Callable[[], float],
+    ) -> None:
+        """Make a reception.
+
+        Args:
+            capacity: connections that this process can hold.
+            unix_time: seconds; token expiry and `since` are measured with it.
+        """
+        self.unread_limit_bytes = config.unread_limit_bytes
+        self.linger_s = config.linger_s
+        self.capacity = capacity
+        self._hub = hub
+        self._ownership = ownership
+        self._verifier = verifier
+        self._resumer = resumer
+        self._acknowledgements = acknowledgements
+        self._wheel = wheel
+        self._metrics = metrics
+        self._unix_time = unix_time
+        self._is_draining = False
+
+    def drain(self) -> None:
+        """Refuse new subscribers from now on."""
+        self._is_draining = True
+
+    def subscribe(self, subscribe: Subscribe, transport: Transport, wire: Wire) -> Connection | Refusal:
+        """Make a live connection and send it the first heartbeat line, or say why not.
+
+        The connection is attached before the line is written, so that nothing
+        pushed after a subscriber has seen the line can pass it by.
+        """
+        connection = self._admit(subscribe, transport, wire)
+        if isinstance(connection, Refusal):
+            self._metrics.refusals.inc(connection.reason.label)
+            return connection
+        if subscribe.resume is not None:
+            self._resumer.start(connection, subscribe.key, self._start_of(subscribe))
+        connection.write(wire.heartbeat)
+        self._wheel.add(connection, connection.first_deadline())
+        return connection
+
+    def _admit(self, subscribe: Subscribe, transport: Transport, wire: Wire) -> Connection | Refusal:
+        if self._is_draining:
+            return Refusal.DRAINING
+        if not self._ownership.owns(subscribe.key):
+            return Refusal.NOT_OWNER
+        if self._hub.connection_count >= self.capacity:
+            return Refusal.OVERLOADED
+        now = self._wheel.now()
+        unix_now = self._unix_time()
+        expiry: int | None = None
+        if self._verifier.is_required:
+            expiry = self._verifier.expiry(subscribe.key, subscribe.token, unix_now)
+            if expiry is None:
+                return Refusal.BAD_TOKEN
+        connection = Connection(self, transport, wire, subscribe, now, int(unix_now))
+        if expiry is not None:
+            connection.expire_token_at(now + (expiry - unix_now))
+        if not self._hub.attach(subscribe.key, connection):
+            return Refusal.TOO_MANY
+        return connection
+
+    def _start_of(self, subscribe: Subscribe) -> Callable[[], Awaitable[Mid]]:
+        if subscribe.resume == RESUME_ACKNOWLEDGED:
+            return partial(self._acknowledgements.resume_point, subscribe.key, subscribe.device)
+        return partial(_just, Mid(subscribe.resume or 0))
+
+    # -- ConnectionContext
+
+    def on_close(self, connection: Connection, reason: CloseReason) -> None:
+        """Take it out of its channel, count why, hurry its last acknowledgement."""
+        key = connection.channel.key if connection.channel is not None else None
+        self._hub.detach(connection)
+        self._metrics.closes.inc(reason.label)
+        if reason is CloseReason.SLOW_CONSUMER:
+            # The message that found no room; what was unread before it was counted as delivered.
+            self._metrics.drops.inc(reason.label)
+        if key is not None:
+            self._acknowledgements.hurry(key, connection.device)
+
+    def on_acknowledge(self, connection: Connection, mid: Mid) -> None:
+        """Remember it for the device."""
+        if connection.channel is not None:
+            self._acknowledgements.take(connection.channel.key, connection.device, mid)
+
+    def linger(self, connection: Connection) -> None:
+        """Abort it after a while unless its peer ends first."""
+        self._wheel.move(connection, self._wheel.now() + self.linger_s)
+
+    def forget(self, connection: Connection) -> None:
+        """It has ended; no timer needs it."""
+        self._wheel.remove(connection)
+
+
+async def _just(mid: Mid) -> Mid:
+    return mid
