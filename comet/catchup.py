@@ -19,6 +19,7 @@ from cluster.model import Key, Message, Mid
 from comet.config import CometConfig
 from comet.connection import Connection
 from comet.metrics import CometMetrics
+from comet.outgoing import Outgoing
 from comet.protocol import CloseReason, gap_document, message_document
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class CatchUp:
 
     def __init__(self, limit_bytes: int, metrics: CometMetrics) -> None:
         # In mid order, because deliveries of a key are.
-        self._held: deque[tuple[Message, bool]] = deque()
+        self._held: deque[Outgoing] = deque()
         self._held_bytes = 0
         self._limit_bytes = limit_bytes
         self._metrics = metrics
@@ -39,7 +40,7 @@ class CatchUp:
         # the connection cannot go live on that read.
         self.has_overflowed = False
 
-    def hold(self, message: Message, is_stored: bool) -> bool:
+    def hold(self, message: Outgoing) -> bool:
         """Keep a live message for later. True: it counts as accepted.
 
         Over the limit everything held is dropped: what is stored is read again,
@@ -49,13 +50,13 @@ class CatchUp:
         if self._held and self._held_bytes + size > self._limit_bytes:
             self.drop_all("catch_up_overflow")
             self.has_overflowed = True
-        self._held.append((message, is_stored))
+        self._held.append(message)
         self._held_bytes += size
         return True
 
     def drop_all(self, reason: str) -> None:
         """Forget what is held, counting the messages that no store has."""
-        lost = sum(not is_stored for _, is_stored in self._held)
+        lost = sum(not message.is_stored for message in self._held)
         if lost:
             self._metrics.drops.inc(reason, lost)
         self._held.clear()
@@ -76,11 +77,11 @@ class CatchUp:
 
     def _take_up_to(self, mid: Mid | None, into: list[Message]) -> None:
         held = self._held
-        while held and (mid is None or held[0][0].mid <= mid):
-            message, _ = held.popleft()
+        while held and (mid is None or held[0].mid <= mid):
+            message = held.popleft()
             self._held_bytes -= len(message.payload)
             if message.mid != mid:
-                into.append(message)
+                into.append(Message(message.mid, message.payload))
 
 
 class Resumer:

@@ -6,9 +6,10 @@ owns the key.
 
 from __future__ import annotations
 
-from cluster.model import Key, Message, Mid
+from cluster.model import Key, Mid
 from comet.connection import Connection
-from comet.protocol import ClientVersion, Wire, gap_document, message_document
+from comet.outgoing import Outgoing
+from comet.protocol import ClientVersion, gap_document
 
 
 class Channel:
@@ -61,29 +62,27 @@ class Channel:
             return []
         return list(held) if isinstance(held, list) else [held]
 
-    def deliver(self, mid: Mid, payload: bytes, is_stored: bool) -> int:
+    def deliver(self, message: Outgoing) -> int:
         """Offer a message to every connection.
 
         Never waits: a slow consumer is closed and not counted. Those that still
         catch up hold the message and count.
 
-        Ordering: called only for the key's turn in its queue (keyqueue.py), so
+        Ordering: called only at the key's turn in its queue (keyqueue.py), so
         that each connection sees mids in the order in which they were settled.
 
         Returns:
             How many connections took it.
         """
-        if mid > self.cursor:
-            self.cursor = mid
+        if message.mid > self.cursor:
+            self.cursor = message.mid
         held = self._connections
         if held is None:
             return 0
         if not isinstance(held, list):
-            if held.catch_up is not None:
-                return int(held.catch_up.hold(Message(mid, payload), is_stored))
-            wire = held.wire
-            return int(held.offer(mid, wire.frame(message_document(mid, payload, wire.version))))
-        return self._deliver_to_many(mid, payload, is_stored)
+            return _give(held, message)
+        # A copy: closing a slow consumer removes it from the list.
+        return sum([_give(connection, message) for connection in list(held)])
 
     def announce_gap(self, before: Mid | None) -> int:
         """Tell live connections of version 2 that messages after the cursor were removed; how many."""
@@ -95,23 +94,8 @@ class Channel:
                 told += connection.write(wire.frame(document))
         return told
 
-    def _deliver_to_many(self, mid: Mid, payload: bytes, is_stored: bool) -> int:
-        # Encoded once per shape, framed once per wire.
-        documents: dict[bool, bytes] = {}
-        frames: dict[Wire, bytes] = {}
-        accepted = 0
-        # A copy: closing a slow consumer removes it from the list.
-        for connection in self.connections():
-            if connection.catch_up is not None:
-                accepted += connection.catch_up.hold(Message(mid, payload), is_stored)
-                continue
-            wire = connection.wire
-            frame = frames.get(wire)
-            if frame is None:
-                is_raw = wire.version != ClientVersion.OLD
-                document = documents.get(is_raw)
-                if document is None:
-                    document = documents[is_raw] = message_document(mid, payload, wire.version)
-                frame = frames[wire] = wire.frame(document)
-            accepted += connection.offer(mid, frame)
-        return accepted
+
+def _give(connection: Connection, message: Outgoing) -> bool:
+    if connection.catch_up is not None:
+        return connection.catch_up.hold(message)
+    return connection.offer(message.mid, message.frame_for(connection.wire))

@@ -24,6 +24,7 @@ from cluster.mids import STEP, TICKS_PER_SECOND, StoreClock
 from cluster.model import Key, Mid
 from comet.hub import Hub
 from comet.metrics import CometMetrics
+from comet.outgoing import Outgoing
 from comet.protocol import CloseReason
 from comet.pushjob import PushJob
 
@@ -105,7 +106,8 @@ class KeyQueue:
             job, index = head
             if not job.is_saved:
                 turns.popleft()
-                deliver_unsaved(self._context, job, index, self._context.clock.now())
+                message = Outgoing(self._context.clock.now(), job.push.payload, False)
+                deliver_unsaved(self._context, job, index, message)
             elif self._begin_batch():
                 return
         self._context.forget(self._key)
@@ -210,7 +212,7 @@ class KeyQueue:
             channel = self._context.hub.channel(self._key)
             is_repeat = result.outcome is Outcome.REPEATED
             if channel is not None and (result.mid > channel.cursor or not is_repeat):
-                online = channel.deliver(result.mid, job.push.payload, job.push.expire_s > 0)
+                online = channel.deliver(Outgoing(result.mid, job.push.payload, job.push.expire_s > 0))
                 self._context.metrics.deliveries.value += online
             job.settle(index, result.mid, online, is_repeat)
             if job.is_done:
@@ -246,7 +248,7 @@ class KeyQueue:
             for message in page.messages:
                 if message.mid >= end:
                     return
-                filled[message.mid] = channel.deliver(message.mid, message.payload, True)
+                filled[message.mid] = channel.deliver(Outgoing(message.mid, message.payload, True))
                 context.metrics.deliveries.value += filled[message.mid]
             has_more = page.has_more
 
@@ -270,20 +272,22 @@ def has_hole(cursor: Mid, results: list[SaveResult]) -> bool:
     return False
 
 
-def deliver_unsaved(context: QueueContext, job: PushJob, index: int, now: Mid) -> None:
+def deliver_unsaved(context: QueueContext, job: PushJob, index: int, message: Outgoing) -> None:
     """Deliver a message that is not stored, at its key's turn.
 
     Args:
-        now: lower bound of the store's clock: the mid is above it and above
-            what the channel has sent, so that the store will not go below it.
+        message: with a lower bound of the store's clock as its mid. Where the
+            channel has sent that already the next free mid is taken; the store
+            will settle above both.
     """
     channel = context.hub.channel(job.push.keys[index])
     if channel is None:
-        job.settle(index, now, 0)
+        job.settle(index, message.mid, 0)
     else:
-        mid = now if now > channel.cursor else Mid(channel.cursor + STEP)
-        online = channel.deliver(mid, job.push.payload, False)
+        if message.mid <= channel.cursor:
+            message = Outgoing(Mid(channel.cursor + STEP), message.payload, False)
+        online = channel.deliver(message)
         context.metrics.deliveries.value += online
-        job.settle(index, mid, online)
+        job.settle(index, message.mid, online)
     if job.is_done:
         context.on_done(job)

@@ -20,6 +20,7 @@ from comet.config import CometConfig
 from comet.hub import Hub
 from comet.keyqueue import ExclusiveTurn, KeyQueue, QueueContext, deliver_unsaved
 from comet.metrics import CometMetrics
+from comet.outgoing import Outgoing
 from comet.pushjob import PushJob
 
 
@@ -140,11 +141,11 @@ class Pusher:
         end = min(start + self._config.fan_out_slice, len(keys))
         queues = self._queues
         context = self._context
-        now = context.clock.now()
+        message = Outgoing(context.clock.now(), job.push.payload, False)
         for index in range(start, end):
             key = keys[index]
             if not job.is_saved and key not in queues:
-                deliver_unsaved(context, job, index, now)
+                deliver_unsaved(context, job, index, message)
             else:
                 self._take_turn(key, job, index)
         if end < len(keys):
