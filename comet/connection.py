@@ -206,6 +206,10 @@ class Connection:
             return now + self._context.linger_s
         return self.first_deadline()
 
+    def abort(self) -> None:
+        """End the transport at once, without words; lost() follows."""
+        self._transport.abort()
+
     @property
     def unread_bytes(self) -> int:
         """Bytes that wait in this process for the subscriber to read."""
