@@ -1,0 +1,59 @@
+"""Frees what has expired, a bounded batch at a time. Reads never return it, removed or not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+
+from cluster.errors import EnckeError
+
+_log = logging.getLogger(__name__)
+
+
+class Expiry:
+    """Calls a store's remove_expired() for as long as it runs."""
+
+    def __init__(self, remove: Callable[[int], Awaitable[int]], interval_s: float, batch: int) -> None:
+        """Make it; start() runs it.
+
+        Args:
+            remove: MessageStore.remove_expired.
+            interval_s: pause after everything expired is gone.
+            batch: rows at a time; a full batch is followed by the next one at once.
+        """
+        self._remove = remove
+        self._interval_s = interval_s
+        self._batch = batch
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Run in a task of its own."""
+        self._task = asyncio.create_task(self._run(), name="expiry")
+
+    async def stop(self) -> None:
+        """End the task. A batch that has begun may still be removed."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        self._task = None
+
+    async def _run(self) -> None:
+        is_failing = False
+        while True:
+            removed = 0
+            try:
+                removed = await self._remove(self._batch)
+            except EnckeError as error:
+                if not is_failing:
+                    _log.warning("cannot remove expired messages, trying again: %s", error)
+                is_failing = True
+            else:
+                if is_failing:
+                    _log.info("removing expired messages again")
+                is_failing = False
+            if removed < self._batch:
+                await asyncio.sleep(self._interval_s)

@@ -1,0 +1,89 @@
+"""The contract of a store: MessageService plus its life.
+
+What every store promises beyond the types of cluster/contracts/message.py
+(tests/message/store_suite.py is the same in tests):
+
+- **Durable before answered.** A save is answered with success only after it
+  is as durable as describe() says.
+- **Order.** The mids of one key strictly increase in the order of saving,
+  also across restarts and when a clock steps back. They are settled in the
+  inserting transaction: max(store's clock, last + 80, sent + 80). What is
+  known of a key may be forgotten when it has neither messages nor ids; its
+  last mid is then folded into a floor that new keys start above.
+- **One clock.** Every answer carries the store's clock, which never goes back
+  and never runs slower than real time while the store is open. Deadlines and
+  ids are judged by it. Expiry is judged by the store's wall clock: a message
+  lives for expire_s to expire_s + 1 seconds of it, and no read returns it later.
+- **Ids.** The same id for the same key is stored once until the later of
+  deadline + 60 s and id_ttl_s; a repeat makes that later, never sooner.
+- **Limits.** Over the limits of a key its oldest messages are removed, never
+  the newest. The highest removed mid is reported with each page until the
+  removed messages would have expired: a false gap may be announced, a missed
+  one never.
+- **Reads** see what was answered before they were asked, and committed data only.
+- **Failure.** StorageError and DeadlinePassedError: surely not done.
+  InDoubtError: done or not, only the store can tell; repeat with the same ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+import msgspec
+
+from cluster.contracts.message import MessageService
+
+# Ids are remembered for this long after the deadline of the save: a repeat that was
+# sent just before the deadline and waited in a queue still finds its first.
+ID_GRACE_S = 60
+
+MAX_DEVICE_BYTES = 64
+
+
+class Guarantee(msgspec.Struct, frozen=True):
+    """What a store promises, for the log, the node listing and /readyz."""
+
+    # "embedded", "redis", "mysql".
+    backend: str
+    # Where: a path, or addresses without secrets.
+    location: str
+    # Short name of the level: "fsync", "os", ...
+    durability: str
+    # The same in a sentence.
+    promise: str
+
+
+class MessageStore(MessageService, Protocol):
+    """A store: a MessageService with a life of its own."""
+
+    # Done with the reason when the store cannot go on without being opened again
+    # (a failed sync, a corrupted file). The process must end, non-zero.
+    failed: asyncio.Future[str]
+
+    async def start(self) -> None:
+        """Open the store and check it.
+
+        Raises:
+            ConfigError: the operator must act; the text says how.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Finish what was asked for, refuse the rest, close. May be called more than once."""
+        ...
+
+    async def remove_expired(self, limit: int) -> int:
+        """Remove up to `limit` expired rows of each kind (messages, ids, marks, devices).
+
+        Returns:
+            How many rows; as many as `limit` or more means that there may be others.
+
+        Raises:
+            StorageError, UnavailableError: nothing was removed; try again later.
+        """
+        ...
+
+    def describe(self) -> Guarantee:
+        """What this store promises."""
+        ...

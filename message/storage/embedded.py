@@ -1,0 +1,269 @@
+"""The embedded store: one SQLite file, written by one thread, durable before it answers.
+
+This file is the side of the event loop: queues, futures, counters.
+
+    embedded.py → embedded_writer.py → embedded_save.py, embedded_changes.py
+                → embedded_reads.py
+    on disk:      embedded_file.py → embedded_schema.py, embedded_wal.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time as clocks
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from cluster.contracts.message import MAX_PUSH_ID_BYTES, Page, SaveBatch, SaveReply, Stored
+from cluster.errors import DeadlinePassedError, EnckeError, RequestError, UnavailableError
+from cluster.model import Key, Mid, key_fault
+from cluster.stats import Stats
+from message.config import EmbeddedSettings
+from message.expiry import Expiry
+from message.storage import embedded_changes as changes
+from message.storage import embedded_reads as reads
+from message.storage.base import MAX_DEVICE_BYTES, Guarantee
+from message.storage.clock import StoreTime, to_whole_s
+from message.storage.counters import StoreCounters
+from message.storage.embedded_file import FILE_NAME, DirectoryLock, connect_reader, open_database
+from message.storage.embedded_save import Saver
+from message.storage.embedded_writer import Change, Work, Writer, Written
+
+T = TypeVar("T")
+
+_PROMISES = {
+    "fsync": "an answered push survives a crash of the machine",
+    "os": "an answered push survives a crash of the process, not of the machine",
+}
+
+
+class EmbeddedStore:
+    """MessageStore on one SQLite file. Belongs to the event loop that starts it."""
+
+    def __init__(
+        self,
+        settings: EmbeddedSettings,
+        stats: Stats,
+        *,
+        wall_ns: Callable[[], int] = clocks.time_ns,
+        monotonic_ns: Callable[[], int] = clocks.monotonic_ns,
+    ) -> None:
+        """Make a store that is not open yet; start() opens it.
+
+        Args:
+            stats: where it counts.
+            wall_ns, monotonic_ns: clocks, called from several threads.
+        """
+        self._settings = settings
+        self._wall_ns = wall_ns
+        self._monotonic_ns = monotonic_ns
+        self._directory = Path(settings.data_dir)
+        self._counters = StoreCounters(stats)
+        self._is_open = False
+        # What was asked for in this turn of the loop: one wake-up of the writer for all.
+        self._turn: list[Work] = []
+        # Asked for and not answered yet.
+        self._queued = 0
+        self._queued_bytes = 0
+        stats.gauge(
+            "store_queued_saves", "saves and changes that wait for their commit", lambda: self._queued
+        )
+        self._expiry = Expiry(self.remove_expired, settings.expiry_interval_s, settings.expiry_batch)
+
+    async def start(self) -> None:
+        """Lock the directory, make or check the file, start the threads; see MessageStore.start()."""
+        self._loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[str] = self._loop.create_future()
+        self._lock = DirectoryLock(self._directory)
+        try:
+            connections, floor = await asyncio.to_thread(self._open)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._time = StoreTime(self._wall_ns, self._monotonic_ns, floor)
+        writing, *reading = connections
+        saver = Saver(writing, self._settings, self._time)
+        self._writer = Writer(writing, self._settings, saver, self._report)
+        self._readers = reads.Readers(reading, self._settings.max_queued_reads)
+        self._is_open = True
+        self._expiry.start()
+
+    async def stop(self) -> None:
+        """Finish what was asked for, refuse the rest, close; see MessageStore.stop()."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        await self._expiry.stop()
+        self._flush()
+        await asyncio.to_thread(self._close)
+
+    def describe(self) -> Guarantee:
+        """What this store promises."""
+        durability = self._settings.durability
+        return Guarantee("embedded", str(self._directory), durability, _PROMISES[durability])
+
+    def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
+        """Store a batch; see MessageService.save()."""
+        future: asyncio.Future[SaveReply] = self._loop.create_future()
+        payload_bytes = 0
+        for item in batch.items:
+            payload_bytes += len(item.payload)
+        refusal = self._refusal(batch, payload_bytes)
+        if refusal is not None:
+            future.set_exception(refusal)
+            return future
+        self._put(Work(future, clocks.monotonic(), batch=batch, payload_bytes=payload_bytes))
+        return future
+
+    async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
+        """Read a page; see MessageService.load_after()."""
+        return await self._read(
+            lambda connection: reads.load_after(connection, self._time, key, after, max_messages, max_bytes)
+        )
+
+    async def acknowledge(self, key: Key, device: str, mid: Mid) -> None:
+        """Remember a device's mid; see MessageService.acknowledge()."""
+        if fault := key_fault(key) or _device_fault(device):
+            raise RequestError(fault)
+        now_s, max_devices = self._time.wall_s(), self._settings.max_devices_per_key
+        await self._change(lambda c: changes.acknowledge(c, key, device, mid, now_s, max_devices))
+
+    async def acknowledged(self, key: Key, device: str) -> Mid:
+        """A device's acknowledged mid; see MessageService.acknowledged()."""
+        return await self._read(lambda connection: reads.acknowledged(connection, key, device))
+
+    async def delete_key(self, key: Key) -> int:
+        """Delete what is stored for a key; see MessageService.delete_key()."""
+        return await self._change(lambda c: changes.delete_key(c, key, *self._now()))
+
+    async def delete_message(self, key: Key, mid: Mid) -> bool:
+        """Delete one message; see MessageService.delete_message()."""
+        return await self._change(lambda c: changes.delete_message(c, key, mid, *self._now()))
+
+    async def inspect(self, key: Key) -> Stored:
+        """Count what is stored for a key; see MessageService.inspect()."""
+        return await self._read(lambda connection: reads.inspect(connection, self._time, key))
+
+    async def clock(self) -> Mid:
+        """The store's clock; see MessageService.clock()."""
+        return self._time.mid()
+
+    async def remove_expired(self, limit: int) -> int:
+        """Free what has expired; see MessageStore.remove_expired(). Happens by itself, too."""
+        days = self._settings.device_memory_days
+        messages, rows = await self._change(
+            lambda c: changes.remove_expired(c, *self._now(), days, limit), is_background=True
+        )
+        self._counters.expired.value += messages
+        return rows
+
+    def _open(self) -> tuple[list[sqlite3.Connection], Mid]:
+        """The writing connection, then those for reading, and the clock's floor."""
+        connections = [open_database(self._directory, self._settings)]
+        try:
+            path = self._directory / FILE_NAME
+            connections += [connect_reader(path) for _ in range(self._settings.reader_threads)]
+            # Not only above what was forgotten: comet nodes mint above the store's clock alone, and a
+            # machine whose clock is behind must not make them go back. Reads all keys, once.
+            floor = (
+                connections[0]
+                .execute("SELECT max(floor, ifnull((SELECT max(last) FROM keys), 0)) FROM store")
+                .fetchone()[0]
+            )
+            changes.prepare(connections[0])
+        except BaseException:
+            for connection in connections:
+                connection.close()
+            raise
+        return connections, Mid(floor)
+
+    def _close(self) -> None:
+        # The writer last: closing the last connection copies the log into the database
+        # and removes it, which is how the next start sees that this was orderly.
+        self._readers.join()
+        self._writer.join()
+        self._lock.release()
+
+    def _now(self) -> tuple[int, int]:
+        return self._time.wall_s(), to_whole_s(self._time.mid())
+
+    def _refusal(self, batch: SaveBatch, payload_bytes: int) -> EnckeError | None:
+        if not self._is_open:
+            return UnavailableError("the store is not open")
+        if fault := key_fault(batch.key):
+            return RequestError(fault)
+        for item in batch.items:
+            if not 0 < len(item.push_id) <= MAX_PUSH_ID_BYTES or not item.push_id.isascii():
+                return RequestError(f"a push id must have 1 to {MAX_PUSH_ID_BYTES} ASCII characters")
+            if item.expire_s < 0:
+                return RequestError("expire_s must not be negative")
+        if self._queued >= self._settings.max_queued_saves:
+            return UnavailableError("too many saves wait for the store")
+        if self._queued and self._queued_bytes + payload_bytes > self._settings.max_queued_bytes:
+            return UnavailableError("too many bytes wait for the store")
+        return None
+
+    def _read(self, query: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        if not self._is_open:
+            raise UnavailableError("the store is not open")
+        return self._readers.read(query)
+
+    def _change(
+        self, change: Callable[[sqlite3.Connection], T], *, is_background: bool = False
+    ) -> asyncio.Future[T]:
+        if not self._is_open:
+            raise UnavailableError("the store is not open")
+        if self._queued >= self._settings.max_queued_saves:
+            raise UnavailableError("too many changes wait for the store")
+        future: asyncio.Future[T] = self._loop.create_future()
+        write: Change = change
+        self._put(Work(future, clocks.monotonic(), change=write, is_background=is_background))
+        return future
+
+    def _put(self, work: Work) -> None:
+        self._queued += 1
+        self._queued_bytes += work.payload_bytes
+        if not self._turn:
+            self._loop.call_soon(self._flush)
+        self._turn.append(work)
+
+    def _flush(self) -> None:
+        if self._turn:
+            self._writer.put(self._turn)
+            self._turn = []
+
+    def _report(self, written: Written) -> None:
+        """Hand a transaction's answers to the loop, with one wake-up. In the writer's thread."""
+        self._loop.call_soon_threadsafe(partial(self._deliver, written))
+
+    def _deliver(self, written: Written) -> None:
+        now = clocks.monotonic()
+        counters = self._counters
+        self._queued -= len(written.answers)
+        for work, answer in written.answers:
+            self._queued_bytes -= work.payload_bytes
+            if work.batch is not None:
+                counters.save_seconds.observe(now - work.started)
+            if work.future.done():
+                continue
+            if isinstance(answer, EnckeError):
+                if work.batch is not None and not isinstance(answer, DeadlinePassedError):
+                    counters.failed.value += len(work.batch.items)
+                work.future.set_exception(answer)
+            else:
+                work.future.set_result(answer)
+        counters.commit_seconds.observe(written.took_s)
+        counters.add(written.tally)
+        if written.fault is not None and not self.failed.done():
+            self.failed.set_result(written.fault)
+
+
+def _device_fault(device: str) -> str | None:
+    try:
+        is_long = len(device.encode()) > MAX_DEVICE_BYTES
+    except UnicodeEncodeError:
+        return "device is not valid UTF-8"
+    return f"device is longer than {MAX_DEVICE_BYTES} bytes" if is_long else None

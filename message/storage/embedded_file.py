@@ -1,0 +1,229 @@
+"""The embedded store's files: lock the directory, make or check the database, open connections to it.
+
+Files of a data directory: ``store.db``, while it is open ``store.db-wal`` (the
+write-ahead log) and ``store.db-shm``, and ``lock``. A store that was stopped
+orderly has no log left.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sqlite3
+from pathlib import Path
+from types import TracebackType
+
+from cluster.errors import ConfigError
+from message.config import EmbeddedSettings
+from message.storage.embedded_schema import APPLICATION_ID, migrate
+from message.storage.embedded_wal import lost_commits
+
+_log = logging.getLogger(__name__)
+
+FILE_NAME = "store.db"
+LOCK_NAME = "lock"
+HEADER = b"SQLite format 3\0"
+# UPDATE ... FROM, STRICT tables.
+MIN_SQLITE = (3, 37, 0)
+# Pages of the log after which they are copied into the database: 16 MB. Pages that change
+# often are then copied once for many commits; SQLite's 1,000 costs a fifth more CPU per save.
+CHECKPOINT_PAGES = 4000
+CACHE_KIB = 32 * 1024
+# Somebody else's writing transaction (a shell on the file) is waited for this long.
+BUSY_TIMEOUT_S = 5.0
+
+
+class DirectoryLock:
+    """Keeps a second process out of a data directory, for as long as this one holds it or lives."""
+
+    def __init__(self, directory: Path) -> None:
+        """Make the directory if it is missing, and lock it.
+
+        Raises:
+            ConfigError: it is in use, or cannot be made or written.
+        """
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError([f"cannot use {directory} as data directory: {error.strerror}"]) from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._descriptor)
+            raise ConfigError(
+                [
+                    f"{directory} is in use by another process (pid {holder}): "
+                    "stop it, or choose another data_dir"
+                ]
+            ) from error
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError:
+            # A full disk: the lock holds without the number, which is only for people.
+            _log.warning("cannot write the process id into %s", directory / LOCK_NAME)
+
+    def release(self) -> None:
+        """Let others in. The file stays: removing it would race with one who has just opened it."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> DirectoryLock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def open_database(directory: Path, settings: EmbeddedSettings) -> sqlite3.Connection:
+    """Make or check the database, bring it to the present version, open the writer's connection.
+
+    The caller holds the lock. May take long: a large database is read whole
+    after an unclean stop.
+
+    Raises:
+        ConfigError: the file is damaged, foreign or of a newer version, or the
+            directory cannot be written.
+    """
+    if sqlite3.sqlite_version_info < MIN_SQLITE:
+        raise ConfigError(
+            [f"SQLite {'.'.join(map(str, MIN_SQLITE))} is needed, this is {sqlite3.sqlite_version}"]
+        )
+    path = directory / FILE_NAME
+    try:
+        if path.exists():
+            is_clean = _check_files(path, settings)
+        else:
+            _create(path)
+            is_clean = True
+        return _open_checked(path, settings, is_clean=is_clean)
+    except OSError as error:
+        raise ConfigError([f"cannot use {error.filename or path}: {error.strerror}"]) from error
+    except sqlite3.DatabaseError as error:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            raise _damaged(path, str(error)) from error
+        raise ConfigError([f"cannot open {path}: {error}"]) from error
+
+
+def connect(path: Path, *, is_synced: bool) -> sqlite3.Connection:
+    """Open one more connection. Transactions are begun and ended by hand."""
+    connection = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        # FULL syncs the log at every commit; NORMAL only before its pages are copied.
+        connection.execute(f"PRAGMA synchronous = {'FULL' if is_synced else 'NORMAL'}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        connection.execute("PRAGMA temp_store = MEMORY")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """Open a connection that cannot write."""
+    connection = connect(path, is_synced=True)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def _create(path: Path) -> None:
+    """Make an empty store under another name first.
+
+    So a file under the real name is whole from its first moment on, and an
+    empty one can be refused: something has emptied it.
+    """
+    log = path.with_name(path.name + "-wal")
+    if log.exists() and log.stat().st_size:
+        raise ConfigError(
+            [
+                f"{path} is missing but its write-ahead log {log.name} is there: "
+                "put the file back, or restore a backup"
+            ]
+        )
+    fresh = path.with_name(path.name + ".new")
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
+    fresh.touch(mode=0o600)
+    connection = sqlite3.connect(fresh, isolation_level=None)
+    try:
+        # Kept in the file: connections that open it later use the log too.
+        connection.execute("PRAGMA journal_mode = WAL")
+        migrate(connection)
+    finally:
+        connection.close()
+    sync(fresh)
+    fresh.rename(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Make a file's content, or a directory's names, durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check_files(path: Path, settings: EmbeddedSettings) -> bool:
+    """Look at the files before SQLite does.
+
+    Returns:
+        Whether the store was stopped orderly.
+    """
+    with path.open("rb") as file:
+        header = file.read(len(HEADER))
+    if header != HEADER:
+        what = "is empty" if not header else "does not begin as a database does"
+        raise _damaged(path, f"the file {what}")
+    log = path.with_name(path.name + "-wal")
+    if not log.exists() or not log.stat().st_size:
+        return True
+    # The last transaction before a crash may be torn: it was not answered. With durability
+    # "os" a power loss may tear several, and that is what was configured.
+    lost = lost_commits(log)
+    if lost > 1 and settings.durability == "fsync":
+        raise _damaged(log, f"it is broken before {lost} later commits, which had been answered")
+    if lost > 1:
+        _log.warning("%s: %d commits after a torn one are lost", log, lost)
+    return False
+
+
+def _open_checked(path: Path, settings: EmbeddedSettings, *, is_clean: bool) -> sqlite3.Connection:
+    connection = connect(path, is_synced=settings.durability == "fsync")
+    try:
+        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+        if application_id != APPLICATION_ID:
+            raise ConfigError([f"{path} is a database of another program"])
+        if not is_clean or path.stat().st_size <= settings.check_below_bytes:
+            if not is_clean:
+                _log.info("%s was not closed orderly, checking it", path)
+            fault = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if fault != "ok":
+                raise _damaged(path, " ".join(fault.split()))
+        before = migrate(connection)
+        after = connection.execute("PRAGMA user_version").fetchone()[0]
+        if before != after:
+            _log.info("%s: schema version %d is now %d", path, before, after)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _damaged(path: Path, what: str) -> ConfigError:
+    return ConfigError(
+        [
+            f"{path} is damaged ({what}). Nothing was changed. Restore a backup made with `encke backup`, "
+            f"or rescue what can be read: sqlite3 {path.with_name(FILE_NAME)} .recover | sqlite3 rescued.db"
+        ]
+    )

@@ -1,0 +1,295 @@
+"""Saving in the embedded store: settle mids, remember ids, insert, keep the limits; for many batches at once.
+
+Runs in the writer's thread, inside its transaction, on state that it read in
+the same transaction. It never commits; see embedded_writer.py.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+from cluster.contracts.message import Outcome, SaveBatch, SaveItem, SaveReply, SaveResult
+from cluster.errors import DeadlinePassedError, EnckeError, RequestError
+from cluster.mids import MAX_SENT_LEAD, TICKS_PER_SECOND, settle
+from cluster.model import Key, Mid
+from message.config import EmbeddedSettings
+from message.storage.base import ID_GRACE_S
+from message.storage.clock import StoreTime, to_whole_s
+from message.storage.counters import Tally
+from message.storage.embedded_rows import ManyRows
+
+# Of a payload, to tell a repeat from another payload under the same id.
+DIGEST_BYTES = 16
+
+_LOAD_KEYS = ManyRows(
+    "SELECT k.id, k.key, k.last, k.stored, k.messages, k.payload_bytes, k.trimmed, k.trimmed_until,"
+    " k.ids_until FROM (VALUES {rows}) v CROSS JOIN keys k ON k.key = v.column1",
+    width=1,
+)
+_LOAD_IDS = ManyRows(
+    "SELECT i.push_id, i.key_id, i.mid, i.digest, i.until"
+    " FROM (VALUES {rows}) v CROSS JOIN ids i ON i.push_id = v.column1 AND i.key_id = v.column2",
+    width=2,
+)
+_ADD_MESSAGES = ManyRows(
+    "INSERT OR FAIL INTO messages (key_id, mid, expires_at, payload)"
+    " SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL",
+    width=4,
+)
+_ADD_IDS = ManyRows(
+    "INSERT OR FAIL INTO ids (push_id, key_id, mid, digest, until)"
+    " SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL",
+    width=5,
+)
+_SET_ID = "UPDATE OR FAIL ids SET mid = ?, digest = ?, until = ? WHERE push_id = ? AND key_id = ?"
+_ADD_KEYS = ManyRows(
+    "INSERT OR FAIL INTO keys"
+    " (id, key, last, stored, messages, payload_bytes, trimmed, trimmed_until, ids_until)"
+    " SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL",
+    width=9,
+)
+_SET_KEYS = ManyRows(
+    "UPDATE OR FAIL keys SET last = v.column2, stored = v.column3, messages = v.column4,"
+    " payload_bytes = v.column5, trimmed = v.column6, trimmed_until = v.column7, ids_until = v.column8"
+    " FROM (VALUES {rows}) v WHERE keys.id = v.column1",
+    width=8,
+)
+_OLDEST = "SELECT mid, expires_at, length(payload) FROM messages WHERE key_id = ? ORDER BY mid"
+_TRIM = "DELETE FROM messages WHERE key_id = ? AND mid <= ?"
+
+
+class _KeyState:
+    """A row of `keys` while a group of saves changes it."""
+
+    __slots__ = (
+        "id", "ids_until", "is_new", "last", "messages", "payload_bytes", "stored", "trimmed",
+        "trimmed_until",
+    )  # fmt: skip
+
+    def __init__(self, row: Sequence[int], *, is_new: bool) -> None:
+        (
+            self.id, self.last, self.stored, self.messages, self.payload_bytes,
+            self.trimmed, self.trimmed_until, self.ids_until,
+        ) = row  # fmt: skip
+        self.is_new = is_new
+
+    def row(self) -> tuple[int, ...]:
+        return (
+            self.id, self.last, self.stored, self.messages, self.payload_bytes,
+            self.trimmed, self.trimmed_until, self.ids_until,
+        )  # fmt: skip
+
+
+class _KnownId:
+    """A row of `ids`."""
+
+    __slots__ = ("digest", "is_in_table", "mid", "until")
+
+    def __init__(self, mid: Mid, digest: bytes, until: int, *, is_in_table: bool) -> None:
+        self.mid = mid
+        self.digest = digest
+        self.until = until
+        # Inserted by an earlier group; otherwise by this one.
+        self.is_in_table = is_in_table
+
+
+class Saver:
+    """Applies groups of saves to one connection."""
+
+    def __init__(self, connection: sqlite3.Connection, settings: EmbeddedSettings, time: StoreTime) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._time = time
+        highest = connection.execute("SELECT max(id) FROM keys").fetchone()[0]
+        # Numbers of keys are not used twice while the store is open.
+        self._next_key_id: int = (highest or 0) + 1
+
+    def save(self, batches: Sequence[SaveBatch], tally: Tally) -> list[SaveReply | EnckeError]:
+        """Apply batches in their order; results in the same order.
+
+        Raises:
+            sqlite3.Error: roll the transaction back, nothing is saved.
+        """
+        clock = self._time.mid()
+        refusals = [self._refusal(batch, clock, tally) for batch in batches]
+        good = [b for b, refusal in zip(batches, refusals, strict=True) if refusal is None]
+        if not good:
+            return [refusal for refusal in refusals if refusal is not None]
+        group = _Group(self, good, clock, tally)
+        replies = iter(group.settle())
+        group.write()
+        return [next(replies) if refusal is None else refusal for refusal in refusals]
+
+    def _refusal(self, batch: SaveBatch, clock: Mid, tally: Tally) -> EnckeError | None:
+        if batch.sent > clock + MAX_SENT_LEAD:
+            tally.ignored_sent += 1
+        if batch.deadline < clock:
+            tally.late += len(batch.items)
+            return DeadlinePassedError("the deadline of the save has passed")
+        limit_s = self._settings.max_deadline_s
+        if batch.deadline > clock + limit_s * TICKS_PER_SECOND:
+            return RequestError(
+                f"the deadline of the save is more than {limit_s} s ahead of the store's clock"
+            )
+        return None
+
+    def _load_keys(self, batches: Sequence[SaveBatch]) -> dict[Key, _KeyState]:
+        names = list({batch.key: None for batch in batches})
+        states: dict[Key, _KeyState] = {
+            key: _KeyState((key_id, *rest), is_new=False)
+            for key_id, key, *rest in _LOAD_KEYS.select(self._connection, names)
+        }
+        if len(states) == len(names):
+            return states
+        # A key that the store does not know starts above everything it has forgotten.
+        floor = int(self._connection.execute("SELECT floor FROM store").fetchone()[0])
+        for key in names:
+            if key not in states:
+                states[key] = _KeyState((self._next_key_id, floor, 0, 0, 0, 0, 0, 0), is_new=True)
+                self._next_key_id += 1
+        return states
+
+
+class _Group:
+    """One group of saves on its way into the tables."""
+
+    def __init__(self, saver: Saver, batches: Sequence[SaveBatch], clock: Mid, tally: Tally) -> None:
+        self._connection = saver._connection
+        self._settings = saver._settings
+        self._batches = batches
+        self._clock = clock
+        self._clock_s = to_whole_s(clock)
+        self._now_s = saver._time.wall_s()
+        # Expiry of a message that lives for 0 s.
+        self._expiry_base = saver._time.expires_at(0)
+        self._tally = tally
+        self._states = saver._load_keys(batches)
+        self._ids = self._load_ids()
+        # Parameters of the statements to come, row after row.
+        self._new_messages: list[Any] = []
+        self._new_ids: list[tuple[str, int]] = []
+        self._changed_ids: dict[tuple[str, int], _KnownId] = {}
+
+    def settle(self) -> list[SaveReply]:
+        """Decide about every item; changes only what is in memory."""
+        return [
+            SaveReply([self._settle_item(batch, state, item) for item in batch.items], self._clock)
+            for batch in self._batches
+            for state in (self._states[batch.key],)
+        ]
+
+    def write(self) -> None:
+        """Put the decisions into the tables."""
+        connection, ids = self._connection, self._ids
+        if self._new_messages:
+            _ADD_MESSAGES.execute(connection, self._new_messages)
+        if self._new_ids:
+            rows: list[Any] = []
+            for place in self._new_ids:
+                known = ids[place]
+                rows += (*place, known.mid, known.digest, known.until)
+            _ADD_IDS.execute(connection, rows)
+        for place, known in self._changed_ids.items():
+            connection.execute(_SET_ID, (known.mid, known.digest, known.until, *place))
+        self._write_keys()
+
+    def _load_ids(self) -> dict[tuple[str, int], _KnownId]:
+        places: list[Any] = []
+        for batch in self._batches:
+            state = self._states[batch.key]
+            if not state.is_new:
+                for item in batch.items:
+                    places += (item.push_id, state.id)
+        if not places:
+            return {}
+        return {
+            (push_id, key_id): _KnownId(Mid(mid), digest, until, is_in_table=True)
+            for push_id, key_id, mid, digest, until in _LOAD_IDS.select(self._connection, places)
+        }
+
+    def _settle_item(self, batch: SaveBatch, state: _KeyState, item: SaveItem) -> SaveResult:
+        digest = blake2b(item.payload, digest_size=DIGEST_BYTES).digest()
+        ttl_s = min(item.id_ttl_s, self._settings.max_id_ttl_s)
+        until = max(batch.deadline // TICKS_PER_SECOND + 1 + ID_GRACE_S, self._clock_s + ttl_s)
+        place = (item.push_id, state.id)
+        known = self._ids.get(place)
+        if known is not None and known.until > self._clock_s:
+            return self._repeat(state, place, known, digest, until)
+        mid = settle(self._clock, Mid(state.last), batch.sent)
+        state.last = mid
+        state.ids_until = max(state.ids_until, until)
+        if known is None:
+            self._ids[place] = _KnownId(mid, digest, until, is_in_table=False)
+            self._new_ids.append(place)
+        else:
+            known.mid, known.digest, known.until = mid, digest, until
+            self._changed_ids[place] = known
+        self._tally.saved += 1
+        prev = Mid(state.stored)
+        if item.expire_s > 0:
+            self._new_messages += (state.id, mid, self._expiry_base + item.expire_s, item.payload)
+            state.stored = mid
+            state.messages += 1
+            state.payload_bytes += len(item.payload)
+        return SaveResult(Outcome.SAVED, mid, prev)
+
+    def _repeat(
+        self, state: _KeyState, place: tuple[str, int], known: _KnownId, digest: bytes, until: int
+    ) -> SaveResult:
+        if known.digest != digest:
+            self._tally.conflicts += 1
+            return SaveResult(Outcome.CONFLICT, Mid(0), Mid(0))
+        self._tally.repeated += 1
+        if until > known.until:
+            # The repeat may be repeated in its turn, until its own deadline.
+            known.until = until
+            state.ids_until = max(state.ids_until, until)
+            if known.is_in_table:
+                self._changed_ids[place] = known
+        return SaveResult(Outcome.REPEATED, known.mid, Mid(0))
+
+    def _write_keys(self) -> None:
+        settings = self._settings
+        added: list[Any] = []
+        changed: list[Any] = []
+        for key, state in self._states.items():
+            if (
+                state.messages > settings.max_messages_per_key
+                or state.payload_bytes > settings.max_bytes_per_key
+            ):
+                self._trim(state)
+            if state.is_new:
+                key_id, *rest = state.row()
+                added += (key_id, key, *rest)
+            else:
+                changed += state.row()
+        if added:
+            _ADD_KEYS.execute(self._connection, added)
+        if changed:
+            _SET_KEYS.execute(self._connection, changed)
+
+    def _trim(self, state: _KeyState) -> None:
+        """Remove the oldest messages of a key until it is within its limits; the newest stays."""
+        settings = self._settings
+        last_removed = 0
+        oldest = self._connection.execute(_OLDEST, (state.id,))
+        for mid, expires_at, payload_bytes in oldest:
+            is_within = (
+                state.messages <= settings.max_messages_per_key
+                and state.payload_bytes <= settings.max_bytes_per_key
+            )
+            if is_within or mid == state.stored:
+                break
+            state.messages -= 1
+            state.payload_bytes -= payload_bytes
+            last_removed = mid
+            if expires_at > self._now_s:
+                self._tally.trimmed += 1
+                state.trimmed = mid
+                state.trimmed_until = max(state.trimmed_until, expires_at)
+        oldest.close()
+        if last_removed:
+            self._connection.execute(_TRIM, (state.id, last_removed))
