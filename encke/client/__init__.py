@@ -1,0 +1,32 @@
+"""The Python client: Subscriber receives a key's messages, Publisher pushes them (docs/python-client.md)."""
+
+from encke.client.errors import (
+    ClientError,
+    KeyDeletedError,
+    PushError,
+    PushTimeoutError,
+    ServerError,
+    SubscribeError,
+    TokenRefusedError,
+)
+from encke.client.keeper import Connected, Reconnecting, Status
+from encke.client.options import SubscriberOptions
+from encke.client.subscriber import Subscriber
+from encke.client.words import Gap, Message
+
+__all__ = [
+    "ClientError",
+    "Connected",
+    "Gap",
+    "KeyDeletedError",
+    "Message",
+    "PushError",
+    "PushTimeoutError",
+    "Reconnecting",
+    "ServerError",
+    "Status",
+    "SubscribeError",
+    "Subscriber",
+    "SubscriberOptions",
+    "TokenRefusedError",
+]
