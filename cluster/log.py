@@ -1,0 +1,95 @@
+"""Log lines on stderr, for people or as JSON. Decides their form, not what is logged.
+
+Fields with fixed names stand beside the text: ``log.warning("save failed",
+extra={"key": key, "took_ms": 12})``. Never payloads, never tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TextIO
+
+FIELDS = ("key", "mid", "node", "peer", "reason", "took_ms")
+
+# A key comes from outside and may hold quotes or be long; it is quoted and cut.
+SHOWN_CHARS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """What is logged, on standard error."""
+
+    level: str = field(
+        default="info",
+        metadata={
+            "doc": "Least level that is logged; debug tells of every connection.",
+            "choices": ("debug", "info", "warning", "error"),
+        },
+    )
+    format: str = field(
+        default="text",
+        metadata={"doc": "Lines for people, or one JSON object a line.", "choices": ("text", "json")},
+    )
+
+
+class TextFormatter(logging.Formatter):
+    """``2027-01-02T03:04:05.678Z INFO  comet.push: text key='bob' took_ms=12``"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        words = [f"{_time(record)} {record.levelname:<7} {record.name}: {record.getMessage()}"]
+        words += [f"{name}={_shown(value)}" for name, value in _fields(record).items()]
+        line = " ".join(words).replace("\n", "\\n").replace("\r", "\\r")
+        return line + _trace(self, record)
+
+
+class JsonFormatter(logging.Formatter):
+    """One object: time, level, logger, text, the fields, and error with its trace."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "text": record.getMessage(),
+            **_fields(record),
+        }
+        trace = _trace(self, record)
+        if trace:
+            line["error"] = trace.strip()
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def configure(config: LogConfig, stream: TextIO | None = None) -> None:
+    """Send all log lines of this process to stderr (or a stream) in the configured form."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter() if config.format == "json" else TextFormatter())
+    logging.basicConfig(level=config.level.upper(), handlers=[handler], force=True)
+    # Tells at DEBUG which selector it uses, and nothing that anybody needs.
+    logging.getLogger("asyncio").setLevel(max(logging.INFO, logging.getLogger().level))
+
+
+def _time(record: logging.LogRecord) -> str:
+    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return f"{seconds}.{int(record.msecs):03d}Z"
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    return {name: record.__dict__[name] for name in FIELDS if name in record.__dict__}
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "..."
+
+
+def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    trace = ""
+    if record.exc_info:
+        trace += "\n" + formatter.formatException(record.exc_info)
+    if record.stack_info:
+        trace += "\n" + formatter.formatStack(record.stack_info)
+    return trace

@@ -1,0 +1,222 @@
+"""Life of a process: start, ready, signal, drain, stop.
+
+::
+
+    start ──> ready ──(SIGTERM, SIGINT, or a service task that died)──> drain ──> stop
+      │                                                                   │
+      └─(failed, or a signal)──────────────> stop                         └─(a second signal)──> exit at once
+
+Decides when, and with which exit code; what is started and drained is the
+application's (encke/standalone.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, Protocol
+
+import uvloop
+
+from cluster.loopwatch import GarbageWatch, LoopLag
+from cluster.stats import Stats
+
+log = logging.getLogger(__name__)
+
+# Beyond the drain's own time, for what it does last.
+DRAIN_GRACE_S = 1.0
+# Closing files and sockets after a drain; longer means that something hangs.
+STOP_TIMEOUT_S = 5.0
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessConfig:
+    """The process itself, whichever nodes it runs."""
+
+    drain_s: float = field(
+        default=8.0,
+        metadata={
+            "doc": "Time to finish pushes and close subscribers after SIGTERM; containers allow 10.",
+            "min": 0.0,
+            "max": 3600.0,
+        },
+    )
+    reserve_descriptors: int = field(
+        default=512,
+        metadata={
+            "doc": "File descriptors kept for HTTP, the store and logs; the rest are for subscribers. "
+            "Of a small limit, at most half is kept.",
+            "min": 0,
+        },
+    )
+    lag_probe_s: float = field(
+        default=0.1,
+        metadata={
+            "doc": "How often the event loop's lateness is measured; 0: never. Benchmarks take 0.01.",
+            "min": 0.0,
+            "max": 60.0,
+        },
+    )
+
+
+class Application(Protocol):
+    """What runs in a process."""
+
+    async def start(self, tasks: ServiceTasks) -> None:
+        """Start everything. When it raises, or is cancelled, stop() releases what had been started."""
+        ...
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop taking work and finish what was accepted, within about timeout_s."""
+        ...
+
+    async def stop(self) -> None:
+        """Release everything. Called once, also after a start that failed half way."""
+        ...
+
+
+class ServiceTasks:
+    """The long-running tasks of a process. One that fails makes the process drain and exit non-zero."""
+
+    def __init__(self, group: asyncio.TaskGroup, ending: asyncio.Event) -> None:
+        self._group = group
+        self._ending = ending
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.has_failed = False
+
+    def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run work until it ends or the process stops; stopping cancels it."""
+        task = self._group.create_task(self._guard(name, work), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def cancel(self) -> None:
+        """End all of them; the task group waits until they have."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _guard(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        # Without this guard the group would cancel the siblings at once, and
+        # pushes that have begun could not be finished.
+        try:
+            await work
+        except Exception:
+            log.exception("service task %s failed; the process drains and exits", name)
+            self.has_failed = True
+            self._ending.set()
+
+
+def run(application: Application, config: ProcessConfig, stats: Stats) -> int:
+    """Run an application until a signal or a failure; return the exit code.
+
+    Raises:
+        Exception: what application.start() raised; it has been stopped then.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(live(application, config, stats))
+
+
+async def live(application: Application, config: ProcessConfig, stats: Stats) -> int:
+    """The same on the running loop, which must be the main thread's (it takes the signals)."""
+    ending = asyncio.Event()
+    signals = _Signals(ending)
+    signals.install()
+    failure: Exception | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = ServiceTasks(group, ending)
+            try:
+                if await _start(application, tasks, ending):
+                    await _serve(application, config, stats, ending)
+            except Exception as error:
+                # Kept from the group, which would wrap it.
+                failure = error
+            finally:
+                await _stop(application)
+                tasks.cancel()
+    finally:
+        signals.remove()
+    if failure is not None:
+        raise failure
+    log.info("stopped")
+    return 1 if tasks.has_failed else 0
+
+
+async def _start(application: Application, tasks: ServiceTasks, ending: asyncio.Event) -> bool:
+    """Start the application; False when a signal came first."""
+    starting = asyncio.ensure_future(application.start(tasks))
+    signalled = asyncio.ensure_future(ending.wait())
+    try:
+        await asyncio.wait((starting, signalled), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        signalled.cancel()
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait((starting,))
+    if starting.cancelled():
+        return False
+    starting.result()
+    return True
+
+
+async def _serve(
+    application: Application, config: ProcessConfig, stats: Stats, ending: asyncio.Event
+) -> None:
+    lag = LoopLag(config.lag_probe_s, stats)
+    garbage = GarbageWatch(stats)
+    lag.start()
+    garbage.start()
+    try:
+        await ending.wait()
+    finally:
+        lag.stop()
+        garbage.stop()
+    log.info("draining for at most %g s", config.drain_s)
+    try:
+        async with asyncio.timeout(config.drain_s + DRAIN_GRACE_S):
+            await application.drain(config.drain_s)
+    except TimeoutError:
+        log.warning("the drain was not done in time; stopping now")
+
+
+async def _stop(application: Application) -> None:
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await application.stop()
+    except TimeoutError:
+        log.error("stopping hangs; giving up on it")
+
+
+class _Signals:
+    """First signal: drain. Second: exit at once."""
+
+    def __init__(self, ending: asyncio.Event) -> None:
+        self._ending = ending
+        self._loop = asyncio.get_running_loop()
+        self._has_come = False
+
+    def install(self) -> None:
+        for number in _SIGNALS:
+            self._loop.add_signal_handler(number, self._take, number)
+
+    def remove(self) -> None:
+        for number in _SIGNALS:
+            self._loop.remove_signal_handler(number)
+
+    def _take(self, number: signal.Signals) -> None:
+        if self._has_come:
+            _exit_now(number)
+        self._has_come = True
+        log.info("%s: draining; another one exits at once", number.name)
+        self._ending.set()
+
+
+def _exit_now(number: signal.Signals) -> NoReturn:
+    # No cleanup: what was answered is on disk, and the operator is in a hurry.
+    os._exit(128 + number)
