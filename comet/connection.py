@@ -230,13 +230,13 @@ class Connection:
 
     # -- what its transport reports
 
-    def heartbeat(self, now: float) -> None:
-        """The subscriber sent a heartbeat."""
+    def heartbeat(self, now: float, count: int = 1) -> None:
+        """The subscriber sent heartbeats; each is answered."""
         self._heard_at = now
         if self._is_paused and self.unread_bytes > self._context.unread_limit_bytes:
             self.close(CloseReason.SLOW_CONSUMER)
             return
-        self.write(self.wire.heartbeat)
+        self.write(self.wire.heartbeat * count)
 
     def acknowledge(self, mid: Mid) -> None:
         """The subscriber sent an acknowledgement."""

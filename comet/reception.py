@@ -61,8 +61,10 @@ class Reception:
         """Refuse new subscribers from now on."""
         self._is_draining = True
 
-    def subscribe(self, subscribe: Subscribe, transport: Transport, wire: Wire) -> Connection | Refusal:
-        """Make a live connection and send it the first heartbeat line, or say why not.
+    def subscribe(
+        self, subscribe: Subscribe, transport: Transport, wire: Wire, greeting: bytes = b""
+    ) -> Connection | Refusal:
+        """Make a live connection, send it the greeting and the first heartbeat line, or say why not.
 
         The connection is attached before the line is written, so that nothing
         pushed after a subscriber has seen the line can pass it by.
@@ -73,9 +75,13 @@ class Reception:
             return connection
         if subscribe.resume is not None:
             self._resumer.start(connection, subscribe.key, self._start_of(subscribe))
-        connection.write(wire.heartbeat)
+        connection.write(greeting + wire.heartbeat)
         self._wheel.add(connection, connection.first_deadline())
         return connection
+
+    def turn_away(self, reason: CloseReason) -> None:
+        """Count a socket that never came to ask for a subscription."""
+        self._metrics.refusals.inc(reason.label)
 
     def _admit(self, subscribe: Subscribe, transport: Transport, wire: Wire) -> Connection | Refusal:
         if self._is_draining:
