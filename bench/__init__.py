@@ -1,0 +1,1 @@
+"""Measurements: what a connection, a delivery and a push cost. See README.md for how to read them."""

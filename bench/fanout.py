@@ -1,0 +1,107 @@
+"""What one push to very many keys costs, next to a C loop of send().
+
+The server gets one mprivate (expire 0) to 10,000 keys with one live connection
+each; the baseline sends a frame of the same bytes to 10,000 subscribers of its
+own. They take turns within one run, so that both see the same machine. Then
+pushes follow each other without a pause while the server measures how late
+its event loop runs. Run: python -m bench.fanout [--keys N] [--rounds N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from bench.programs import Baseline, Load, Wire, build
+from bench.report import Figure, figure, tell
+from bench.server import Server
+
+# CPU per delivered message, as a multiple of the C loop's in the same run.
+MAX_RATIO = 1.6
+MAX_LAG_MS = 20.0
+LAG_QUANTILE = 0.999
+
+WARM_UP_ROUNDS = 2
+# The event loop's lateness is looked at every 2 ms, so that the pushes of one
+# run yield the thousands of samples that a 99.9th percentile needs.
+SETTINGS = {"ENCKE_PROCESS_LAG_PROBE_S": "0.002"}
+LAG_METRIC = "encke_loop_lag_seconds_bucket"
+
+
+def lag_quantile_ms(before: dict[str, float], after: dict[str, float], q: float) -> tuple[float, float]:
+    """The q-quantile of the lateness between two readings of /metrics.
+
+    Returns:
+        The upper bound (ms) of the histogram's range that holds it, and the number of samples.
+    """
+    grown = sorted(
+        (float(name.split('"')[1]), count - before.get(name, 0.0))
+        for name, count in after.items()
+        if name.startswith(LAG_METRIC)
+    )
+    if not grown or not grown[-1][1]:
+        raise RuntimeError("the server has measured no lateness of its event loop")
+    samples = grown[-1][1]
+    for bound, count in grown:
+        if count >= q * samples:
+            return bound * 1e3, samples
+    raise AssertionError("the last range holds everything")
+
+
+def measure(wire: Wire, keys: int, rounds: int, lag_pushes: int) -> list[Figure]:
+    """Take turns with the baseline, then load the loop."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    last_ms: list[float] = []
+    with (
+        Server(SETTINGS) as server,
+        Baseline(wire) as baseline,
+        Load(wire, server.ports[wire], server.ports["admin"]) as load,
+        Load(wire, baseline.port) as baseline_load,
+    ):
+        load.open(keys)
+        load.pushers(1)
+        baseline_load.open(keys)
+        for number in range(WARM_UP_ROUNDS + rounds):
+            sent_us = baseline.send(baseline_load, keys)
+            before = server.cpu_s()
+            answer = load.fan(keys)
+            delivered_us = (server.cpu_s() - before) / keys * 1e6
+            if number >= WARM_UP_ROUNDS:
+                theirs.append(sent_us)
+                ours.append(delivered_us)
+                last_ms.append(answer["last_ms"])
+        lag_ms, samples = _measure_lag(server, load, keys, lag_pushes)
+    kind = {"tcp": "TCP", "ws": "WebSocket"}[wire]
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return [
+        figure(f"{kind}: CPU per delivered message", ours, "us"),
+        figure(f"{kind}: C loop of send()", theirs, "us"),
+        figure(f"{kind}: ratio", ratios, "x", MAX_RATIO),
+        figure(f"{kind}: push to last delivery", last_ms, "ms"),
+        figure(f"{kind}: loop lag p99.9, at most", [lag_ms], "ms", MAX_LAG_MS),
+        figure(f"{kind}: samples of the lag", [samples], ""),
+    ]
+
+
+def _measure_lag(server: Server, load: Load, keys: int, pushes: int) -> tuple[float, float]:
+    before = server.metrics()
+    for _ in range(pushes):
+        load.fan(keys)
+    return lag_quantile_ms(before, server.metrics(), LAG_QUANTILE)
+
+
+def run(keys: int, rounds: int, lag_pushes: int) -> bool:
+    """Measure and tell; whether the targets are met."""
+    build()
+    figures = measure("tcp", keys, rounds, lag_pushes) + measure("ws", keys, rounds, lag_pushes)
+    return tell(f"one push to {keys} keys with a connection each, expire 0", figures)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="CPU of a push to many keys, and the loop's lag meanwhile.")
+    parser.add_argument("--keys", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--lag-pushes", type=int, default=50)
+    arguments = parser.parse_args()
+    sys.exit(0 if run(arguments.keys, arguments.rounds, arguments.lag_pushes) else 1)

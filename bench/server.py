@@ -1,0 +1,153 @@
+"""Runs `encke serve` for a measurement: free ports, a data directory of its own, gone afterwards."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from bench import usage
+
+START_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 20.0
+STATUS_TIMEOUT_S = 10.0
+
+# The process is quiet when it used less CPU than this in one interval: the
+# event loop's own timers take about 0.1 ms.
+QUIET_INTERVAL_S = 0.1
+QUIET_CPU_S = 0.002
+QUIET_TIMEOUT_S = 10.0
+
+_LISTENING = re.compile(r"^listening (\S+) (\S+):(\d+)$")
+
+
+class Server:
+    """A running server; ends with the `with` block."""
+
+    def __init__(self, settings: dict[str, str] | None = None) -> None:
+        """Prepare it.
+
+        Args:
+            settings: by environment variable, beside the defaults: {"ENCKE_STORE_DURABILITY": "os"}.
+        """
+        self._settings = settings or {}
+        self._directory = tempfile.TemporaryDirectory(prefix="encke-bench-")
+        self._process: subprocess.Popen[str] | None = None
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._reader: threading.Thread | None = None
+        # By kind: "ws", "tcp", "public", "admin", "status".
+        self.ports: dict[str, int] = {}
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def __enter__(self) -> Server:
+        try:
+            self._start()
+            self._wait_ready()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def cpu_s(self) -> float:
+        """CPU seconds used so far, once the process has become quiet."""
+        last = usage.cpu_s(self.pid)
+        deadline = time.monotonic() + QUIET_TIMEOUT_S
+        while time.monotonic() < deadline:
+            time.sleep(QUIET_INTERVAL_S)
+            now = usage.cpu_s(self.pid)
+            if now - last < QUIET_CPU_S:
+                return now
+            last = now
+        raise RuntimeError("the server does not become quiet")
+
+    def resident_bytes(self) -> int:
+        """Resident memory, once the process has become quiet."""
+        self.cpu_s()
+        return usage.resident_bytes(self.pid)
+
+    def metrics(self) -> dict[str, float]:
+        """Samples of /metrics by name with labels, as they are written there."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports["status"], timeout=STATUS_TIMEOUT_S)
+        try:
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+        finally:
+            connection.close()
+        samples: dict[str, float] = {}
+        for line in text.splitlines():
+            if line and not line.startswith("#"):
+                name, _, value = line.rpartition(" ")
+                samples[name] = float(value)
+        return samples
+
+    def _start(self) -> None:
+        directory = Path(self._directory.name)
+        binds = [f"--{kind}-bind=127.0.0.1:0" for kind in ("ws", "tcp", "public", "admin", "status")]
+        with (directory / "stderr").open("w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "encke.cli", "serve", "--data-dir", str(directory / "data"), *binds],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, **self._settings},
+            )
+        # A thread, because a server that hangs says nothing, and a pipe has no read with a deadline.
+        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
+        self._reader.start()
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            self._lines.put(line.rstrip("\n"))
+        self._lines.put(None)
+
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                raise RuntimeError(f"the server is not ready after {START_TIMEOUT_S:g} s") from None
+            if line is None:
+                raise RuntimeError(f"the server ended: {self._errors()}")
+            found = _LISTENING.match(line)
+            if found:
+                self.ports[found[1]] = int(found[3])
+            if line == "ready":
+                return
+
+    def _errors(self) -> str:
+        return (Path(self._directory.name) / "stderr").read_text()[-2000:]
+
+    def _stop(self) -> None:
+        process = self._process
+        if process is not None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if self._reader is not None:
+                self._reader.join(STOP_TIMEOUT_S)
+            assert process.stdout is not None
+            process.stdout.close()
+        self._directory.cleanup()
