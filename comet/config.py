@@ -56,9 +56,13 @@ class CometConfig:
         default=1024 * 1024,
         metadata={"doc": "Unread data above which a subscriber is closed as slow (4002).", "min": 16 * 1024},
     )
-    max_beats_per_s: int = field(
-        default=100,
-        metadata={"doc": "Heartbeats and frames a second that one subscriber may send.", "min": 1},
+    max_frames_per_s: int = field(
+        default=1000,
+        metadata={
+            "doc": "Frames that one subscriber may send in a second; then it is not read from for a second. "
+            "64 heartbeats in a row count as one over TCP.",
+            "min": 1,
+        },
     )
     max_pending_keys: int = field(
         default=400_000,

@@ -166,6 +166,9 @@ class Connection:
         farewell = self.wire.farewell(reason)
         if not farewell:
             self._transport.close()
+            if self.unread_bytes:
+                # They are flushed first, for ever if the peer does not read.
+                self._context.linger(self)
             return
         self.say_goodbye(farewell)
 
@@ -233,10 +236,14 @@ class Connection:
     def heartbeat(self, now: float, count: int = 1) -> None:
         """The subscriber sent heartbeats; each is answered."""
         self._heard_at = now
+        self.answer(self.wire.heartbeat * count)
+
+    def answer(self, data: bytes) -> None:
+        """Reply to what the subscriber sent, unless it does not read: it could send for ever."""
         if self._is_paused and self.unread_bytes > self._context.unread_limit_bytes:
             self.close(CloseReason.SLOW_CONSUMER)
-            return
-        self.write(self.wire.heartbeat * count)
+        else:
+            self.write(data)
 
     def acknowledge(self, mid: Mid) -> None:
         """The subscriber sent an acknowledgement."""

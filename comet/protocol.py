@@ -45,7 +45,7 @@ class CloseReason(Enum):
     DELETED = (4004, "the key was deleted", "deleted")
     TOO_MANY = (4005, "too many connections for this key", "too_many")
     BAD_TOKEN = (4401, "token refused or expired", "bad_token")
-    # From here on: not announced to TCP clients.
+    # From here on: not announced to TCP clients (is_announced).
     PARAMETER = (1008, "bad parameters", "parameter")
     OVERLOADED = (1013, "node is full", "overloaded")
     PROTOCOL_ERROR = (1002, "protocol error", "protocol_error")
@@ -60,6 +60,11 @@ class CloseReason(Enum):
         self.code = code
         self.text = text
         self.label = label
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether clients of version 2 know the code (docs/subscriber-protocol.md, reasons)."""
+        return self.code == 1001 or self.code >= 4000
 
 
 class Refusal(Enum):
@@ -194,6 +199,6 @@ class TcpWire:
 
     def farewell(self, reason: CloseReason) -> bytes:
         """`-CODE reason` for version 2, nothing for the others."""
-        if self.version < ClientVersion.TWO or not reason.text:
+        if self.version < ClientVersion.TWO or not reason.is_announced:
             return b""
         return b"-%d %b\r\n" % (reason.code, reason.text.encode())

@@ -1,0 +1,141 @@
+"""What a raw TCP subscriber sends: one subscribe command, then heartbeats and acknowledgements.
+
+The command is an array of bulk strings: ``*N``, then N times ``$LEN`` and LEN
+bytes of data, each part ended by CRLF. The functions look at all bytes that
+have arrived so far and keep nothing, so that how the bytes were split cannot
+matter. Nothing is allocated from an announced length.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum, auto
+
+import msgspec
+
+from cluster.model import Mid
+from comet.protocol import ClientVersion, Subscribe, client_version, parse_subscribe
+
+# A whole command; a key takes up to 512 bytes of it.
+MAX_COMMAND_BYTES = 4096
+# A line that announces a number. Signs and leading zeros are let through as
+# the original does, so a line is bounded by itself.
+MAX_LINE_BYTES = 32
+MIN_ARGUMENTS = 3
+MAX_ARGUMENTS = 7
+# More only from clients of version 2 (resume mid, device).
+MAX_ARGUMENTS_OLD = 5
+
+_NUMBER = re.compile(rb"\+?[0-9]+")
+# A run of heartbeats, or one acknowledgement.
+_INPUT = re.compile(rb"(h+)|a([0-9]{1,19})\r\n")
+_INPUT_BEGUN = re.compile(rb"a([0-9]{1,19}\r?)?")
+
+
+class Fault(Enum):
+    """Stands for bytes that can never become a command."""
+
+    MALFORMED = auto()
+
+
+class Command(msgspec.Struct, frozen=True, gc=False):
+    """A complete array."""
+
+    arguments: list[bytes]
+    # Bytes that it took; what follows belongs to the live connection.
+    size: int
+
+
+def read_command(data: bytes) -> Command | Fault | None:
+    """Read the command at the beginning of data.
+
+    Returns:
+        None while more bytes are needed.
+    """
+    count_line = _read_number(data, 0, b"*")
+    if not isinstance(count_line, tuple):
+        return count_line
+    count, position = count_line
+    if not 1 <= count <= MAX_ARGUMENTS:
+        return Fault.MALFORMED
+    arguments: list[bytes] = []
+    for _ in range(count):
+        length_line = _read_number(data, position, b"$")
+        if not isinstance(length_line, tuple):
+            return length_line
+        length, start = length_line
+        end = start + length
+        position = end + 2
+        if position > MAX_COMMAND_BYTES:
+            return Fault.MALFORMED
+        # A wrong byte behind the data is seen as soon as it is there.
+        if not b"\r\n".startswith(data[end:position]):
+            return Fault.MALFORMED
+        if len(data) < position:
+            return None
+        arguments.append(data[start:end])
+    return Command(arguments, position)
+
+
+def _read_number(data: bytes, start: int, prefix: bytes) -> tuple[int, int] | Fault | None:
+    """Read the line `<prefix>NUMBER` at start: the number and where the next part begins."""
+    end = data.find(b"\r\n", start, start + MAX_LINE_BYTES)
+    if end < 0:
+        if len(data) - start >= MAX_LINE_BYTES:
+            return Fault.MALFORMED
+        # The first byte tells most wrong protocols apart (HTTP, TLS) without waiting for a line end.
+        return None if data.startswith(prefix, start) or len(data) <= start else Fault.MALFORMED
+    if not data.startswith(prefix, start) or _NUMBER.fullmatch(data, start + 1, end) is None:
+        return Fault.MALFORMED
+    return int(data[start + 1 : end]), end + 2
+
+
+def read_subscribe(arguments: list[bytes]) -> Subscribe | None:
+    """Check a command: ``sub key heartbeat [token [version [mid [device]]]]``.
+
+    Returns:
+        None when it is not a good subscription: the answer is Refusal.PARAMETER.
+    """
+    if len(arguments) < MIN_ARGUMENTS or arguments[0] != b"sub":
+        return None
+    try:
+        texts = [argument.decode() for argument in arguments[1:]]
+    except UnicodeDecodeError:
+        return None
+    if len(arguments) > MAX_ARGUMENTS_OLD and client_version(texts[3]) < ClientVersion.TWO:
+        return None
+    return parse_subscribe(*texts)
+
+
+class Input(msgspec.Struct, frozen=True, gc=False):
+    """What a live subscriber has said."""
+
+    heartbeats: int
+    # The highest of its acknowledgements; one above what was sent shows in it.
+    acknowledged: Mid | None
+    # How many single things those were; a run of heartbeats is one per 64.
+    frames: int
+    # The beginning of an acknowledgement, to be put before what comes next.
+    rest: bytes
+    # Something else follows: the connection ends.
+    is_broken: bool
+
+
+def read_input(data: bytes, version: ClientVersion) -> Input:
+    """Read what follows the command: heartbeats, and acknowledgements of version 2."""
+    heartbeats = frames = position = 0
+    acknowledged: Mid | None = None
+    while match := _INPUT.match(data, position):
+        begin, position = match.span()
+        digits = match.group(2)
+        if digits is None:
+            heartbeats += position - begin
+            frames += 1 + (position - begin) // 64
+        elif version < ClientVersion.TWO:
+            return Input(heartbeats, acknowledged, frames, b"", is_broken=True)
+        else:
+            frames += 1
+            acknowledged = Mid(max(int(digits), acknowledged or 0))
+    rest = data[position:] if position else data
+    is_begun = not rest or (version >= ClientVersion.TWO and _INPUT_BEGUN.fullmatch(rest) is not None)
+    return Input(heartbeats, acknowledged, frames, rest if is_begun else b"", is_broken=not is_begun)
