@@ -11,6 +11,8 @@ from encke.client.errors import (
 )
 from encke.client.keeper import Connected, Reconnecting, Status
 from encke.client.options import SubscriberOptions
+from encke.client.publisher import Publisher
+from encke.client.pushes import Push, PushFailure, PushReply, PushResult
 from encke.client.subscriber import Subscriber
 from encke.client.words import Gap, Message
 
@@ -20,7 +22,12 @@ __all__ = [
     "Gap",
     "KeyDeletedError",
     "Message",
+    "Publisher",
+    "Push",
     "PushError",
+    "PushFailure",
+    "PushReply",
+    "PushResult",
     "PushTimeoutError",
     "Reconnecting",
     "ServerError",
