@@ -1,0 +1,97 @@
+"""A real comet node in the test's own process and loop, with the embedded store, on free loopback ports."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from cluster.contracts.comet import Push
+from cluster.membership import Members
+from cluster.model import Key, Mid
+from cluster.registry.memory import MemoryRegistry
+from cluster.stats import Stats
+from cluster.tokens import TokenVerifier
+from comet.app import CometNode
+from comet.config import CometConfig
+from message.config import EmbeddedSettings
+from message.storage.embedded import EmbeddedStore
+from tests.support.peer import Address
+
+
+class Comet:
+    """What a test does with the node."""
+
+    def __init__(self, node: CometNode, stats: Stats) -> None:
+        self.node = node
+        self._stats = stats
+        self._pushes = 0
+
+    @property
+    def tcp(self) -> Address:
+        """Where raw TCP subscribers connect."""
+        return self._address("tcp")
+
+    @property
+    def ws(self) -> Address:
+        """Where WebSocket subscribers connect."""
+        return self._address("ws")
+
+    async def push(self, key: str, payload: bytes, expire_s: int = 0) -> Mid:
+        """Push to one key; the settled mid."""
+        self._pushes += 1
+        reply = await self.node.push(
+            Push([Key(key)], payload, expire_s, f"test-{self._pushes}", 0, 5.0, epoch=(0, 0))
+        )
+        assert not reply.failed, reply.failed
+        return reply.mids[0]
+
+    def counted(self, name: str, label: str = "") -> float:
+        """A counter or gauge, by the value of its label."""
+        for family in self._stats.snapshot():
+            if family.name == name:
+                value = family.readings.get(label, 0)
+                assert isinstance(value, int | float)
+                return value
+        raise KeyError(name)
+
+    def _address(self, purpose: str) -> Address:
+        host, _, port = self.node.addresses[purpose].rpartition(":")
+        return host, int(port)
+
+
+@asynccontextmanager
+async def running_comet(
+    data_dir: Path, *, secrets: tuple[str, ...] = (), capacity: int = 1000, **settings: Any
+) -> AsyncIterator[Comet]:
+    """Run a node; settings are those of CometConfig."""
+    config = dataclasses.replace(
+        CometConfig(), **{"ws_bind": "127.0.0.1:0", "tcp_bind": "127.0.0.1:0", "linger_s": 0.5, **settings}
+    )
+    stats = Stats()
+    store = EmbeddedStore(EmbeddedSettings(data_dir=str(data_dir)), stats)
+    await store.start()
+    try:
+        registry = MemoryRegistry()
+        members = Members(registry)
+        node = CometNode(
+            config,
+            capacity=capacity,
+            instance="test",
+            version="test",
+            messages=store,
+            registry=registry,
+            members=members,
+            verifier=TokenVerifier(secrets),
+            stats=stats,
+        )
+        await node.start()
+        try:
+            yield Comet(node, stats)
+        finally:
+            await node.stop()
+            members.close()
+    finally:
+        await store.stop()
