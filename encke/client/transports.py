@@ -66,6 +66,8 @@ async def open_websocket(
             compression=None,
             ping_interval=None,
             ssl=tls,
+            # As the HTTP side of the client: proxies of the environment are not used.
+            proxy=None,
             open_timeout=None,
             close_timeout=_CLOSE_TIMEOUT_S,
             max_size=max_message_bytes,

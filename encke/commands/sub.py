@@ -1,0 +1,134 @@
+"""`encke sub KEY`: print a key's messages as they come."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from encke.client import Gap, Message, Status, Subscriber
+
+DEFAULT_URL = "http://127.0.0.1:8090"
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Describe the arguments."""
+    parser = subparsers.add_parser(
+        "sub",
+        help="print a key's messages",
+        description="Print the messages of a key, one a line: its mid and its JSON. Reconnects and resumes by"
+        " itself; what happens to the connection is told on stderr. Ctrl-C ends it.",
+    )
+    parser.add_argument("key", metavar="KEY")
+    parser.add_argument(
+        "--resume",
+        metavar="MID|ack",
+        type=_resume,
+        help='begin after this mid (0: everything stored), or "ack": after what this device has'
+        " acknowledged, and acknowledge what is printed (default: messages from now on)",
+    )
+    parser.add_argument("--device", metavar="NAME", default="", help="whose acknowledgements (default: none)")
+    parser.add_argument(
+        "--token",
+        default=os.environ.get("ENCKE_TOKEN", ""),
+        help="subscriber token, see encke token ($ENCKE_TOKEN)",
+    )
+    parser.add_argument("--transport", choices=["websocket", "tcp"], default="websocket")
+    parser.add_argument("--json", action="store_true", help="print each message or gap as one JSON object")
+    parser.add_argument("--count", metavar="N", type=_count, help="end after so many messages")
+    parser.add_argument(
+        "--url", default=DEFAULT_URL, help=f"public address of the server or a balancer ({DEFAULT_URL})"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print messages until interrupted, refused, or enough."""
+    from encke.client import ClientError
+
+    try:
+        asyncio.run(_print_messages(args))
+    except (ClientError, ValueError) as error:
+        print(f"encke: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _print_messages(args: argparse.Namespace) -> None:
+    from encke.client import Message, Subscriber
+
+    subscriber = Subscriber(
+        args.url if "://" in args.url else f"http://{args.url}",
+        args.key,
+        transport=args.transport,
+        token=args.token,
+        device=args.device,
+        resume=args.resume,
+        auto_acknowledge=args.resume == "ack",
+        on_status=lambda status: _tell(args.key, status),
+    )
+    left: int | None = args.count
+    async with subscriber:
+        async for item in subscriber:
+            print(_line(item, args.json), flush=True)
+            if not isinstance(item, Message):
+                _tell_gap(item)
+            elif left is not None:
+                left -= 1
+                if not left:
+                    await _finish(subscriber, args)
+                    return
+
+
+async def _finish(subscriber: Subscriber, args: argparse.Namespace) -> None:
+    # Nobody asks for another message, which is what acknowledges the last one.
+    if args.resume == "ack":
+        await subscriber.acknowledge(subscriber.last_mid)
+
+
+def _line(item: Message | Gap, is_json: bool) -> str:
+    from encke.client import Message
+
+    if isinstance(item, Message):
+        payload = item.payload.decode()
+        return f'{{"mid":{item.mid},"msg":{payload}}}' if is_json else f"{item.mid} {payload}"
+    before = "null" if item.before is None else str(item.before)
+    if is_json:
+        return f'{{"gap":{{"after":{item.after},"before":{before}}}}}'
+    return f"# gap: messages after {item.after} are lost"
+
+
+def _tell(key: str, status: Status) -> None:
+    from encke.client import Connected
+
+    if isinstance(status, Connected):
+        print(f"encke: subscribed to {key} at {status.address}", file=sys.stderr, flush=True)
+        return
+    print(
+        f"encke: {status.reason} ({status.code}); reconnecting in {status.delay_s:.1f} s",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _tell_gap(gap: Gap) -> None:
+    until = "" if gap.before is None else f" and before {gap.before}"
+    print(
+        f"encke: gap: the server had to drop messages after {gap.after}{until}", file=sys.stderr, flush=True
+    )
+
+
+def _resume(text: str) -> int | Literal["ack"]:
+    if text == "ack":
+        return "ack"
+    if not (text.isascii() and text.isdigit()) or int(text[:20]) >= 2**63:
+        raise argparse.ArgumentTypeError(f'{text!r} is neither a mid nor "ack"')
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of messages")
+    return int(text)
