@@ -1,0 +1,51 @@
+"""Every backend against the one conformance suite."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from cluster.stats import Stats
+from message.config import EmbeddedSettings
+from message.storage.base import MessageStore
+from message.storage.embedded import EmbeddedStore
+from tests.message.clocks import SteppedClock
+from tests.message.store_suite import Harness, Limits, StoreSuite
+
+
+class EmbeddedHarness:
+    """The embedded store in a directory of the test."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._clock = SteppedClock()
+        self._store: EmbeddedStore | None = None
+
+    async def open(self, limits: Limits | None = None) -> MessageStore:
+        await self._stop()
+        # Expiry happens only when a test asks for it.
+        settings = replace(EmbeddedSettings(), data_dir=str(self._directory), expiry_interval_s=3600.0)
+        settings = replace(settings, **asdict(limits or Limits()))
+        self._store = EmbeddedStore(settings, Stats(), wall_ns=self._clock.wall_ns)
+        await self._store.start()
+        return self._store
+
+    async def close(self) -> None:
+        await self._stop()
+
+    def advance(self, seconds: float) -> None:
+        self._clock.advance(seconds)
+
+    async def _stop(self) -> None:
+        if self._store is not None:
+            await self._store.stop()
+
+
+class TestEmbeddedStore(StoreSuite):
+    """SQLite."""
+
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> Harness:
+        return EmbeddedHarness(tmp_path / "data")
