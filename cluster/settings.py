@@ -112,8 +112,10 @@ class Setting:
             raise ValueError(f"must be one of {', '.join(self.choices)}{self._got(value)}")
         if "\n" in value or "\0" in value:
             raise ValueError("must be one line of text")
-        if self.key.endswith("_bind") or (self.key.endswith("_advertise") and value):
+        if self.key.endswith("_bind"):
             split_address(value)
+        elif self.key.endswith("_advertise") and value and not split_address(value)[0]:
+            raise ValueError(f"needs a host{self._got(value)}")
 
     def _got(self, value: Value) -> str:
         if self.is_secret:
@@ -130,7 +132,7 @@ def settings_of(table: str, section: type) -> Iterator[Setting]:
 
 
 def split_address(text: str) -> tuple[str, int]:
-    """Split "host:port"; an IPv6 host stands in brackets, which are removed.
+    """Split "host:port"; an IPv6 host stands in brackets, which are removed; no host = all interfaces.
 
     Raises:
         ValueError: it is not an address; the text says so to an operator.
@@ -140,7 +142,7 @@ def split_address(text: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         raise ValueError(f'expected "host:port" with an IPv6 host in brackets, got {text!r}')
-    if not colon or not host or not port.isascii() or not port.isdigit():
+    if not colon or not port.isascii() or not port.isdigit():
         raise ValueError(f'expected "host:port", got {text!r}')
     if int(port) > MAX_PORT:
         raise ValueError(f"port {port} is above {MAX_PORT}")

@@ -54,7 +54,7 @@ class StatusListener:
         host, port = split_address(self._bind)
         runner = web.ServerRunner(web.Server(self._answer, access_log=None), shutdown_timeout=1.0)
         await runner.setup()
-        site = web.TCPSite(runner, host, port)
+        site = web.TCPSite(runner, host or None, port)
         try:
             await site.start()
         except OSError:

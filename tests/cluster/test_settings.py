@@ -81,6 +81,7 @@ def test_good_value_is_taken_in_its_type(key: str, value: Any, typed: Any) -> No
         ("ports", [True], "expected a list of whole numbers, got [True]"),
         ("web_bind", "80", "expected \"host:port\", got '80'"),
         ("web_advertise", "host", "expected \"host:port\", got 'host'"),
+        ("web_advertise", ":80", "needs a host, got ':80'"),
     ],
 )
 def test_bad_value_is_refused_in_words(key: str, value: Any, text: str) -> None:
@@ -144,14 +145,19 @@ def test_secret_is_shown_as_stars() -> None:
 
 @pytest.mark.parametrize(
     ("text", "address"),
-    [("127.0.0.1:80", ("127.0.0.1", 80)), ("[::]:0", ("::", 0)), ("a.example:65535", ("a.example", 65535))],
+    [
+        ("127.0.0.1:80", ("127.0.0.1", 80)),
+        ("[::]:0", ("::", 0)),
+        ("a.example:65535", ("a.example", 65535)),
+        (":80", ("", 80)),
+    ],
 )
 def test_address_is_split_and_joined(text: str, address: tuple[str, int]) -> None:
     assert split_address(text) == address
     assert join_address(*address) == text
 
 
-@pytest.mark.parametrize("text", ["", "a", ":80", "a:", "a:b", "a:-1", "a:٣", "::1:80", "a:65536", "[::1]"])
+@pytest.mark.parametrize("text", ["", "a", "a:", "a:b", "a:-1", "a:٣", "::1:80", "a:65536", "[::1]"])
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         split_address(text)

@@ -1,0 +1,74 @@
+"""The `encke` command: finds the subcommand, turns its failure into one line and an exit code.
+
+Exit codes: 0 done; 1 it failed, one line on stderr says why; 2 wrong usage or
+configuration, nothing was begun; 130 interrupted; 141 nobody reads the output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from types import ModuleType
+
+from cluster.errors import ConfigError, EnckeError
+
+# In the order of `encke --help`.
+COMMANDS = ("serve", "push", "sub", "nodes", "token", "config", "backup")
+
+FAILED = 1
+USAGE = 2
+INTERRUPTED = 130
+NO_READER = 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = build_parser(words[0] if words else None)
+    args = parser.parse_args(words)
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+    except ConfigError as error:
+        return _complain(error.faults, USAGE)
+    except BrokenPipeError:
+        # Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NO_READER
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (EnckeError, OSError) as error:
+        return _complain([str(error)], FAILED)
+    return code
+
+
+def build_parser(command: str | None) -> argparse.ArgumentParser:
+    """Describe the command line; only the given command when it is one, for a quick start."""
+    parser = argparse.ArgumentParser(
+        prog="encke", description="A push server: keeps connections, delivers what a backend pushes."
+    )
+    parser.add_argument("--version", action="version", version=f"encke {version('encke')}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name in (command,) if command in COMMANDS else COMMANDS:
+        module = _module(name)
+        module.add_parser(subparsers)
+        subparsers.choices[name].set_defaults(run=module.run)
+    return parser
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"encke.commands.{name}")
+
+
+def _complain(faults: Sequence[str], code: int) -> int:
+    for fault in faults:
+        print(f"encke: {fault}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

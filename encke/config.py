@@ -1,0 +1,81 @@
+"""The configuration file as a whole: which table is whose."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cluster.config import Override, load
+from cluster.log import LogConfig
+from cluster.service import ProcessConfig
+from comet.config import CometConfig
+from message.config import EmbeddedSettings
+from web.config import WebConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """`encke serve`: all nodes in one process."""
+
+    advertise_host: str = field(
+        default="",
+        metadata={
+            "doc": "Host name or address that subscribers are told to connect to, with the ports that are "
+            "bound. Empty: the host at which they asked. comet.ws_advertise and comet.tcp_advertise win."
+        },
+    )
+    status_bind: str = field(
+        default="127.0.0.1:6972",
+        metadata={
+            "doc": "Where /healthz, /readyz and /metrics are answered. Nothing secret, but not for everybody."
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AuthConfig:
+    """Subscriber tokens (docs/subscriber-protocol.md)."""
+
+    secrets: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "doc": "Secrets of subscriber tokens. Empty: anybody may subscribe to any key. The first one "
+            "mints, tokens of the others are still good: put a new one in front to change it.",
+            "secret": True,
+        },
+    )
+
+    def faults(self) -> Iterable[tuple[str, str]]:
+        """Refuse what only looks like protection."""
+        if not all(self.secrets):
+            yield "secrets", "must not be empty"
+
+
+@dataclass(frozen=True, slots=True)
+class EnckeConfig:
+    """Configuration of Encke.
+
+    Every key is here with its default; leave out what you do not change. The
+    environment wins over this file (ENCKE_COMET__WS_BIND=127.0.0.1:6968), and
+    flags of the command win over both. `encke config check FILE` finds all
+    faults at once.
+    """
+
+    serve: ServeConfig
+    comet: CometConfig
+    message: EmbeddedSettings
+    web: WebConfig
+    auth: AuthConfig
+    process: ProcessConfig
+    log: LogConfig
+
+
+def load_config(path: str | None, overrides: Iterable[Override] = ()) -> EnckeConfig:
+    """Read file, environment and flags.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    return load(EnckeConfig, None if path is None else Path(path), os.environ, overrides)

@@ -1,0 +1,97 @@
+"""Finds out before anything is started whether the addresses can be listened on, and who is in the way."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.settings import split_address
+
+# State of a listening socket in /proc/net/tcp.
+_LISTEN = "0A"
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """An address that is to be listened on."""
+
+    # What for, in words: "WebSocket subscribers".
+    purpose: str
+    address: str
+    # How to choose another.
+    flag: str
+    setting: str
+
+
+def door_faults(doors: Iterable[Door]) -> list[str]:
+    """Say of each address that cannot be bound why not, who holds it, and what to change."""
+    faults = [_fault(door) for door in doors]
+    return [fault for fault in faults if fault is not None]
+
+
+def _fault(door: Door) -> str | None:
+    host, port = split_address(door.address)
+    advice = f"choose another with {door.flag} or {door.setting}"
+    try:
+        family, kind, proto, _, sockaddr = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        return f"cannot listen on {door.address} for {door.purpose}: {error.strerror}; {advice}"
+    with socket.socket(family, kind, proto) as probe:
+        # As the server does: connections of a stopped one that still fade away are no hindrance.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(sockaddr)
+            # Two sockets with SO_REUSEADDR may share a bound port, not a listening one.
+            probe.listen(1)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return f"port {port} for {door.purpose} is in use by {holder_of(port)}: stop it, or {advice}"
+            return f"cannot listen on {door.address} for {door.purpose}: {error.strerror}; {advice}"
+    return None
+
+
+def holder_of(port: int) -> str:
+    """Name the process that listens on a TCP port, as far as this user may see it."""
+    inodes = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            descriptors = list((process / "fd").iterdir())
+        except OSError:
+            # Gone meanwhile, or another user's.
+            continue
+        for descriptor in descriptors:
+            try:
+                is_holder = os.readlink(descriptor) in inodes
+            except OSError:
+                continue
+            if is_holder:
+                return f"process {process.name} ({_name(process)})"
+    return "another process"
+
+
+def _listening_inodes(port: int) -> list[str]:
+    inodes = []
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        try:
+            lines = table.read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            # sl, local address, remote address, state, ..., inode in the tenth column.
+            columns = line.split()
+            if columns[3] == _LISTEN and int(columns[1].rpartition(":")[2], 16) == port:
+                inodes.append(columns[9])
+    return inodes
+
+
+def _name(process: Path) -> str:
+    try:
+        return (process / "comm").read_text().strip()
+    except OSError:
+        return "gone meanwhile"
