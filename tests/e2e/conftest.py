@@ -1,0 +1,27 @@
+"""Servers for the tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.system import Server, running
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server with the default configuration for all tests of a module; each takes keys of its own."""
+    with running(Server(tmp_path_factory.mktemp("server"))) as started:
+        yield started
+        assert started.is_running, started.log[-4000:]
+
+
+@pytest.fixture
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for one test, not started yet."""
+    described = Server(tmp_path_factory.mktemp("server"))
+    try:
+        yield described
+    finally:
+        described.kill()

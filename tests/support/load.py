@@ -1,0 +1,225 @@
+"""Load that records what it does: pushers, and subscribers that resume after every end.
+
+Seeded: the same seed pushes the same payloads to the same keys. What happens
+when is the server's and the machine's; the history tells it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from urllib.parse import quote
+
+from tests.support.eventually import eventually
+from tests.support.history import OK, Ack, Close, Event, Fetch, Gap, History, Live, Open, Push, Sub, Unknown
+from tests.support.history_checks import Rules, check
+from tests.support.http import HttpClient, Response
+from tests.support.subscriber import (
+    HEARTBEAT_LINE,
+    Document,
+    End,
+    Line,
+    Subscriber,
+    subscribe_tcp,
+    subscribe_websocket,
+)
+from tests.support.system import Server, private_target
+
+# What ends a try when the server is killed or stops.
+LOST = (ConnectionError, TimeoutError, asyncio.IncompleteReadError, OSError)
+
+
+class Load:
+    """One recorded run against one server."""
+
+    def __init__(self, server: Server, seed: int) -> None:
+        self.server = server
+        self.history = History(time.monotonic)
+        self.random = random.Random(seed)
+        # Cleared while the server is down: pushers and readers wait for it.
+        self.is_up = asyncio.Event()
+        self.is_up.set()
+        # Answers that said it was done, by key; what readers are measured against.
+        self.acked: dict[str, list[str]] = {}
+        self.ack_count = 0
+        self._numbers = itertools.count(1)
+
+    def note(self, event: Event) -> None:
+        """Record an event."""
+        self.history.add(event)
+
+    async def push(self, client: HttpClient, keys: tuple[str, ...], expire_s: int, size: int = 0) -> bool:
+        """Push one message to one or several keys; False when no answer came."""
+        uid = f"m{next(self._numbers)}"
+        payload = json.dumps({"uid": uid, "pad": "x" * size})
+        self.note(Push(self.history.now(), uid, keys, expire_s))
+        try:
+            answer = await _push(client, keys, expire_s, payload)
+        except LOST:
+            self.note(Unknown(self.history.now(), uid))
+            return False
+        assert answer.status == 200, answer
+        failed = tuple(answer.json.get("data", {}).get("fk", ()))
+        self.note(Ack(self.history.now(), uid, answer.json["ret"], failed))
+        if answer.json["ret"] == OK:
+            self.ack_count += 1
+            for key in keys:
+                if key not in failed:
+                    self.acked.setdefault(key, []).append(uid)
+        return True
+
+    async def fetch(self, key: str) -> None:
+        """Read everything that is stored for a key."""
+        asked_at = self.history.now()
+        response = await self.server.ask("public", "GET", f"/1/msg/get?k={quote(key)}&m=0")
+        messages = response.json.get("data", {}).get("msgs", [])
+        found = tuple((m["mid"], m["msg"]["uid"]) for m in messages)
+        self.note(Fetch(asked_at, self.history.now(), key, 0, found))
+
+    def assert_sound(self, rules: Rules) -> None:
+        """Judge the run."""
+        violations = check(self.history, rules)
+        shown = "\n".join(f"{v.rule} {v.key}: {v.text}" for v in violations[:20])
+        assert not violations, f"{len(violations)} violations:\n{shown}\n{self.server.log[-2000:]}"
+
+
+async def _push(client: HttpClient, keys: tuple[str, ...], expire_s: int, payload: str) -> Response:
+    if len(keys) == 1:
+        return await client.request("POST", private_target(keys[0], expire_s), payload.encode())
+    body = json.dumps({"m": payload, "k": ",".join(keys)}).encode()
+    return await client.request("POST", f"/1/admin/push/mprivate?expire={expire_s}", body)
+
+
+class Reader:
+    """A version 2 subscriber that resumes from the last mid it has seen, whatever ends its connection."""
+
+    def __init__(self, load: Load, key: str, transport: str, name: str) -> None:
+        self._load = load
+        self._key = key
+        self._transport = transport
+        self._name = name
+        self._numbers = itertools.count(1)
+        self.last_mid = 0
+        self.uids: set[str] = set()
+        self.gaps: list[Gap] = []
+        # How the connections ended.
+        self.ends: list[End] = []
+
+    def has_all(self) -> bool:
+        """Whether everything that was answered for its key has arrived."""
+        return self.uids.issuperset(self._load.acked.get(self._key, ()))
+
+    async def run(self) -> None:
+        """Subscribe again and again until cancelled."""
+        while True:
+            await self._load.is_up.wait()
+            # The server may be gone before the flag says so; each try takes at least a turn.
+            with contextlib.suppress(*LOST):
+                await self.session()
+            await asyncio.sleep(0)
+
+    async def session(self, until: Callable[[], bool] = lambda: False) -> None:
+        """One connection, until it ends or `until` holds after a message."""
+        name = f"{self._name}.{next(self._numbers)}"
+        load = self._load
+        load.note(Sub(load.history.now(), name, self._key, self.last_mid))
+        address = load.server.addresses[self._transport]
+        subscribe: Any = subscribe_tcp if self._transport == "tcp" else subscribe_websocket
+        subscriber: Subscriber = await subscribe(address, self._key, version="2", mid=self.last_mid)
+        try:
+            await self._read(name, subscriber, until)
+        finally:
+            load.note(Close(load.history.now(), name, self.ends[-1].code if self.ends else 0))
+            await subscriber.close()
+
+    async def _read(self, name: str, subscriber: Subscriber, until: Callable[[], bool]) -> None:
+        load = self._load
+        is_open = False
+        while not until():
+            received = await subscriber.receive(within=60.0)
+            now = load.history.now()
+            match received:
+                case Line(text):
+                    assert text == HEARTBEAT_LINE, text
+                    is_open = True
+                    load.note(Open(now, name))
+                case Document():
+                    assert is_open, "a document before the first heartbeat"
+                    self._take(now, name, received)
+                case End():
+                    self.ends.append(received)
+                    return
+
+    def _take(self, now: float, name: str, document: Document) -> None:
+        value = document.value
+        if "gap" in value:
+            gap = Gap(now, name, value["gap"]["after"], value["gap"]["before"])
+            self.gaps.append(gap)
+            self._load.note(gap)
+            return
+        self._load.note(Live(now, name, value["mid"], value["msg"]["uid"]))
+        self.last_mid = value["mid"]
+        self.uids.add(value["msg"]["uid"])
+
+
+class Pusher:
+    """Pushes one message after the other on one connection; mixes single and many, small and large."""
+
+    def __init__(self, load: Load, keys: list[str], expires: tuple[int, ...] = (600,)) -> None:
+        self._load = load
+        self._keys = keys
+        self._expires = expires
+        self._random = random.Random(load.random.getrandbits(32))
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """End after the push that is under way."""
+        self._is_stopping = True
+
+    async def run(self) -> None:
+        """Push until stopped; a push without an answer is not repeated."""
+        client = self._load.server.http("admin")
+        try:
+            while not self._is_stopping:
+                await self._load.is_up.wait()
+                count = 3 if self._random.random() < 0.1 else 1
+                keys = tuple(self._random.sample(self._keys, min(count, len(self._keys))))
+                size = self._random.choice((0, 10, 100, 2000))
+                if not await self._load.push(client, keys, self._random.choice(self._expires), size):
+                    # Where nothing listens the failure is immediate: let the others run.
+                    await asyncio.sleep(0)
+        finally:
+            await client.close()
+
+
+@contextlib.asynccontextmanager
+async def in_background(*runs: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run these while the block runs; cancel them at its end; one that fails fails the test."""
+    tasks = [asyncio.ensure_future(run()) for run in runs]
+    try:
+        yield
+    finally:
+        # One that has failed is the cause of what the block may have raised: it is raised in its place.
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+
+
+async def stop_pushers(pushers: list[Pusher], tasks: list[asyncio.Task[None]]) -> None:
+    """Let each finish its push."""
+    for pusher in pushers:
+        pusher.stop()
+    await asyncio.gather(*tasks)
+
+
+async def wait_caught_up(readers: list[Reader], deadline_s: float = 20.0) -> None:
+    """Until every reader has what was answered for its key."""
+    await eventually(lambda: all(reader.has_all() for reader in readers), deadline_s)
