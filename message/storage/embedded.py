@@ -13,6 +13,8 @@ import asyncio
 import sqlite3
 import time as clocks
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -28,7 +30,13 @@ from message.storage import embedded_reads as reads
 from message.storage.base import MAX_DEVICE_BYTES, Guarantee
 from message.storage.clock import StoreTime, to_whole_s
 from message.storage.counters import StoreCounters
-from message.storage.embedded_file import FILE_NAME, DirectoryLock, connect_reader, open_database
+from message.storage.embedded_file import (
+    FILE_NAME,
+    DirectoryLock,
+    connect_reader,
+    open_database,
+    told_to_operator,
+)
 from message.storage.embedded_save import Saver
 from message.storage.embedded_writer import Change, Work, Writer, Written
 
@@ -79,15 +87,13 @@ class EmbeddedStore:
         self.failed: asyncio.Future[str] = self._loop.create_future()
         self._lock = DirectoryLock(self._directory)
         try:
-            connections, floor = await asyncio.to_thread(self._open)
+            opened = await asyncio.to_thread(self._open)
         except BaseException:
             self._lock.release()
             raise
-        self._time = StoreTime(self._wall_ns, self._monotonic_ns, floor)
-        writing, *reading = connections
-        saver = Saver(writing, self._settings, self._time)
-        self._writer = Writer(writing, self._settings, saver, self._report)
-        self._readers = reads.Readers(reading, self._settings.max_queued_reads)
+        self._time = opened.time
+        self._writer = Writer(opened.writing, self._settings, opened.saver, self._report)
+        self._readers = reads.Readers(opened.reading, self._settings.max_queued_reads)
         self._is_open = True
         self._expiry.start()
 
@@ -160,25 +166,25 @@ class EmbeddedStore:
         self._counters.expired.value += messages
         return rows
 
-    def _open(self) -> tuple[list[sqlite3.Connection], Mid]:
-        """The writing connection, then those for reading, and the clock's floor."""
-        connections = [open_database(self._directory, self._settings)]
-        try:
-            path = self._directory / FILE_NAME
-            connections += [connect_reader(path) for _ in range(self._settings.reader_threads)]
+    def _open(self) -> _Opened:
+        path = self._directory / FILE_NAME
+        with told_to_operator(path), ExitStack() as on_failure:
+            writing = open_database(self._directory, self._settings)
+            on_failure.callback(writing.close)
+            changes.prepare(writing)
             # Not only above what was forgotten: comet nodes mint above the store's clock alone, and a
             # machine whose clock is behind must not make them go back. Reads all keys, once.
-            floor = (
-                connections[0]
-                .execute("SELECT max(floor, ifnull((SELECT max(last) FROM keys), 0)) FROM store")
-                .fetchone()[0]
-            )
-            changes.prepare(connections[0])
-        except BaseException:
-            for connection in connections:
-                connection.close()
-            raise
-        return connections, Mid(floor)
+            (floor,) = writing.execute(
+                "SELECT max(floor, ifnull((SELECT max(last) FROM keys), 0)) FROM store"
+            ).fetchone()
+            time = StoreTime(self._wall_ns, self._monotonic_ns, Mid(floor))
+            saver = Saver(writing, self._settings, time)
+            reading = []
+            for _ in range(self._settings.reader_threads):
+                reading.append(connect_reader(path))
+                on_failure.callback(reading[-1].close)
+            on_failure.pop_all()
+            return _Opened(writing, reading, time, saver)
 
     def _close(self) -> None:
         # The writer last: closing the last connection copies the log into the database
@@ -259,6 +265,16 @@ class EmbeddedStore:
         counters.add(written.tally)
         if written.fault is not None and not self.failed.done():
             self.failed.set_result(written.fault)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What start() makes in a thread, because it reads the disk."""
+
+    writing: sqlite3.Connection
+    reading: list[sqlite3.Connection]
+    time: StoreTime
+    saver: Saver
 
 
 def _device_fault(device: str) -> str | None:

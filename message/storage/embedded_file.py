@@ -11,6 +11,8 @@ import fcntl
 import logging
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -86,24 +88,30 @@ def open_database(directory: Path, settings: EmbeddedSettings) -> sqlite3.Connec
     after an unclean stop.
 
     Raises:
-        ConfigError: the file is damaged, foreign or of a newer version, or the
-            directory cannot be written.
+        ConfigError: the file is damaged, foreign or of a newer version.
+        OSError, sqlite3.Error: what told_to_operator() translates.
     """
     if sqlite3.sqlite_version_info < MIN_SQLITE:
         raise ConfigError(
             [f"SQLite {'.'.join(map(str, MIN_SQLITE))} is needed, this is {sqlite3.sqlite_version}"]
         )
     path = directory / FILE_NAME
+    if path.exists():
+        is_clean = _check_files(path, settings)
+    else:
+        _create(path)
+        is_clean = True
+    return _open_checked(path, settings, is_clean=is_clean)
+
+
+@contextmanager
+def told_to_operator(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while a database is opened into a ConfigError that says what to do."""
     try:
-        if path.exists():
-            is_clean = _check_files(path, settings)
-        else:
-            _create(path)
-            is_clean = True
-        return _open_checked(path, settings, is_clean=is_clean)
+        yield
     except OSError as error:
         raise ConfigError([f"cannot use {error.filename or path}: {error.strerror}"]) from error
-    except sqlite3.DatabaseError as error:
+    except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
             raise _damaged(path, str(error)) from error
