@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 
 from bench import usage
-from bench.programs import Baseline, Load, Wire, build
+from bench.programs import KINDS, Baseline, Load, Wire, build
 from bench.report import Figure, figure, tell
 from bench.server import Server
 
@@ -68,7 +68,7 @@ def _measure_baseline(wire: Wire, count: int) -> float:
 
 
 def _figures(wire: Wire, rounds: list[Round]) -> list[Figure]:
-    kind = {"tcp": "TCP", "ws": "WebSocket"}[wire]
+    kind = KINDS[wire]
     memory, connect = RESIDENT_BYTES[wire], CONNECT_US[wire]
     return [
         figure(f"{kind}: resident, idle", [r.resident_bytes for r in rounds], "B/conn", memory),
@@ -87,12 +87,11 @@ def _figures(wire: Wire, rounds: list[Round]) -> list[Figure]:
 def run(count: int, rounds: int) -> bool:
     """Measure and tell; whether the targets are met."""
     build()
-    wires: tuple[Wire, ...] = ("tcp", "ws")
     results: dict[Wire, list[Round]] = {"tcp": [], "ws": []}
     for _ in range(rounds):
-        for wire in wires:
+        for wire in KINDS:
             results[wire].append(measure(wire, count))
-    figures = [f for wire in wires for f in _figures(wire, results[wire])]
+    figures = [f for wire in KINDS for f in _figures(wire, results[wire])]
     return tell(f"{count} idle subscribers, each with its own key, one process", figures)
 
 

@@ -26,6 +26,9 @@ STOP_TIMEOUT_S = 10.0
 Wire = Literal["tcp", "ws"]
 Answer = dict[str, float]
 
+# In words.
+KINDS: dict[Wire, str] = {"tcp": "TCP", "ws": "WebSocket"}
+
 
 def build() -> None:
     """Compile what is older than its sources.

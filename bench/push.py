@@ -24,7 +24,7 @@ EXPIRE_S = 600
 WARM_UP_PUSHES = 2_000
 BASELINE_ROUNDS = 50
 # The default, written down because the target is about it.
-SETTINGS = {"ENCKE_STORE_DURABILITY": "fsync"}
+SETTINGS = {"ENCKE_MESSAGE__DURABILITY": "fsync"}
 WIRE: Wire = "ws"
 
 

@@ -17,6 +17,8 @@ from types import TracebackType
 
 from bench import usage
 
+COMMAND = (sys.executable, "-m", "encke.cli", "serve")
+
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 20.0
 STATUS_TIMEOUT_S = 10.0
@@ -37,7 +39,7 @@ class Server:
         """Prepare it.
 
         Args:
-            settings: by environment variable, beside the defaults: {"ENCKE_STORE_DURABILITY": "os"}.
+            settings: by environment variable, beside the defaults: {"ENCKE_MESSAGE__DURABILITY": "os"}.
         """
         self._settings = settings or {}
         self._directory = tempfile.TemporaryDirectory(prefix="encke-bench-")
@@ -103,7 +105,7 @@ class Server:
         binds = [f"--{kind}-bind=127.0.0.1:0" for kind in ("ws", "tcp", "public", "admin", "status")]
         with (directory / "stderr").open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "encke.cli", "serve", "--data-dir", str(directory / "data"), *binds],
+                [*COMMAND, "--data-dir", str(directory / "data"), *binds],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

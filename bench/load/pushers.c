@@ -204,6 +204,7 @@ struct fan_result push_to_all(struct pushers *p, struct subscribers *s, int expi
             } else if ((answer = read_answer(who))) {
                 is_answered = 1;
                 result.is_ok = is_success(answer);
+                if (!result.is_ok) fprintf(stderr, "the push failed: %.200s\n", answer);
                 result.answered_s = now_s() - began;
             }
         }
