@@ -11,10 +11,10 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from types import ModuleType
 
 from cluster.errors import ConfigError, EnckeError
+from encke.version import encke_version
 
 # In the order of `encke --help`.
 COMMANDS = ("serve", "push", "sub", "nodes", "token", "config", "backup")
@@ -30,6 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = build_parser(words[0] if words else None)
     args = parser.parse_args(words)
+    if args.version:
+        print(f"encke {encke_version()}")
+        return 0
+    if "run" not in args:
+        parser.error("which command? see encke --help")
     try:
         code: int = args.run(args)
         sys.stdout.flush()
@@ -51,8 +56,8 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="encke", description="A push server: keeps connections, delivers what a backend pushes."
     )
-    parser.add_argument("--version", action="version", version=f"encke {version('encke')}")
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.add_argument("--version", action="store_true", help="print the version")
+    subparsers = parser.add_subparsers(metavar="COMMAND")
     for name in (command,) if command in COMMANDS else COMMANDS:
         module = _module(name)
         module.add_parser(subparsers)

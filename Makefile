@@ -1,0 +1,71 @@
+# make serve   run the server            make test    run all tests
+# make check   format, lint, types       make bench   measure
+#
+# Works from a fresh clone on Debian with Python 3.11 or newer. Stamps under
+# .venv make repeated runs quick; `make clean` begins anew.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Arguments for the server and for pytest: make serve ARGS="--host 127.0.0.1", make test ARGS=tests/wire
+ARGS ?=
+
+# Debian packages that the tests need: a browser, Redis as a peer and a store,
+# strace to see the sync before the answer, a compiler for the C peers of bench/.
+TEST_PACKAGES := chromium chromium-driver gcc libc6-dev redis-server strace
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: serve test check format bench clean system-packages
+
+serve: $(VENV)/.installed
+	$(BIN)/encke serve $(ARGS)
+
+test: system-packages $(VENV)/.installed-dev
+	$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/test_layering.py tests/test_shipped_config.py
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Editable, so that a changed file needs no new installation; only pyproject.toml does.
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@ $(VENV)/.installed
+
+# A fresh Debian has Python without venv (ensurepip is a package of its own).
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed; this is $$($(PYTHON) --version 2>&1). Try make PYTHON=python3.12" >&2; \
+		exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "installing python3-venv" >&2; \
+		{ $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends python3-venv >/dev/null; } || { \
+			echo "cannot make a virtual environment: install the package python3-venv" >&2; exit 1; }; }
+	$(PYTHON) -m venv $(VENV)
+
+system-packages:
+	@missing=$$(dpkg-query -W -f '$${Package} $${Status}\n' $(TEST_PACKAGES) 2>/dev/null \
+		| awk '/install ok installed/ {print $$1}' \
+		| (cat; echo $(TEST_PACKAGES) | tr ' ' '\n') | sort | uniq -u | tr '\n' ' '); \
+	if [ -n "$$missing" ]; then \
+		echo "installing $$missing" >&2; \
+		$(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null || { \
+			echo "cannot install: tests that need $$missing will fail" >&2; exit 1; }; \
+	fi

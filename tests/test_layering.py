@@ -1,0 +1,145 @@
+"""Which package may import which, and which files stay pure."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Nodes meet only in cluster/contracts.
+MAY_IMPORT = {
+    "cluster": {"cluster"},
+    "comet": {"cluster", "comet"},
+    "message": {"cluster", "message"},
+    "web": {"cluster", "web"},
+    "encke": {"cluster", "comet", "message", "web", "encke"},
+}
+OURS = {*MAY_IMPORT, "tests", "bench"}
+
+# Values, rules and codecs: they are told the time, handed the bytes, and can be
+# tested without a loop.
+PURE = (
+    "cluster/errors.py",
+    "cluster/mids.py",
+    "cluster/model.py",
+    "cluster/ring.py",
+    "cluster/membership.py",
+    "cluster/settings.py",
+    "cluster/stats.py",
+    "cluster/tokens.py",
+    "cluster/registry/base.py",
+    "comet/channel.py",
+    "comet/config.py",
+    "comet/connection.py",
+    "comet/frames.py",
+    "comet/handshake.py",
+    "comet/hub.py",
+    "comet/metrics.py",
+    "comet/outgoing.py",
+    "comet/ownership.py",
+    "comet/protocol.py",
+    "comet/resp.py",
+    "comet/timers.py",
+    "message/config.py",
+    "web/config.py",
+    "web/params.py",
+    "web/payload.py",
+    "web/replies.py",
+)
+IMPURE_MODULES = {"asyncio", "logging", "os", "random", "socket", "subprocess", "threading", "time", "uvloop"}
+
+# They touch sockets; everything else in comet is told of bytes and times by them.
+COMET_ADAPTERS = {"door", "listener", "subscriber", "tcp", "websocket"}
+
+
+def imports(path: Path, *, with_types: bool = True) -> Iterator[str]:
+    """Dotted names of what a file imports, also inside functions.
+
+    Args:
+        with_types: also what is imported for type checkers only.
+    """
+    nodes: list[ast.AST] = [ast.parse(path.read_text(), str(path))]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            # "from cluster import errors" names a module, "from cluster.errors import X" does not.
+            if node.module in OURS:
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            else:
+                yield node.module or ""
+        elif with_types or not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            nodes += ast.iter_child_nodes(node)
+
+
+def module_name(path: Path) -> str:
+    """The dotted name of a file."""
+    return str(path.relative_to(ROOT)).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_package_imports_only_what_its_layer_may(package: str) -> None:
+    files = list((ROOT / package).rglob("*.py"))
+    assert files
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in files
+        for name in imports(path)
+        if name.split(".")[0] in OURS - MAY_IMPORT[package]
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("file", PURE)
+def test_pure_file_imports_nothing_that_waits_or_tells_the_time(file: str) -> None:
+    found = set(imports(ROOT / file, with_types=False))
+    assert {name for name in found if name.split(".")[0] in IMPURE_MODULES} == set()
+    # Contracts name asyncio.Future in their signatures, and do nothing with it.
+    pure = {module_name(ROOT / one) for one in PURE} | {
+        "cluster.contracts.comet",
+        "cluster.contracts.message",
+    }
+    ours = {name for name in found if name.split(".")[0] in OURS}
+    assert ours - pure == set(), "a pure file imports only pure files"
+
+
+def test_only_the_composition_of_a_comet_node_knows_its_adapters() -> None:
+    knowing = {
+        path.stem
+        for path in (ROOT / "comet").glob("*.py")
+        for name in imports(path)
+        if name.removeprefix("comet.") in COMET_ADAPTERS
+    }
+    assert knowing <= COMET_ADAPTERS | {"app"}
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_inside_a_package_go_one_way(package: str) -> None:
+    graph = {
+        module_name(path): set(imports(path, with_types=False)) for path in (ROOT / package).rglob("*.py")
+    }
+    TopologicalSorter(graph).prepare()
+
+
+def test_every_package_is_listed_for_installation() -> None:
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    there = {
+        str(path.parent.relative_to(ROOT)).replace("/", ".")
+        for package in MAY_IMPORT
+        for path in (ROOT / package).rglob("__init__.py")
+    }
+    assert there == listed
+
+
+def test_every_test_folder_is_a_package() -> None:
+    # Without it `import comet` may find tests/comet.
+    folders = {path.parent for path in (ROOT / "tests").rglob("*.py")}
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").exists()] == []
