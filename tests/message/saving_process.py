@@ -44,6 +44,7 @@ async def run(options: argparse.Namespace) -> int:
     await store.start()
     # Nothing but saves from here on: the first search for expired messages is over.
     await store.remove_expired(1)
+    await store.remove_expired(1)
     say("ready")
     saving = asyncio.gather(*(save(store, Key(f"key{n}"), options) for n in range(options.keys)))
     await asyncio.wait([saving, store.failed], return_when=asyncio.FIRST_COMPLETED)

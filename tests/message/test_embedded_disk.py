@@ -1,0 +1,126 @@
+"""The embedded store on a disk that refuses writes: it says so, goes on reading, and recovers by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import InDoubtError, StorageError
+from cluster.model import Key
+from cluster.stats import Stats
+from message.storage.embedded import EmbeddedStore
+from message.storage.embedded_file import FILE_NAME
+from tests.message.clocks import SteppedClock
+from tests.message.stores import BOB, load_all, open_store, save_one, settings_for
+
+PAYLOAD = b"x" * 50_000
+
+
+@contextlib.contextmanager
+def files_limited_to(size_bytes: int) -> Iterator[None]:
+    """Let writes of this process fail beyond a size of the file (EFBIG: "disk I/O error")."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own (ENOSPC: "database or disk is full"); needs root, as CI has."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    run("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(directory))
+    yield directory
+    run("umount", str(directory))
+
+
+def enlarge(disk: Path) -> None:
+    """Make room."""
+    run("mount", "-o", "remount,size=64m", str(disk))
+
+
+def run(*command: str) -> None:
+    subprocess.run(command, check=True)
+
+
+async def fill(store: EmbeddedStore) -> list[bytes]:
+    """Save until the store refuses; what was answered, and the first refusal is expected."""
+    answered: list[bytes] = []
+    for number in range(1000):
+        payload = b"%04d" % number + PAYLOAD
+        try:
+            await save_one(store, BOB, str(number), payload)
+        except (StorageError, InDoubtError):
+            return answered
+        answered.append(payload)
+    raise AssertionError("the disk never became full")
+
+
+async def test_full_disk_is_answered_reads_go_on_and_space_ends_it(
+    small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_store(small_disk) as store:
+        answered = await fill(store)
+        for number in range(5):
+            with pytest.raises((StorageError, InDoubtError)):
+                await save_one(store, Key("other"), f"again{number}", PAYLOAD)
+
+        assert answered
+        assert await load_all(store, BOB) == answered
+        assert not store.failed.done()
+        # One line for the whole episode.
+        assert [r.getMessage()[:9] for r in caplog.records if r.levelname == "ERROR"] == ["disk full"]
+
+        enlarge(small_disk)
+        await save_one(store, BOB, "after", b"[1]")
+        assert await load_all(store, BOB) == [*answered, b"[1]"]
+        assert "the disk takes writes again" in caplog.text
+
+
+async def test_save_refused_by_a_full_disk_is_not_there_later(small_disk: Path) -> None:
+    async with open_store(small_disk) as store:
+        answered = await fill(store)
+        enlarge(small_disk)
+
+    async with open_store(small_disk) as store:
+        assert await load_all(store, BOB) == answered
+
+
+async def test_write_error_is_in_doubt_and_the_store_goes_on(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        await save_one(store, BOB, "1", b"[1]")
+        log = tmp_path / f"{FILE_NAME}-wal"
+        with files_limited_to(log.stat().st_size + 4096):
+            with pytest.raises((StorageError, InDoubtError)):
+                await save_one(store, BOB, "2", PAYLOAD)
+            assert await load_all(store, BOB) == [b"[1]"]
+            assert not store.failed.done()
+
+        # The repeat that doubt asks for.
+        await save_one(store, BOB, "2", PAYLOAD)
+        assert await load_all(store, BOB) == [b"[1]", PAYLOAD]
+
+
+async def test_expired_messages_are_removed_again_after_a_full_disk(tmp_path: Path) -> None:
+    clock = SteppedClock()
+    store = EmbeddedStore(settings_for(tmp_path), Stats(), wall_ns=clock.wall_ns)
+    await store.start()
+    await save_one(store, BOB, "1")
+    clock.advance(1000)
+    log = tmp_path / f"{FILE_NAME}-wal"
+    with files_limited_to(log.stat().st_size), pytest.raises((StorageError, InDoubtError)):
+        await store.remove_expired(10)
+
+    assert await store.remove_expired(10) == 1
+    await store.stop()

@@ -1,0 +1,60 @@
+"""The task that removes what has expired."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.errors import StorageError
+from message.expiry import Expiry
+from tests.support.eventually import eventually
+
+
+class Removals:
+    """Answers remove() from a list, then with 0; an exception is raised."""
+
+    def __init__(self, *answers: int | Exception) -> None:
+        self._answers = list(answers)
+        self.limits: list[int] = []
+
+    async def remove(self, limit: int) -> int:
+        self.limits.append(limit)
+        answer = self._answers.pop(0) if self._answers else 0
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def test_full_batches_follow_each_other_without_a_pause() -> None:
+    removals = Removals(10, 10, 3)
+    expiry = Expiry(removals.remove, interval_s=3600, batch=10)
+
+    expiry.start()
+    await eventually(lambda: len(removals.limits) == 3)
+    await expiry.stop()
+
+    assert removals.limits == [10, 10, 10]
+
+
+async def test_it_looks_again_after_the_interval() -> None:
+    removals = Removals(1, 1, 1)
+    expiry = Expiry(removals.remove, interval_s=0.001, batch=10)
+
+    expiry.start()
+    await eventually(lambda: len(removals.limits) >= 5)
+    await expiry.stop()
+
+
+async def test_failures_are_tried_again_and_logged_once_each_way(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "message.expiry")
+    removals = Removals(StorageError("disk full"), StorageError("disk full"), 1)
+    expiry = Expiry(removals.remove, interval_s=0.001, batch=10)
+
+    expiry.start()
+    await eventually(lambda: len(removals.limits) >= 4)
+    await expiry.stop()
+
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+async def test_stop_without_a_start_does_nothing() -> None:
+    await Expiry(Removals().remove, interval_s=1, batch=1).stop()
