@@ -1,0 +1,69 @@
+"""CometService over RPC: the method table, and a stub for one comet node."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from cluster.contracts.comet import CometService, CometStatus, ConnectionInfo, Push, PushReply
+from cluster.model import Epoch, Key
+from cluster.rpc.client import RpcClient
+from cluster.rpc.methods import Method, Route
+
+SERVICE = "comet"
+
+# The numbers are on the wire: they stay, and are not given to others.
+PUSH = Method(1, "push", tuple[Push], PushReply)
+DELETE_KEY = Method(2, "delete_key", tuple[Key, Epoch], int)
+CONNECTIONS = Method(3, "connections", tuple[Key], list[ConnectionInfo], is_read=True)
+STATUS = Method(4, "status", tuple[()], CometStatus, is_read=True)
+
+
+@dataclass(frozen=True, slots=True)
+class CometTimeouts:
+    """How long a web node waits for a comet node."""
+
+    push_grace_s: float = field(
+        default=0.25,
+        metadata={
+            "doc": "Beyond the push's own time, so that the comet node's word on each key still arrives.",
+            "min": 0.0,
+        },
+    )
+    other_s: float = field(default=5.0, metadata={"doc": "For everything that is not a push.", "min": 0.05})
+
+
+def comet_routes(service: CometService) -> list[Route]:
+    """What a server needs to serve any implementation."""
+    return [
+        Route(PUSH, service.push),
+        Route(DELETE_KEY, service.delete_key),
+        Route(CONNECTIONS, service.connections),
+        Route(STATUS, service.status),
+    ]
+
+
+class CometStub:
+    """A comet node at the other end of a client. Implements CometService."""
+
+    def __init__(self, client: RpcClient, timeouts: CometTimeouts) -> None:
+        """The client's owner starts and stops it."""
+        self.client = client
+        self._push_grace_s = timeouts.push_grace_s
+        self._other_s = timeouts.other_s
+
+    def push(self, push: Push) -> asyncio.Future[PushReply]:
+        """See CometService.push(). InDoubtError: the answer was lost, the push may be done."""
+        return self.client.call(PUSH, (push,), push.timeout_s + self._push_grace_s)
+
+    async def delete_key(self, key: Key, epoch: Epoch) -> int:
+        """See CometService.delete_key(). InDoubtError: the answer was lost."""
+        return await self.client.call(DELETE_KEY, (key, epoch), self._other_s)
+
+    async def connections(self, key: Key) -> list[ConnectionInfo]:
+        """See CometService.connections()."""
+        return await self.client.call(CONNECTIONS, (key,), self._other_s)
+
+    async def status(self) -> CometStatus:
+        """See CometService.status()."""
+        return await self.client.call(STATUS, (), self._other_s)

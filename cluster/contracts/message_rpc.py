@@ -1,0 +1,181 @@
+"""MessageService over RPC: the method table, a stub for one message node, and one over many."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from cluster.contracts.message import MessageService, Page, SaveBatch, SaveReply, Stored
+from cluster.errors import InDoubtError, UnavailableError
+from cluster.model import Key, Mid
+from cluster.rpc.balancer import Balancer
+from cluster.rpc.client import RpcClient
+from cluster.rpc.methods import Method, Route
+
+SERVICE = "message"
+
+# The numbers are on the wire: they stay, and are not given to others.
+SAVE = Method(1, "save", tuple[SaveBatch], SaveReply)
+LOAD_AFTER = Method(2, "load_after", tuple[Key, Mid, int, int], Page, is_read=True)
+ACKNOWLEDGE = Method(3, "acknowledge", tuple[Key, str, Mid], type(None))
+ACKNOWLEDGED = Method(4, "acknowledged", tuple[Key, str], Mid, is_read=True)
+DELETE_KEY = Method(5, "delete_key", tuple[Key], int)
+DELETE_MESSAGE = Method(6, "delete_message", tuple[Key, Mid], bool)
+INSPECT = Method(7, "inspect", tuple[Key], Stored, is_read=True)
+CLOCK = Method(8, "clock", tuple[()], Mid, is_read=True)
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class MessageTimeouts:
+    """How long a comet or web node waits for a message node."""
+
+    save_s: float = field(
+        default=3.0,
+        metadata={"doc": "A save without an answer for this long is in doubt and is repeated.", "min": 0.05},
+    )
+    other_s: float = field(default=5.0, metadata={"doc": "For everything else.", "min": 0.05})
+
+
+def message_routes(service: MessageService) -> list[Route]:
+    """What a server needs to serve any implementation."""
+    return [
+        Route(SAVE, service.save),
+        Route(LOAD_AFTER, service.load_after),
+        Route(ACKNOWLEDGE, service.acknowledge),
+        Route(ACKNOWLEDGED, service.acknowledged),
+        Route(DELETE_KEY, service.delete_key),
+        Route(DELETE_MESSAGE, service.delete_message),
+        Route(INSPECT, service.inspect),
+        Route(CLOCK, service.clock),
+    ]
+
+
+class MessageStub:
+    """A message node at the other end of a client. Implements MessageService."""
+
+    def __init__(self, client: RpcClient, timeouts: MessageTimeouts) -> None:
+        """The client's owner starts and stops it."""
+        self.client = client
+        self._save_s = timeouts.save_s
+        self._other_s = timeouts.other_s
+
+    @property
+    def is_up(self) -> bool:
+        """Connected to a node that takes calls."""
+        return self.client.is_up
+
+    @property
+    def is_connecting(self) -> bool:
+        """A call made now waits for the connection."""
+        return self.client.is_connecting
+
+    def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
+        """See MessageService.save(). InDoubtError: the answer was lost."""
+        return self.client.call(SAVE, (batch,), self._save_s)
+
+    async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
+        """See MessageService.load_after()."""
+        return await self.client.call(LOAD_AFTER, (key, after, max_messages, max_bytes), self._other_s)
+
+    async def acknowledge(self, key: Key, device: str, mid: Mid) -> None:
+        """See MessageService.acknowledge()."""
+        await self.client.call(ACKNOWLEDGE, (key, device, mid), self._other_s)
+
+    async def acknowledged(self, key: Key, device: str) -> Mid:
+        """See MessageService.acknowledged()."""
+        return await self.client.call(ACKNOWLEDGED, (key, device), self._other_s)
+
+    async def delete_key(self, key: Key) -> int:
+        """See MessageService.delete_key()."""
+        return await self.client.call(DELETE_KEY, (key,), self._other_s)
+
+    async def delete_message(self, key: Key, mid: Mid) -> bool:
+        """See MessageService.delete_message()."""
+        return await self.client.call(DELETE_MESSAGE, (key, mid), self._other_s)
+
+    async def inspect(self, key: Key) -> Stored:
+        """See MessageService.inspect()."""
+        return await self.client.call(INSPECT, (key,), self._other_s)
+
+    async def clock(self) -> Mid:
+        """See MessageService.clock()."""
+        return await self.client.call(CLOCK, (), self._other_s)
+
+
+class MessageNodes:
+    """All message nodes as one MessageService: each key has its node, and another when that is down.
+
+    A save is tried once: its caller repeats it with the same ids when it is in
+    doubt (comet/keyqueue.py), and the repeat goes to the node that is up then.
+    What may simply be asked again is asked again here.
+    """
+
+    def __init__(self, balancer: Balancer[MessageStub]) -> None:
+        """The balancer's owner keeps its list up to date."""
+        self._balancer = balancer
+
+    def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
+        """See MessageService.save()."""
+        stub = self._balancer.choose(batch.key)
+        if stub is not None:
+            return stub.save(batch)
+        future: asyncio.Future[SaveReply] = asyncio.get_running_loop().create_future()
+        future.set_exception(_nobody())
+        return future
+
+    async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
+        """See MessageService.load_after()."""
+        return await self._ask(key, lambda stub: stub.load_after(key, after, max_messages, max_bytes))
+
+    async def acknowledge(self, key: Key, device: str, mid: Mid) -> None:
+        """See MessageService.acknowledge()."""
+        await self._ask(key, lambda stub: stub.acknowledge(key, device, mid))
+
+    async def acknowledged(self, key: Key, device: str) -> Mid:
+        """See MessageService.acknowledged()."""
+        return await self._ask(key, lambda stub: stub.acknowledged(key, device))
+
+    async def delete_key(self, key: Key) -> int:
+        """See MessageService.delete_key(). Not repeated in doubt: the count would be lost."""
+        return await self._ask(key, lambda stub: stub.delete_key(key), is_repeatable=False)
+
+    async def delete_message(self, key: Key, mid: Mid) -> bool:
+        """See MessageService.delete_message(). Not repeated in doubt: whether it was there would be lost."""
+        return await self._ask(key, lambda stub: stub.delete_message(key, mid), is_repeatable=False)
+
+    async def inspect(self, key: Key) -> Stored:
+        """See MessageService.inspect()."""
+        return await self._ask(key, lambda stub: stub.inspect(key))
+
+    async def clock(self) -> Mid:
+        """See MessageService.clock(); of the first node that answers."""
+        return await self._ask(Key(""), lambda stub: stub.clock())
+
+    async def _ask(
+        self, key: Key, ask: Callable[[MessageStub], Awaitable[R]], *, is_repeatable: bool = True
+    ) -> R:
+        """Ask the key's node, and once more when it fails and another node is chosen by then."""
+        stub = self._balancer.choose(key)
+        if stub is None:
+            raise _nobody()
+        try:
+            return await ask(stub)
+        except InDoubtError:
+            if not is_repeatable:
+                raise
+            other = self._balancer.choose(key)
+            if other is None or other is stub:
+                raise
+        except UnavailableError:
+            other = self._balancer.choose(key)
+            if other is None or other is stub:
+                raise
+        return await ask(other)
+
+
+def _nobody() -> UnavailableError:
+    return UnavailableError("no message node is registered")

@@ -1,0 +1,75 @@
+"""Settings of the calls between nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class RpcConfig:
+    """[rpc] of the configuration file: calls between nodes. The limits hold on both sides."""
+
+    secret: str = field(
+        default="",
+        metadata={
+            "doc": "Shared by all nodes of a cluster; who does not know it may not call. Empty: anyone may.",
+            "secret": True,
+        },
+    )
+    connect_timeout_s: float = field(
+        default=2.0, metadata={"doc": "Time for a connection to be established.", "min": 0.05}
+    )
+    handshake_s: float = field(
+        default=5.0, metadata={"doc": "Time for a peer to say who it is.", "min": 0.05}
+    )
+    ping_interval_s: float = field(
+        default=1.0, metadata={"doc": "A connection with nothing to say says so this often.", "min": 0.01}
+    )
+    silence_s: float = field(
+        default=3.0,
+        metadata={
+            "doc": "A peer that was silent for this long is gone, also when its connection looks alive.",
+            "min": 0.02,
+        },
+    )
+    backoff_first_s: float = field(
+        default=0.05,
+        metadata={"doc": "Pause after the first failed attempt to connect; doubles.", "min": 0.001},
+    )
+    backoff_max_s: float = field(
+        default=2.0, metadata={"doc": "Longest pause between attempts to connect.", "min": 0.001}
+    )
+    max_frame_bytes: int = field(
+        default=32 * 1024 * 1024,
+        metadata={
+            "doc": "Largest request or answer; protects memory from a broken peer.",
+            "min": 64 * 1024,
+            "max": 1024 * 1024 * 1024,
+        },
+    )
+    max_calls: int = field(
+        default=4096,
+        metadata={"doc": "Calls in flight on one connection; more are refused at once.", "min": 1},
+    )
+    max_call_bytes: int = field(
+        default=64 * 1024 * 1024,
+        metadata={"doc": "Their requests together; likewise.", "min": 64 * 1024},
+    )
+    max_unread_bytes: int = field(
+        default=4 * 1024 * 1024,
+        metadata={
+            "doc": "Answers that a peer has not read yet; above it no more of its calls are read.",
+            "min": 64 * 1024,
+        },
+    )
+    max_connections: int = field(
+        default=1024, metadata={"doc": "Peers connected to this node at a time.", "min": 1}
+    )
+
+    def faults(self) -> Iterable[tuple[str, str]]:
+        """See cluster/config.py."""
+        if self.silence_s < 2 * self.ping_interval_s:
+            yield "silence_s", "must be at least twice ping_interval_s"
+        if self.backoff_max_s < self.backoff_first_s:
+            yield "backoff_max_s", "must not be below backoff_first_s"

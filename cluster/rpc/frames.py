@@ -1,0 +1,106 @@
+"""Frames of the RPC protocol: bytes ⇄ frames, with the size checked before anything is kept.
+
+::
+
+    frame      = length:u32  body            big-endian; length 0 = a ping, no answer
+    handshake  = msgpack array               see handshake.py
+    later      = kind:u8  call:u64  rest
+      REQUEST    rest = method:u16  timeout_ms:u32  msgpack array of arguments
+      REPLY      rest = msgpack result
+      FAULT      rest = msgpack Fault        see faults.py
+      GOODBYE    call = 0, no rest           the server finishes its calls and takes no new ones
+
+A deadline crosses the wire as the time that is left, so clocks need not agree.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from cluster.errors import RemoteProtocolError
+
+REQUEST = 1
+REPLY = 2
+FAULT = 3
+GOODBYE = 4
+
+LENGTH = struct.Struct(">I")
+# What every body starts with after the handshake: kind, call.
+HEAD = struct.Struct(">BQ")
+# A request's: kind, call, method, timeout_ms.
+REQUEST_HEAD = struct.Struct(">BQHI")
+
+PING = LENGTH.pack(0)
+MAX_TIMEOUT_MS = 2**32 - 1
+
+# Length and head in one: packing once instead of twice saves 0.1 us a frame.
+_FRAME = struct.Struct(">IBQ")
+_REQUEST_FRAME = struct.Struct(">IBQHI")
+
+
+def request_head(payload_bytes: int, call: int, method: int, timeout_ms: int) -> bytes:
+    """Start of a REQUEST frame; the encoded arguments follow it."""
+    return _REQUEST_FRAME.pack(payload_bytes + REQUEST_HEAD.size, REQUEST, call, method, timeout_ms)
+
+
+def frame_head(payload_bytes: int, kind: int, call: int) -> bytes:
+    """Start of any other frame; its payload follows it."""
+    return _FRAME.pack(payload_bytes + HEAD.size, kind, call)
+
+
+class FrameReader:
+    """Cuts the bytes of one connection into frames."""
+
+    __slots__ = ("_buffer", "_needed", "limit_bytes")
+
+    def __init__(self, limit_bytes: int) -> None:
+        # Largest body that is accepted; raised once the peer is known.
+        self.limit_bytes = limit_bytes
+        # Start of a frame that is not complete. Holds only what has arrived,
+        # never what a length announces.
+        self._buffer = bytearray()
+        # Bytes that the buffer must hold before looking at it is worth while.
+        self._needed = LENGTH.size
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes kept of an incomplete frame."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what has arrived; return the bodies that are complete, pings left out.
+
+        Raises:
+            RemoteProtocolError: a frame is announced that is over the limit;
+                nothing more can be read from this connection.
+        """
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return []
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        return self._cut(data)
+
+    def _cut(self, data: bytes) -> list[bytes]:
+        frames: list[bytes] = []
+        size = len(data)
+        start = 0
+        needed = LENGTH.size
+        while size - start >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(data, start)
+            if length > self.limit_bytes:
+                raise RemoteProtocolError(
+                    f"a frame of {length} bytes is announced, the limit is {self.limit_bytes}"
+                )
+            end = start + LENGTH.size + length
+            if end > size:
+                needed = end - start
+                break
+            if length:
+                frames.append(data[start + LENGTH.size : end])
+            start = end
+        self._needed = needed
+        if start < size:
+            self._buffer += data[start:]
+        return frames
