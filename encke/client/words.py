@@ -55,7 +55,8 @@ class Gap(msgspec.Struct, frozen=True):
 
 class _Document(msgspec.Struct):
     mid: int = 0
-    msg: msgspec.Raw | None = None
+    # Empty = absent: `Raw | None` would take null for absent, and null is a message.
+    msg: msgspec.Raw = msgspec.Raw()
     gap: Gap | None = None
 
 
@@ -122,6 +123,6 @@ class WordParser:
             raise ServerError(f"the server sent a message that cannot be read: {error}") from error
         if document.gap is not None:
             return document.gap
-        if document.msg is None or document.mid <= 0:
+        if not bytes(document.msg) or document.mid <= 0:
             raise ServerError("the server sent a message without msg or mid")
         return Message(Mid(document.mid), bytes(document.msg))
