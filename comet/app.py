@@ -213,8 +213,8 @@ class CometNode:
             name=NodeName(self._config.name),
             instance=self._instance,
             addresses={
-                "ws": (self._config.ws_advertise or _reachable(self._listeners["ws"].address),),
-                "tcp": (self._config.tcp_advertise or _reachable(self._listeners["tcp"].address),),
+                "ws": (_advertised(self._config.ws_advertise, self._listeners["ws"].address),),
+                "tcp": (_advertised(self._config.tcp_advertise, self._listeners["tcp"].address),),
             },
             weight=self._config.weight,
             is_draining=is_draining,
@@ -241,7 +241,13 @@ class CometNode:
         stats.gauge("resuming", "Connections that catch up.", lambda: self._resumer.active_count)
 
 
-def _reachable(address: str) -> str:
-    """An address bound to all interfaces is told without its host: "the host you asked"."""
-    host, _, port = address.rpartition(":")
-    return f":{port}" if host in ("0.0.0.0", "[::]", "::") else address
+def _advertised(advertise: str, bound: str) -> str:
+    """The address to tell: as configured (port 0: the bound port), else the bound one.
+
+    One that is bound to all interfaces is told without its host: "the host you asked".
+    """
+    host, _, port = bound.rpartition(":")
+    if advertise:
+        told_host, _, told_port = advertise.rpartition(":")
+        return f"{told_host}:{port}" if told_port == "0" else advertise
+    return f":{port}" if host in ("0.0.0.0", "[::]", "::") else bound
