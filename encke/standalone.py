@@ -1,0 +1,186 @@
+"""All three node kinds in one process: the composition behind `encke serve`.
+
+The nodes are built as they would be in a cluster. What differs is what they
+are given: a registry in memory, the embedded store, and each other directly
+where a cluster has clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+
+from cluster.config import changed
+from cluster.errors import StorageError
+from cluster.limits import connection_capacity, raise_descriptor_limit
+from cluster.membership import Members
+from cluster.registry.memory import MemoryRegistry
+from cluster.service import ServiceTasks
+from cluster.settings import join_address, split_address
+from cluster.stats import Stats
+from cluster.status import StatusListener, add_process_gauges
+from cluster.tokens import TokenVerifier
+from comet.app import CometNode
+from comet.config import CometConfig
+from encke.config import EnckeConfig, ServeConfig
+from encke.version import encke_version
+from message.storage.embedded import EmbeddedStore
+from web.app import WebNode
+
+log = logging.getLogger(__name__)
+
+# The rest is for spreading the subscribers' reconnects.
+WEB_SHARE_OF_DRAIN = 0.25
+
+
+class Standalone:
+    """The application of `encke serve`; implements cluster.service.Application."""
+
+    def __init__(self, config: EnckeConfig, stats: Stats, say: Callable[[str], None]) -> None:
+        """Build nothing yet.
+
+        Args:
+            say: takes the lines for standard output.
+        """
+        self._config = config
+        self._stats = stats
+        self._say = say
+        self._members = Members(registry := MemoryRegistry())
+        self._registry = registry
+        self._store = EmbeddedStore(config.message, stats)
+        self._status = StatusListener(config.serve.status_bind, stats, self._ready_fault)
+        self._comet: CometNode | None = None
+        self._web: WebNode | None = None
+        self._is_draining = False
+
+    async def start(self, tasks: ServiceTasks) -> None:
+        """Start the store, then comet, then web, so that nobody is asked before he can answer.
+
+        Raises:
+            ConfigError: the store cannot be opened.
+            OSError: an address cannot be bound.
+        """
+        self._log_settings()
+        limit = raise_descriptor_limit()
+        await self._store.start()
+        tasks.spawn("store", self._watch_store())
+        # After the store, whose files are open now.
+        capacity = connection_capacity(limit, self._config.process.reserve_descriptors)
+        comet = self._comet = self._build_comet(capacity)
+        await comet.start()
+        web = self._web = self._build_web(comet)
+        await web.start()
+        add_process_gauges(self._stats)
+        status = await self._status.start()
+        capacity = (await comet.status()).capacity
+        if capacity < 1:
+            log.warning("no room for subscribers: the limit of open files is %d (ulimit -n)", limit)
+        self._announce({**comet.addresses, **web.addresses, "status": status}, capacity)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Finish the requests in progress, then let comet finish its pushes and close its subscribers.
+
+        Web goes first: a push that it has accepted still finds the node that
+        saves and delivers it.
+        """
+        self._is_draining = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        if self._web is not None:
+            await self._web.drain(timeout_s * WEB_SHARE_OF_DRAIN)
+        if self._comet is not None:
+            await self._comet.drain(max(0.0, end - loop.time()))
+
+    async def stop(self) -> None:
+        """Release everything, the store last: the others still write to it."""
+        await self._status.stop()
+        if self._web is not None:
+            await self._web.stop()
+        if self._comet is not None:
+            await self._comet.stop()
+        self._members.close()
+        await self._store.stop()
+
+    def _build_comet(self, capacity: int) -> CometNode:
+        return CometNode(
+            advertised(self._config.comet, self._config.serve),
+            capacity=capacity,
+            instance=secrets.token_hex(8),
+            version=encke_version(),
+            messages=self._store,
+            registry=self._registry,
+            members=self._members,
+            verifier=TokenVerifier(self._config.auth.secrets),
+            stats=self._stats,
+        )
+
+    def _build_web(self, comet: CometNode) -> WebNode:
+        return WebNode(
+            self._config.web,
+            instance=secrets.token_hex(8),
+            version=encke_version(),
+            messages=self._store,
+            registry=self._registry,
+            members=self._members,
+            comets=lambda _: comet,
+            verifier=TokenVerifier(self._config.auth.secrets),
+            stats=self._stats,
+        )
+
+    async def _watch_store(self) -> None:
+        """End the process when the store cannot go on: what it says it stored might not be there."""
+        reason = await self._store.failed
+        raise StorageError(f"the store has failed: {reason}")
+
+    def _ready_fault(self) -> str | None:
+        if self._is_draining:
+            return "draining"
+        if self._comet is None or not self._comet.is_ready:
+            return "starting"
+        return None
+
+    def _log_settings(self) -> None:
+        for line in changed(self._config):
+            log.info("setting %s", line)
+
+    def _announce(self, addresses: dict[str, str], capacity: int) -> None:
+        for kind, address in addresses.items():
+            self._say(f"listening {kind} {address}")
+        guarantee = self._store.describe()
+        self._say(f"storing under {guarantee.location}: {guarantee.promise}")
+        self._say(f"room for {capacity:,} subscribers")
+        self._say("try it, in two other terminals:")
+        for line in example_commands(addresses, is_guarded=bool(self._config.auth.secrets)):
+            self._say(f"  {line}")
+        self._say("ready")
+
+
+def advertised(comet: CometConfig, serve: ServeConfig) -> CometConfig:
+    """Advertise serve.advertise_host with the bound ports, where comet advertises nothing itself."""
+    host = serve.advertise_host
+    if not host:
+        return comet
+    # Port 0 is replaced by the one that is bound.
+    ws_port, tcp_port = split_address(comet.ws_bind)[1], split_address(comet.tcp_bind)[1]
+    return replace(
+        comet,
+        ws_advertise=comet.ws_advertise or join_address(host, ws_port),
+        tcp_advertise=comet.tcp_advertise or join_address(host, tcp_port),
+    )
+
+
+def example_commands(addresses: dict[str, str], *, is_guarded: bool) -> list[str]:
+    """What a newcomer can type to see a message arrive."""
+    public = _flag(addresses["public"], "127.0.0.1:8090")
+    admin = _flag(addresses["admin"], "127.0.0.1:8091")
+    token = " --token $(encke token alice --config FILE)" if is_guarded else ""
+    return [f"encke sub alice{token}{public}", f'encke push alice \'{{"text": "hello"}}\'{admin}']
+
+
+def _flag(address: str, default: str) -> str:
+    host, port = split_address(address)
+    reachable = join_address("127.0.0.1" if host in ("0.0.0.0", "::") else host, port)
+    return "" if reachable == default else f" --url http://{reachable}"

@@ -1,0 +1,158 @@
+"""encke/cli.py and the commands that need no server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.tokens import TokenVerifier
+from encke.cli import COMMANDS, main
+
+PATIENCE_S = 30.0
+
+
+def encke(*words: str | bytes, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "encke.cli", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **(environ or {})},
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def test_help_names_every_command_and_exits_0(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"\n    {command} " in text for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: encke {command} ")
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["no-such"], ["--no-such"], ["serve", "--no-such"], ["token"], ["config"]]
+)
+def test_wrong_usage_is_told_on_stderr_and_exits_2(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "usage: encke" in err
+
+
+def test_argument_that_is_not_utf8_is_told_without_a_trace() -> None:
+    done = encke("token", b"\xff", "--secret-env", "S")
+    assert done.returncode == 2
+    assert "key is not valid UTF-8" in done.stderr
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("encke ")
+
+
+def test_reader_that_goes_away_is_no_error_to_speak_of() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "encke.cli", "config", "example"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.wait(PATIENCE_S) == 141
+        assert process.stderr.read() == ""
+
+
+def test_token_is_minted_from_the_environment_or_a_config_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "encke.toml"
+    config.write_text('[auth]\nsecrets = ["new", "old"]\n')
+    monkeypatch.setenv("MY_SECRET", "from env")
+    for source, secret in ((["--config", str(config)], "new"), (["--secret-env", "MY_SECRET"], "from env")):
+        assert main(["token", "bob", "--ttl", "2m", *source]) == 0
+        token = capsys.readouterr().out.strip()
+        expiry = TokenVerifier([secret]).expiry("bob", token, time.time())
+        assert expiry is not None
+        assert 100 < expiry - time.time() < 125
+
+
+@pytest.mark.parametrize("source", [[], ["--secret-env", "NOT_SET"]])
+def test_token_without_a_secret_says_where_to_give_one(
+    source: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["token", "bob", *source]) == 2
+    assert "NOT_SET is not set" in (err := capsys.readouterr().err) or "--secret-env NAME" in err
+
+
+@pytest.mark.parametrize("ttl", ["0", "1w", "-1", "1.5h", ""])
+def test_token_refuses_what_is_no_time(ttl: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["token", "bob", f"--ttl={ttl}"])
+    assert ended.value.code == 2
+
+
+def test_config_check_tells_what_differs_without_secrets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "encke.toml"
+    config.write_text('[comet]\nweight = 2\n[auth]\nsecrets = ["hunter2"]\n')
+    assert main(["config", "check", str(config)]) == 0
+    out = capsys.readouterr().out
+    assert out == (
+        f'{config}: good; 2 settings differ from their defaults\n  comet.weight = 2\n  auth.secrets = "***"\n'
+    )
+
+
+def test_config_check_tells_all_faults_and_exits_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "encke.toml"
+    config.write_text(
+        '[comet]\nweight = -1\nws_bnid = "x"\n[message]\ndurability = "ram"\n[storage]\n'
+        '[web]\nadmin_bind = "0.0.0.0:8091"\n[auth]\nsecrets = [""]\n'
+    )
+    assert main(["config", "check", str(config)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [line.partition(str(config))[2].split(" ")[0] for line in err.splitlines()] == [
+        ":2:",
+        ":3:",
+        ":5:",
+        ":6:",
+        ":8:",
+        ":10:",
+    ]
+    assert "did you mean ws_bind?" in err
+
+
+def test_backup_of_nothing_fails_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["backup", str(tmp_path / "copy"), "--data-dir", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"encke: {tmp_path}/store.db: there is no store\n"
+
+
+def test_nodes_without_a_server_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nodes", "--admin", "127.0.0.1:1"]) == 1
+    assert capsys.readouterr().err == (
+        "encke: no answer from 127.0.0.1:1 ([Errno 111] Connection refused): "
+        "is the server running? give --admin URL\n"
+    )
