@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,18 +28,12 @@ from tests.support.eventually import eventually
 FAST = SubscriberOptions(backoff_base_s=0.01, backoff_max_s=0.05, connect_timeout_s=5.0)
 DEADLINE_S = 10.0
 
+pytestmark = pytest.mark.usefixtures("no_task_is_left")
+
 
 @pytest.fixture(params=["websocket", "tcp"])
 def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture(autouse=True)
-async def _no_task_is_left() -> AsyncIterator[None]:
-    before = asyncio.all_tasks()
-    yield
-    own = asyncio.current_task()
-    await eventually(lambda: not (asyncio.all_tasks() - before - {own}), 3.0)
 
 
 def subscriber(server: ScriptedServer, **arguments: Any) -> Subscriber:
