@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+import re
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -19,23 +20,16 @@ from comet.protocol import ClientVersion, Subscribe, client_version, parse_subsc
 MAX_REQUEST_BYTES = 8192
 PATH = "/sub"
 
+# 16 bytes in base64.
+_NONCE = re.compile(r"[A-Za-z0-9+/]{22}==")
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-# Headers that decide something; the others are not kept.
-_HEADERS = frozenset(
-    {
-        "connection",
-        "content-length",
-        "host",
-        "origin",
-        "sec-websocket-key",
-        "sec-websocket-protocol",
-        "sec-websocket-version",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-# Lists by RFC 9110: given twice they are one list. The others may stand once.
+# Headers that may stand twice because they are lists (RFC 9110), and those that may not because they decide.
 _LISTS = frozenset({"connection", "sec-websocket-protocol", "upgrade"})
+_SINGLE = frozenset({"content-length", "host", "origin", "sec-websocket-key", "sec-websocket-version"})
+_SWITCHING = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"%bSec-WebSocket-Accept: %b\r\n\r\n"
+)
 _PARAMETERS = ("key", "heartbeat", "token", "ver", "mid", "dev")
 
 
@@ -100,44 +94,40 @@ def _origin_form(target: str) -> str:
 
 
 def _read_headers(lines: list[str]) -> dict[str, str] | None:
-    """Headers that matter, by lower-case name; None when one is malformed or stands twice."""
+    """Headers by lower-case name; None when one is malformed, or stands twice and must not."""
     headers: dict[str, str] = {}
     for line in lines[1:]:
         name, colon, value = line.partition(":")
-        # A space in or around the name (folded lines too) is how requests are smuggled.
+        # A space in or around a name, and folded lines, are how requests are smuggled.
         if not colon or not name or " " in name or "\t" in name:
             return None
-        if "\n" in line or "\r" in line or "\0" in line:
-            return None
         name = name.lower()
-        if name not in _HEADERS:
-            continue
-        value = value.strip(" \t")
         if name in headers:
-            if name not in _LISTS:
+            if name in _SINGLE:
                 return None
-            value = f"{headers[name]},{value}"
-        headers[name] = value
-    return headers
+            if name in _LISTS:
+                value = f"{headers[name]},{value}"
+        headers[name] = value.strip(" \t")
+    text = "".join(lines)
+    return None if "\r" in text or "\n" in text or "\0" in text else headers
 
 
 def _find_fault(headers: dict[str, str], origins: tuple[str, ...]) -> Rejection | None:
-    if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+    get = headers.get
+    if get("content-length", "0") != "0" or "transfer-encoding" in headers:
         # Its body would be read as frames.
         return _reject(400, "a body is not expected")
-    if not _has_token(headers.get("upgrade"), "websocket") or not _has_token(
-        headers.get("connection"), "upgrade"
-    ):
+    if not _has_token(get("upgrade"), "websocket") or not _has_token(get("connection"), "upgrade"):
         return _reject(400, "not a WebSocket request")
-    if headers.get("sec-websocket-version") != "13":
+    if get("sec-websocket-version") != "13":
         return _reject(400, "unknown WebSocket version", "Sec-WebSocket-Version: 13\r\n")
-    if not _is_nonce(headers.get("sec-websocket-key", "")):
+    if _NONCE.fullmatch(get("sec-websocket-key", "")) is None:
         return _reject(400, "bad Sec-WebSocket-Key")
-    origin = headers.get("origin")
+    origin = get("origin")
     # Absent: not a browser. An empty one names no origin that could be trusted.
     if origin is not None and (not origin or (origins and origin not in origins)):
         return _reject(403, "origin not allowed")
-    if "," in headers.get("sec-websocket-protocol", ""):
+    if "," in get("sec-websocket-protocol", ""):
         return _reject(400, "more than one Sec-WebSocket-Protocol")
     return None
 
@@ -149,26 +139,13 @@ def _has_token(header: str | None, token: str) -> bool:
     return header == token or any(part.strip(" \t") == token for part in header.split(","))
 
 
-def _is_nonce(key: str) -> bool:
-    """Whether it is 16 bytes in base64."""
-    if len(key) != 24:
-        return False
-    try:
-        return len(binascii.a2b_base64(key, strict_mode=True)) == 16
-    except ValueError:
-        return False
-
-
 def _accept(headers: dict[str, str]) -> bytes:
     digest = hashlib.sha1(headers["sec-websocket-key"].encode() + _GUID, usedforsecurity=False).digest()
     protocol = headers.get("sec-websocket-protocol", "")
-    return (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%b%b\r\n\r\n"
-        % (
-            # Browsers that ask for a subprotocol give up when none is chosen; what it means is theirs.
-            b"Sec-WebSocket-Protocol: %b\r\n" % protocol.encode("latin-1") if protocol else b"",
-            b"Sec-WebSocket-Accept: " + binascii.b2a_base64(digest, newline=False),
-        )
+    return _SWITCHING % (
+        # Browsers that ask for a subprotocol give up when none is chosen; what it means is theirs.
+        b"Sec-WebSocket-Protocol: %b\r\n" % protocol.encode("latin-1") if protocol else b"",
+        binascii.b2a_base64(digest, newline=False),
     )
 
 

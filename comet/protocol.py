@@ -141,6 +141,8 @@ def parse_subscribe(
 
 
 def _is_decimal(text: str, digits: int) -> bool:
+    if len(text) <= digits and text.isascii() and text.isdigit():
+        return True
     # A sign and leading zeros are what the original accepts.
     text = text.removeprefix("+").lstrip("0") or text[-1:]
     return len(text) <= digits and text.isascii() and text.isdigit()
