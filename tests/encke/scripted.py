@@ -116,7 +116,7 @@ async def scripted(script: Script) -> AsyncIterator[ScriptedServer]:
 @contextlib.asynccontextmanager
 async def serving_http(app: web.Application) -> AsyncIterator[str]:
     """Serve an application on a free loopback port; gives its URL."""
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, lingering_time=0)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)

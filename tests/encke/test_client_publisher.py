@@ -46,6 +46,8 @@ class Admin:
         self.failing: dict[str, str] = {}
         # A stream is cut after so many answers, once each.
         self.cuts: list[int] = []
+        # A stream is ended in order after so many answers, once each.
+        self.ends: list[int] = []
         self.most_unanswered = 0
 
     async def push(self, request: web.Request) -> web.StreamResponse:
@@ -81,10 +83,13 @@ class Admin:
             return web.json_response({"error": {"code": "word", "message": "words"}}, status=trouble)
         await response.prepare(request)
         cut_at = self.cuts.pop(0) if self.cuts else -1
+        end_at = self.ends.pop(0) if self.ends else -1
         answered = 0
         async for line in request.content:
             if answered == cut_at:
                 return _cut(request)
+            if answered == end_at:
+                return response
             try:
                 answer = self.store(json.loads(line))
             except ValueError:
@@ -291,6 +296,13 @@ async def test_empty_stream_ends_without_a_request(admin: Admin, publisher: Publ
 
 async def test_stream_that_is_cut_goes_on_with_what_is_unanswered(admin: Admin, publisher: Publisher) -> None:
     admin.cuts = [0, 1, 17, 300]
+    replies = await collect(publisher.stream(numbers(500)))
+    assert [reply.results[0].mid for reply in replies] == [80 * n for n in range(1, 501)]
+    assert list(admin.stored.values()) == list(range(500))
+
+
+async def test_stream_that_a_draining_server_ends_goes_on(admin: Admin, publisher: Publisher) -> None:
+    admin.ends = [1, 100, 17]
     replies = await collect(publisher.stream(numbers(500)))
     assert [reply.results[0].mid for reply in replies] == [80 * n for n in range(1, 501)]
     assert list(admin.stored.values()) == list(range(500))
