@@ -159,6 +159,9 @@ class KeyQueue:
         answer.add_done_callback(lambda done: self._on_answer(batch, done))
 
     def _on_answer(self, batch: SaveBatch, answer: asyncio.Future[SaveReply]) -> None:
+        if answer.cancelled():
+            # The loop is being closed; nobody waits any more.
+            return
         error = answer.exception()
         if error is None:
             self._on_saved(answer.result())
@@ -204,6 +207,8 @@ class KeyQueue:
             filled: mids that _fill() has delivered already, and to how many connections.
         """
         batch, self._batch = self._batch, []
+        # Its repeat finds what the first attempt stored: that is no repeat of the caller's.
+        was_in_doubt = self._repeat_s > FIRST_REPEAT_S
         for (job, index), result in zip(batch, results, strict=True):
             if result.outcome is Outcome.CONFLICT:
                 self._fail(job, index, ConflictError.code)
@@ -214,7 +219,7 @@ class KeyQueue:
             if channel is not None and (result.mid > channel.cursor or not is_repeat):
                 online = channel.deliver(Outgoing(result.mid, job.push.payload, job.push.expire_s > 0))
                 self._context.metrics.deliveries.value += online
-            job.settle(index, result.mid, online, is_repeat)
+            job.settle(index, result.mid, online, is_repeat and not was_in_doubt)
             if job.is_done:
                 self._context.on_done(job)
         self.go()

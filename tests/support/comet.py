@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from cluster.contracts.comet import Push
+from cluster.contracts.message import MessageService
 from cluster.membership import Members
 from cluster.model import Key, Mid
 from cluster.registry.memory import MemoryRegistry
@@ -64,9 +65,18 @@ class Comet:
 
 @asynccontextmanager
 async def running_comet(
-    data_dir: Path, *, secrets: tuple[str, ...] = (), capacity: int = 1000, **settings: Any
+    data_dir: Path,
+    *,
+    secrets: tuple[str, ...] = (),
+    capacity: int = 1000,
+    way: Callable[[MessageService], MessageService] = lambda store: store,
+    **settings: Any,
 ) -> AsyncIterator[Comet]:
-    """Run a node; settings are those of CometConfig."""
+    """Run a node; settings are those of CometConfig.
+
+    Args:
+        way: what stands between the node and its store, e.g. something that loses answers.
+    """
     config = dataclasses.replace(
         CometConfig(), **{"ws_bind": "127.0.0.1:0", "tcp_bind": "127.0.0.1:0", "linger_s": 0.5, **settings}
     )
@@ -81,7 +91,7 @@ async def running_comet(
             capacity=capacity,
             instance="test",
             version="test",
-            messages=store,
+            messages=way(store),
             registry=registry,
             members=members,
             verifier=TokenVerifier(secrets),

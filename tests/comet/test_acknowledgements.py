@@ -1,0 +1,83 @@
+import asyncio
+
+import pytest
+
+from cluster.errors import UnavailableError
+from cluster.model import Key
+from tests.comet.nodes import running_core, values
+from tests.support.eventually import eventually
+
+BOB = Key("bob")
+
+
+async def test_an_acknowledged_mid_is_where_the_device_resumes(tmp_path):
+    async with running_core(tmp_path, acknowledge_interval_s=60.0) as core:
+        phone = await core.subscribe("bob", device="phone", mid=0)
+        for n in range(3):
+            await core.push("bob", n, expire_s=600)
+        documents = await phone.documents(3)
+        await phone.acknowledge(documents[1].mid)
+        # Still unwritten, and still known.
+        await phone.beat()
+        again = await core.subscribe("bob", device="phone", mid="ack")
+        assert values([await again.next_document()]) == [2]
+        other = await core.subscribe("bob", device="tablet", mid="ack")
+        assert values(await other.documents(3)) == [0, 1, 2]
+
+
+async def test_closing_writes_the_acknowledgement_at_once(tmp_path):
+    async with running_core(tmp_path, acknowledge_interval_s=60.0) as core:
+        phone = await core.subscribe("bob", device="phone")
+        mid = (await core.push("bob", 1, expire_s=600)).mids[0]
+        await phone.next_document()
+        await phone.acknowledge(mid)
+        await phone.beat()
+        await phone.close()
+        async with asyncio.timeout(10):
+            while await core.way.store.acknowledged(BOB, "phone") != mid:
+                await asyncio.sleep(0)
+
+
+async def test_a_store_that_refuses_gets_the_acknowledgement_later(tmp_path, caplog):
+    async with running_core(tmp_path, acknowledge_interval_s=0.01) as core:
+        phone = await core.subscribe("bob", device="phone")
+        mid = (await core.push("bob", 1, expire_s=600)).mids[0]
+        await phone.next_document()
+        core.way.refusals.append(UnavailableError("down"))
+        await phone.acknowledge(mid)
+        await phone.beat()
+        await eventually(lambda: not core.way.refusals)
+        await phone.close()
+        await core.node.stop()
+        assert await core.way.store.acknowledged(BOB, "phone") == mid
+        assert "acknowledgements not written" in caplog.text
+
+
+@pytest.mark.parametrize("version", ["1.0", ""])
+async def test_an_older_client_must_not_acknowledge(tmp_path, version):
+    async with running_core(tmp_path) as core:
+        bob = await core.subscribe("bob", version=version)
+        await bob.acknowledge(80)
+        assert (await bob.end()).code == 0
+
+
+async def test_acknowledging_what_was_not_sent_is_a_protocol_error(tmp_path):
+    async with running_core(tmp_path) as core:
+        bob = await core.subscribe_websocket("bob")
+        mid = (await core.push("bob", 1, expire_s=600)).mids[0]
+        await bob.next_document()
+        await bob.acknowledge(mid + 80)
+        assert (await bob.end()).code == 1002
+
+
+async def test_deleting_a_key_forgets_unwritten_acknowledgements(tmp_path):
+    async with running_core(tmp_path, acknowledge_interval_s=60.0) as core:
+        phone = await core.subscribe("bob", device="phone")
+        mid = (await core.push("bob", 1, expire_s=600)).mids[0]
+        await phone.next_document()
+        await phone.acknowledge(mid)
+        await phone.beat()
+        await core.node.delete_key(BOB, (0, 0))
+        assert (await phone.end()).code == 4004
+        await core.node.stop()
+        assert await core.way.store.acknowledged(BOB, "phone") == 0

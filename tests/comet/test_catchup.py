@@ -1,0 +1,115 @@
+import pytest
+
+from cluster.contracts.message import Page
+from cluster.model import Message, Mid
+from cluster.stats import Stats
+from comet.catchup import CatchUp
+from comet.metrics import CometMetrics
+from comet.outgoing import Outgoing
+from tests.comet.nodes import running_core, values
+from tests.support.eventually import eventually
+
+
+def outgoing(mid: int, *, is_stored: bool = True) -> Outgoing:
+    return Outgoing(Mid(mid), b"%d" % mid, is_stored)
+
+
+def page(*mids: int, has_more: bool = False) -> Page:
+    return Page([Message(Mid(mid), b"%d" % mid) for mid in mids], has_more, Mid(0), Mid(1000))
+
+
+def test_a_merge_interleaves_by_mid_and_drops_repeats():
+    catch_up = CatchUp(1000, CometMetrics(Stats()))
+    for mid in (2, 3, 5, 6):
+        catch_up.hold(outgoing(mid))
+    assert [m.mid for m in catch_up.merge(page(1, 3, 4, has_more=True))] == [1, 2, 3, 4]
+    assert [m.mid for m in catch_up.merge(page(5))] == [5, 6]
+
+
+def test_over_the_bound_held_messages_are_dropped_and_the_unsaved_ones_counted():
+    metrics = CometMetrics(Stats())
+    catch_up = CatchUp(3, metrics)
+    catch_up.hold(outgoing(1, is_stored=False))
+    catch_up.hold(outgoing(2))
+    catch_up.hold(outgoing(3))
+    catch_up.hold(outgoing(4))
+    assert catch_up.has_overflowed
+    assert metrics.drops.value == 1
+    # What is held may have a hole before it: it must not come behind the page.
+    assert [m.mid for m in catch_up.merge(page(1))] == [1]
+
+
+@pytest.mark.parametrize("transport", ["tcp", "ws"])
+async def test_stored_messages_come_first_then_held_ones_then_live_ones(tmp_path, transport):
+    async with running_core(tmp_path, resume_page_messages=3) as core:
+        for n in range(10):
+            await core.push("bob", n, expire_s=600)
+        gate = core.way.close_gate("bob")
+        if transport == "tcp":
+            bob = await core.subscribe("bob", mid=0)
+        else:
+            bob = await core.subscribe_websocket("bob", mid=0)
+        assert (await core.push("bob", "unsaved while held")).online == [1]
+        gate.set()
+        await core.push("bob", "live", expire_s=600)
+        documents = await bob.documents(12)
+        assert values(documents) == [*range(10), "unsaved while held", "live"]
+        mids = [document.mid for document in documents]
+        assert mids == sorted(set(mids))
+
+
+async def test_a_resume_begins_above_the_given_mid(tmp_path):
+    async with running_core(tmp_path) as core:
+        mids = [(await core.push("bob", n, expire_s=600)).mids[0] for n in range(5)]
+        bob = await core.subscribe("bob", mid=mids[2])
+        assert values(await bob.documents(2)) == [3, 4]
+        await bob.beat()
+
+
+async def test_a_claim_to_have_seen_the_future_does_not_hide_live_messages(tmp_path):
+    async with running_core(tmp_path) as core:
+        bob = await core.subscribe("bob", mid=2**62)
+        await eventually(lambda: core.comet.counted("resuming") == 0)
+        await core.push("bob", "saved", expire_s=600)
+        await core.push("bob", "unsaved")
+        assert values(await bob.documents(2)) == ["saved", "unsaved"]
+
+
+async def test_more_held_than_the_bound_is_read_again_from_the_store(tmp_path):
+    async with running_core(tmp_path, resume_hold_bytes=4096) as core:
+        await core.push("bob", "first", expire_s=600)
+        gate = core.way.close_gate("bob")
+        bob = await core.subscribe("bob", mid=0)
+        await eventually(lambda: core.way.loads_waiting)
+        # Saves must pass while the load waits.
+        del core.way.gates["bob"]
+        for n in range(20):
+            await core.push("bob", f"{n:1000}", expire_s=600)
+        gate.set()
+        documents = await bob.documents(21)
+        assert [value.strip() for value in values(documents)] == ["first", *map(str, range(20))]
+        await core.push("bob", "live")
+        assert values([await bob.next_document()]) == ["live"]
+
+
+async def test_a_subscriber_below_version_2_is_replayed_nothing(tmp_path):
+    async with running_core(tmp_path) as core:
+        await core.push("bob", "old", expire_s=600)
+        bob = await core.subscribe("bob", version="1.0")
+        await core.push("bob", "new", expire_s=600)
+        assert values([await bob.next_document()]) == ["new"]
+
+
+async def test_a_store_that_does_not_answer_ends_the_connection_with_a_reason(tmp_path):
+    async with running_core(tmp_path, store_timeout_s=0.05) as core:
+        core.way.close_gate("bob")
+        bob = await core.subscribe_websocket("bob", mid=0)
+        assert (await bob.end()).code == 1011
+
+
+async def test_a_reader_that_stops_while_it_catches_up_is_closed_as_slow(tmp_path):
+    async with running_core(tmp_path, resume_stall_s=0.1, linger_s=0.1) as core:
+        for n in range(30):
+            await core.push("bob", "x" * 100_000 + str(n), expire_s=600)
+        bob = await core.subscribe("bob", mid=0, receive_buffer_bytes=2048)
+        await eventually(lambda: core.comet.counted("closes_total", "slow_consumer") == 1)

@@ -1,0 +1,35 @@
+"""What all tests share: the product's event loop, and no task left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import uvloop
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests run on the loop that the product runs on."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def leaves_no_task(request: pytest.FixtureRequest) -> None:
+    """Fail a coroutine test that ends with tasks still running."""
+    if inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
+        request.getfixturevalue("_watched_tasks")
+
+
+@pytest.fixture
+async def _watched_tasks() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    # What was cancelled or answered last may need a turn of the loop to end.
+    for _ in range(10):
+        left = [task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()]
+        if not left:
+            return
+        await asyncio.sleep(0)
+    pytest.fail(f"tasks left behind: {left}")

@@ -1,0 +1,76 @@
+"""A bad way between a comet node and its message node: delays, refuses, loses answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from cluster.contracts.message import MessageService, Page, SaveBatch, SaveReply, Stored
+from cluster.errors import EnckeError, InDoubtError
+from cluster.model import Key, Mid
+
+
+class BadWay:
+    """Passes everything on to a real store, except for the accidents that a test has arranged."""
+
+    def __init__(self, store: MessageService) -> None:
+        self.store = store
+        # What was asked to be saved, in order, repeats included.
+        self.batches: list[SaveBatch] = []
+        # Accidents of the next saves, acknowledgements and loads, first one first.
+        self.refusals: deque[EnckeError] = deque()
+        self.load_refusals: deque[EnckeError] = deque()
+        # This many next saves are done, but their answers are lost.
+        self.answers_to_lose = 0
+        # Saves and loads of these keys wait until their gate is opened.
+        self.gates: dict[str, asyncio.Event] = {}
+        self.loads_waiting = 0
+
+    def close_gate(self, key: str) -> asyncio.Event:
+        """Hold up everything of a key; set() the result to let it pass."""
+        gate = self.gates[key] = asyncio.Event()
+        return gate
+
+    def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
+        self.batches.append(batch)
+        return asyncio.ensure_future(self._save(batch))
+
+    async def _save(self, batch: SaveBatch) -> SaveReply:
+        if batch.key in self.gates:
+            await self.gates[batch.key].wait()
+        if self.refusals:
+            raise self.refusals.popleft()
+        reply = await self.store.save(batch)
+        if self.answers_to_lose:
+            self.answers_to_lose -= 1
+            raise InDoubtError("the answer was lost")
+        return reply
+
+    async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
+        if self.load_refusals:
+            raise self.load_refusals.popleft()
+        if key in self.gates:
+            self.loads_waiting += 1
+            await self.gates[key].wait()
+            self.loads_waiting -= 1
+        return await self.store.load_after(key, after, max_messages, max_bytes)
+
+    async def acknowledge(self, key: Key, device: str, mid: Mid) -> None:
+        if self.refusals:
+            raise self.refusals.popleft()
+        await self.store.acknowledge(key, device, mid)
+
+    async def acknowledged(self, key: Key, device: str) -> Mid:
+        return await self.store.acknowledged(key, device)
+
+    async def delete_key(self, key: Key) -> int:
+        return await self.store.delete_key(key)
+
+    async def delete_message(self, key: Key, mid: Mid) -> bool:
+        return await self.store.delete_message(key, mid)
+
+    async def inspect(self, key: Key) -> Stored:
+        return await self.store.inspect(key)
+
+    async def clock(self) -> Mid:
+        return await self.store.clock()
