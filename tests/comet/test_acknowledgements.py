@@ -34,8 +34,8 @@ async def test_closing_writes_the_acknowledgement_at_once(tmp_path):
         await phone.beat()
         await phone.close()
         async with asyncio.timeout(10):
-            while await core.way.store.acknowledged(BOB, "phone") != mid:
-                await asyncio.sleep(0)
+            await core.way.acknowledged_writes.get()
+        assert await core.way.store.acknowledged(BOB, "phone") == mid
 
 
 async def test_a_store_that_refuses_gets_the_acknowledgement_later(tmp_path, caplog):

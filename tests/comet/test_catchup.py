@@ -111,5 +111,5 @@ async def test_a_reader_that_stops_while_it_catches_up_is_closed_as_slow(tmp_pat
     async with running_core(tmp_path, resume_stall_s=0.1, linger_s=0.1) as core:
         for n in range(30):
             await core.push("bob", "x" * 100_000 + str(n), expire_s=600)
-        bob = await core.subscribe("bob", mid=0, receive_buffer_bytes=2048)
+        await core.subscribe("bob", mid=0, receive_buffer_bytes=2048)
         await eventually(lambda: core.comet.counted("closes_total", "slow_consumer") == 1)

@@ -29,7 +29,7 @@ async def test_a_push_to_many_keys_is_served_in_slices_and_another_gets_its_turn
 
 async def test_results_keep_the_order_of_the_keys_when_some_fail(tmp_path):
     async with running_core(tmp_path, max_queue_per_key=1) as core:
-        bob = await core.subscribe("bob")
+        await core.subscribe("bob")
         gate = core.way.close_gate("hot")
         held = core.push("hot", 0, expire_s=600)
         reply = await core.push(["cold", "hot", "bob"], 1, expire_s=600)

@@ -25,6 +25,8 @@ class BadWay:
         # Saves and loads of these keys wait until their gate is opened.
         self.gates: dict[str, asyncio.Event] = {}
         self.loads_waiting = 0
+        # Acknowledgements that have been written.
+        self.acknowledged_writes: asyncio.Queue[Mid] = asyncio.Queue()
 
     def close_gate(self, key: str) -> asyncio.Event:
         """Hold up everything of a key; set() the result to let it pass."""
@@ -59,6 +61,7 @@ class BadWay:
         if self.refusals:
             raise self.refusals.popleft()
         await self.store.acknowledge(key, device, mid)
+        self.acknowledged_writes.put_nowait(mid)
 
     async def acknowledged(self, key: Key, device: str) -> Mid:
         return await self.store.acknowledged(key, device)
