@@ -1,0 +1,172 @@
+"""A web node: builds all its parts and runs its life. The only file that knows them all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+
+from cluster.contracts.comet import CometService
+from cluster.contracts.message import MessageService
+from cluster.errors import ConfigError
+from cluster.membership import Members
+from cluster.model import NodeInfo, NodeKind, NodeName
+from cluster.registry.base import Registration, Registry
+from cluster.stats import Stats
+from cluster.tokens import TokenVerifier
+from web.access import Access
+from web.config import WebConfig
+from web.inspect import Inspector
+from web.limits import ByteBudget, FailureLimiter
+from web.listener import Listener
+from web.locate import Locator
+from web.metrics import WebMetrics
+from web.offline import Offline
+from web.openapi import with_document
+from web.owners import Owners
+from web.params import BodyParser
+from web.push import Pusher
+from web.pushapi import PushApi
+from web.routes import Router, admin_routes, public_routes
+from web.storetime import StoreTime
+from web.stream import PushStreams
+
+log = logging.getLogger(__name__)
+
+
+class WebNode:
+    """The public and the admin HTTP API."""
+
+    def __init__(
+        self,
+        config: WebConfig,
+        *,
+        instance: str,
+        version: str,
+        messages: MessageService,
+        registry: Registry,
+        members: Members,
+        comets: Callable[[NodeInfo], CometService],
+        verifier: TokenVerifier,
+        stats: Stats,
+        unix_time: Callable[[], float] = time.time,
+    ) -> None:
+        """Build a node that does not listen yet.
+
+        Args:
+            instance: unique name of this run, for the registry.
+            comets: the service of a comet instance; it stays the same while the instance is registered.
+
+        Raises:
+            ConfigError: others could reach the admin API without a token.
+        """
+        faults = [f"web.{place}: {text}" for place, text in config.faults()]
+        if faults:
+            raise ConfigError(faults)
+        self._config = config
+        self._instance = instance
+        self._version = version
+        self._registry = registry
+        self._registration: Registration | None = None
+        self._started_at = unix_time()
+        metrics = WebMetrics(stats)
+        owners = Owners(members, comets, config.request_timeout_s)
+        parser = BodyParser(config.max_keys_per_push)
+        # Random: no other run of any web node may ever make the same push ids.
+        self._pusher = Pusher(owners, metrics, f"{secrets.token_hex(8)}-", config.idempotency_ttl_s)
+        self._store_time = StoreTime(messages, config.request_timeout_s, time.monotonic)
+        pushes = PushApi(self._pusher, parser, config.max_payload_bytes, config.max_many_body_bytes)
+        self._streams = PushStreams(pushes, parser, owners, config)
+        offline = Offline(
+            messages,
+            self._store_time,
+            verifier,
+            FailureLimiter(config.token_failures_per_minute, time.monotonic),
+            metrics,
+            timeout_s=config.request_timeout_s,
+            max_bytes=config.max_fetch_bytes,
+            unix_time=unix_time,
+        )
+        inspector = Inspector(owners, messages, status_timeout_s=config.status_timeout_s, unix_time=unix_time)
+        self._budget = ByteBudget(config.max_buffered_bytes)
+        public = Router(
+            with_document(public_routes(Locator(owners), offline)),
+            Access(config.public_origins, "", refuses_foreign=False, methods="GET"),
+            metrics,
+        )
+        admin = Router(
+            with_document(admin_routes(pushes, self._streams, inspector)),
+            Access(
+                config.admin_origins, config.admin_token, refuses_foreign=True, methods="GET, POST, DELETE"
+            ),
+            metrics,
+        )
+        self._public = Listener(public.serve, config, self._budget, "public")
+        self._admin = Listener(admin.serve, config, self._budget, "admin")
+        self._add_gauges(stats)
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Bound "host:port" by purpose ("public", "admin"), once started."""
+        return {"public": self._public.address, "admin": self._admin.address}
+
+    @property
+    def is_ready(self) -> bool:
+        """Bound and registered."""
+        return self._registration is not None
+
+    async def start(self) -> None:
+        """Listen, then register. When it raises, stop() releases what had been bound.
+
+        Raises:
+            OSError: an address cannot be bound.
+        """
+        await self._public.start(self._config.public_bind)
+        await self._admin.start(self._config.admin_bind)
+        if self._config.admin_insecure and not self._config.admin_token:
+            log.warning("the admin API at %s asks for no token", self._admin.address)
+        self._registration = await self._registry.register(self._info(is_draining=False))
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop accepting and answer what was accepted, within timeout_s; unregister."""
+        if self._registration is not None:
+            await self._registration.update(self._info(is_draining=True))
+        self._streams.drain()
+        await asyncio.gather(self._public.drain(timeout_s), self._admin.drain(timeout_s))
+        await self._unregister()
+
+    async def stop(self) -> None:
+        """Close what is left. May be called without start() or drain()."""
+        await asyncio.gather(self._public.stop(), self._admin.stop())
+        await self._store_time.stop()
+        self._pusher.close()
+        await self._unregister()
+
+    async def _unregister(self) -> None:
+        registration, self._registration = self._registration, None
+        if registration is not None:
+            await registration.withdraw()
+
+    def _info(self, *, is_draining: bool) -> NodeInfo:
+        return NodeInfo(
+            kind=NodeKind.WEB,
+            name=NodeName(self._config.name),
+            instance=self._instance,
+            addresses={purpose: (address,) for purpose, address in self.addresses.items()},
+            is_draining=is_draining,
+            version=self._version,
+            started_at=self._started_at,
+        )
+
+    def _add_gauges(self, stats: Stats) -> None:
+        for name, listener in (("public", self._public), ("admin", self._admin)):
+            stats.gauge(
+                f"http_{name}_connections", f"Connections of the {name} API.", _connection_count(listener)
+            )
+        stats.gauge("http_buffered_bytes", "Bytes of request bodies held.", lambda: self._budget.held)
+
+
+def _connection_count(listener: Listener) -> Callable[[], float]:
+    return lambda: listener.connection_count

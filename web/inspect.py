@@ -1,0 +1,255 @@
+"""What the operator looks at and removes: nodes, keys, single messages (version 2 admin API)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+
+from cluster.contracts.comet import CometService, CometStatus, ConnectionInfo
+from cluster.contracts.message import MessageService, Stored
+from cluster.errors import EnckeError, NoNodeError, RequestError, UnavailableError
+from cluster.membership import Membership
+from cluster.mids import MAX_MID
+from cluster.model import Epoch, Key, Mid, NodeInfo, NodeKind
+from web.owners import Owners
+from web.params import key_param, number_param, parse_form, parse_query, path_key
+from web.replies import Answer, compatible, not_found_object, v2
+from web.request import Request
+
+log = logging.getLogger(__name__)
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1000
+# Payload bytes in one page; at least one message is always in it.
+PAGE_BYTES = 4 * 1024 * 1024
+# A key of 512 bytes, each percent-encoded, and room for what is ignored.
+FORM_BYTES = 64 * 1024
+
+_T = TypeVar("_T")
+
+
+class NodeView(msgspec.Struct, frozen=True):
+    """One instance in GET /2/admin/nodes."""
+
+    kind: str
+    name: str
+    instance: str
+    # "serving", "standby" (another instance of the name serves), or "draining".
+    state: str
+    addresses: dict[str, tuple[str, ...]]
+    weight: int
+    version: str
+    uptime_s: float
+    # Of the keys; null for what is not in the ring.
+    share: float | None = None
+    # Null for other kinds, and for a comet node that did not answer in time.
+    connections: int | None = None
+    channels: int | None = None
+    capacity: int | None = None
+
+
+class ConnectionView(msgspec.Struct, frozen=True):
+    """One connection in GET /2/admin/keys/K."""
+
+    transport: str
+    device: str
+    since: float
+    address: str
+    unread_bytes: int
+    sent_mid: Mid
+    # Of its device; 0 = nothing yet.
+    acknowledged_mid: Mid
+
+
+class StoredView(msgspec.Struct, frozen=True):
+    """What is stored for a key."""
+
+    messages: int
+    payload_bytes: int
+    first_mid: Mid
+    last_mid: Mid
+    # By device, also of those that are not connected.
+    acknowledged: dict[str, Mid]
+
+
+class KeyView(msgspec.Struct, frozen=True):
+    """GET /2/admin/keys/K."""
+
+    key: str
+    # Name of the node that owns the key; null when no comet node is registered.
+    owner: str | None
+    connections: list[ConnectionView]
+    stored: StoredView
+
+
+class MessageView(msgspec.Struct, frozen=True):
+    """One message in GET /2/admin/keys/K/messages."""
+
+    mid: Mid
+    msg: msgspec.Raw
+    # Unix seconds.
+    expires_at: int
+
+
+class MessagesView(msgspec.Struct, frozen=True):
+    """GET /2/admin/keys/K/messages: ascending."""
+
+    messages: list[MessageView]
+    # There are more after the last of these.
+    has_more: bool
+
+
+class Inspector:
+    """Handlers of the inspecting and deleting routes."""
+
+    def __init__(
+        self,
+        owners: Owners,
+        messages: MessageService,
+        *,
+        status_timeout_s: float,
+        unix_time: Callable[[], float],
+    ) -> None:
+        self._owners = owners
+        self._messages = messages
+        self._status_timeout_s = status_timeout_s
+        self._unix_time = unix_time
+
+    async def nodes(self, _: Request) -> Answer:
+        """GET /2/admin/nodes: every registered instance, whether it answers or not."""
+        membership = self._owners.membership
+        comets = list(membership.of_kind(NodeKind.COMET))
+        statuses = await asyncio.gather(*(self._status(node) for node in comets))
+        status_of = {node.instance: status for node, status in zip(comets, statuses, strict=True)}
+        shares = membership.ring.shares()
+        views = []
+        for node in membership.nodes:
+            status = status_of.get(node.instance) if node.kind is NodeKind.COMET else None
+            share = shares.get(node.name) if membership.is_serving(node) else None
+            views.append(self._node_view(node, _state(membership, node), share, status))
+        return v2({"nodes": views})
+
+    async def key(self, _: Request, encoded_key: str) -> Answer:
+        """GET /2/admin/keys/K. A key that nobody uses is shown empty."""
+        key = path_key(encoded_key)
+        stored = await self._from_store(self._messages.inspect(key))
+        owner: str | None = None
+        connections: list[ConnectionInfo] = []
+        try:
+            owner = self._owners.membership.owner(key).name
+            connections = await self._owners.ask(key, lambda comet, _: comet.connections(key))
+        except NoNodeError:
+            # Its stored messages can be looked at all the same.
+            owner = None
+        return v2(_key_view(key, owner, connections, stored))
+
+    async def delete_key(self, _: Request, encoded_key: str) -> Answer:
+        """DELETE /2/admin/keys/K: stored messages and connections."""
+        return v2({"deleted": await self._delete(path_key(encoded_key))})
+
+    async def delete_form(self, request: Request) -> Answer:
+        """POST /1/admin/msg/del: as delete_key(), the key in a form body or in the query."""
+        form = parse_form(await request.body(FORM_BYTES))
+        query = parse_query(request.query)
+        await self._delete(key_param(form.get("key") or query.get("key", "")))
+        return compatible()
+
+    async def messages(self, request: Request, encoded_key: str) -> Answer:
+        """GET /2/admin/keys/K/messages?after=MID&limit=N."""
+        key = path_key(encoded_key)
+        query = parse_query(request.query)
+        after = Mid(number_param("after", query.get("after", "0"), MAX_MID))
+        limit = number_param("limit", query.get("limit", str(DEFAULT_LIMIT)), MAX_LIMIT)
+        if limit == 0:
+            raise RequestError(f"limit must be from 1 to {MAX_LIMIT}")
+        page = await self._from_store(self._messages.load_after(key, after, limit, PAGE_BYTES))
+        views = [MessageView(m.mid, msgspec.Raw(m.payload), m.expires_at) for m in page.messages]
+        return v2(MessagesView(views, page.has_more))
+
+    async def delete_message(self, _: Request, encoded_key: str, mid: str) -> Answer:
+        """DELETE /2/admin/keys/K/messages/MID: 404 when it is not there (any more)."""
+        key = path_key(encoded_key)
+        number = Mid(number_param("mid", mid, MAX_MID))
+        if not await self._from_store(self._messages.delete_message(key, number)):
+            return not_found_object("no such message")
+        return v2({"deleted": 1})
+
+    async def _delete(self, key: Key) -> int:
+        def delete(comet: CometService, epoch: Epoch) -> Awaitable[int]:
+            return comet.delete_key(key, epoch)
+
+        deleted = await self._owners.ask(key, delete)
+        log.info("key deleted by the operator: key=%s messages=%s", key, deleted)
+        return deleted
+
+    async def _from_store(self, reading: Awaitable[_T]) -> _T:
+        try:
+            async with asyncio.timeout(self._owners.timeout_s):
+                return await reading
+        except TimeoutError:
+            raise UnavailableError("the store did not answer in time") from None
+
+    async def _status(self, node: NodeInfo) -> CometStatus | None:
+        try:
+            async with asyncio.timeout(self._status_timeout_s):
+                return await self._owners.comets(node).status()
+        except (EnckeError, TimeoutError):
+            # It is listed without numbers, which says as much.
+            return None
+
+    def _node_view(
+        self, node: NodeInfo, state: str, share: float | None, status: CometStatus | None
+    ) -> NodeView:
+        return NodeView(
+            kind=node.kind.value,
+            name=node.name,
+            instance=node.instance,
+            state=state,
+            addresses=node.addresses,
+            weight=node.weight,
+            version=node.version,
+            uptime_s=round(max(0.0, self._unix_time() - node.started_at), 3),
+            share=share,
+            connections=status.connections if status else None,
+            channels=status.channels if status else None,
+            capacity=status.capacity if status else None,
+        )
+
+
+def _state(membership: Membership, node: NodeInfo) -> str:
+    if node.is_draining:
+        return "draining"
+    if node.kind is NodeKind.COMET and not membership.is_serving(node):
+        return "standby"
+    return "serving"
+
+
+def _key_view(key: Key, owner: str | None, connections: list[ConnectionInfo], stored: Stored) -> KeyView:
+    acknowledged = stored.acknowledged
+    return KeyView(
+        key=key,
+        owner=owner,
+        connections=[
+            ConnectionView(
+                transport=c.transport,
+                device=c.device,
+                since=c.since,
+                address=c.address,
+                unread_bytes=c.unread_bytes,
+                sent_mid=c.sent,
+                acknowledged_mid=acknowledged.get(c.device, Mid(0)),
+            )
+            for c in connections
+        ],
+        stored=StoredView(
+            messages=stored.messages,
+            payload_bytes=stored.payload_bytes,
+            first_mid=stored.first,
+            last_mid=stored.last,
+            acknowledged=acknowledged,
+        ),
+    )

@@ -1,0 +1,78 @@
+"""What bounds the work and memory of a web node: bytes in bodies, refused tokens per address."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from cluster.errors import UnavailableError
+
+
+class ByteBudget:
+    """Bytes of request bodies that are held at a time, all connections together."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes taken and not given back."""
+        return self._held
+
+    def take(self, n: int) -> None:
+        """Count n more bytes.
+
+        Raises:
+            UnavailableError: over the limit; nothing was counted.
+        """
+        if self._held + n > self._limit:
+            raise UnavailableError("too many bytes of requests are held")
+        self._held += n
+
+    def give_back(self, n: int) -> None:
+        """Count n bytes less."""
+        self._held -= n
+
+
+class FailureLimiter:
+    """One token bucket per address: who fails too often has to wait.
+
+    Keeps only addresses that failed lately, at most `max_addresses`: the one
+    that failed longest ago is forgotten first, so a flood from very many
+    addresses costs memory for that many and no more.
+    """
+
+    def __init__(self, per_minute: int, monotonic: Callable[[], float], max_addresses: int = 10_000) -> None:
+        """Allow per_minute failures at once and refill as many a minute; 0 = no limit."""
+        self._per_minute = per_minute
+        self._monotonic = monotonic
+        self._max_addresses = max_addresses
+        # Address → (failures left, when that was true). Least recently failed first.
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    @property
+    def address_count(self) -> int:
+        """Addresses that are remembered."""
+        return len(self._buckets)
+
+    def wait_s(self, address: str) -> float:
+        """Seconds until the address may try again; 0 = now."""
+        if address not in self._buckets:
+            return 0.0
+        left = self._left(address)
+        return 0.0 if left >= 1 else (1 - left) * 60 / self._per_minute
+
+    def add_failure(self, address: str) -> None:
+        """Count one failure of an address."""
+        if not self._per_minute:
+            return
+        self._buckets[address] = (max(self._left(address) - 1, 0.0), self._monotonic())
+        self._buckets.move_to_end(address)
+        if len(self._buckets) > self._max_addresses:
+            self._buckets.popitem(last=False)
+
+    def _left(self, address: str) -> float:
+        full = float(self._per_minute)
+        left, at = self._buckets.get(address, (full, 0.0))
+        return min(full, left + (self._monotonic() - at) * full / 60)

@@ -1,0 +1,291 @@
+"""A listening socket that speaks HTTP: the only file, with request.py, that knows aiohttp.
+
+aiohttp parses and keeps connections alive; what is usually above that
+(Application, middlewares, its Request and Response) is left out, which
+halves the CPU of a request (bench/http.py). Bounds what a client can hold:
+connections, requests in progress, the time for a head, a body, an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, cast
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from cluster.settings import join_address, split_address
+from web.config import WebConfig
+from web.limits import ByteBudget
+from web.replies import Answer, Api, refusal, transport_error
+from web.request import DisconnectedError, Request, RequestHead
+
+if TYPE_CHECKING:
+    from aiohttp import StreamReader
+    from aiohttp.abc import AbstractStreamWriter
+
+log = logging.getLogger(__name__)
+
+# With 100, a burst of 5,000 connects takes 2.8 s instead of 0.2 s.
+BACKLOG = 4096
+# More fields than any client or proxy sends; each has at most config.max_header_bytes.
+MAX_HEADER_FIELDS = 64
+# How long an answer that was sent before the whole body is kept from being
+# cut off by the reset that follows when we close with unread bytes.
+LINGER_S = 2.0
+
+# Answers a request; None when it has sent its own answer (a stream).
+Serve = Callable[[Request], Awaitable[Answer | None]]
+
+
+class Listener:
+    """One port of a web node."""
+
+    def __init__(self, serve: Serve, config: WebConfig, budget: ByteBudget, name: str) -> None:
+        """Prepare; start() binds. `name` is for the log."""
+        self._serve = serve
+        self._config = config
+        self._budget = budget
+        self._name = name
+        self._web_server: _WebServer | None = None
+        self._server: asyncio.Server | None = None
+        self._in_progress = 0
+        self._is_draining = False
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
+        self._date = b""
+        self._date_s = 0
+        # Overload is logged when it starts and when it has ended.
+        self._is_overloaded = False
+        # Open connections; changed by _Connection.
+        self.connection_count = 0
+        # Bound "host:port", once started.
+        self.address = ""
+
+    @property
+    def in_progress(self) -> int:
+        """Requests that are not answered yet."""
+        return self._in_progress
+
+    async def start(self, bind: str) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        host, port = split_address(bind)
+        config = self._config
+        self._web_server = _WebServer(
+            self,
+            self._handle,
+            config.header_timeout_s,
+            config.max_connections,
+            request_factory=self._make_request,
+            access_log=None,
+            keepalive_timeout=config.keep_alive_s,
+            max_line_size=config.max_header_bytes,
+            max_field_size=config.max_header_bytes,
+            max_headers=MAX_HEADER_FIELDS,
+            lingering_time=LINGER_S,
+            # A compressed body could unpack to anything; we take what was sent.
+            auto_decompress=False,
+        )
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            cast("Callable[[], asyncio.Protocol]", self._web_server), host or None, port, backlog=BACKLOG
+        )
+        name = self._server.sockets[0].getsockname()
+        self.address = join_address(name[0], name[1])
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop accepting, and wait until what was accepted is answered, at most timeout_s."""
+        self._is_draining = True
+        if self._server is not None:
+            self._server.close()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._is_idle.wait()
+        except TimeoutError:
+            log.warning("%s requests of the %s API not answered in time", self._in_progress, self._name)
+
+    async def stop(self) -> None:
+        """Close everything that is left."""
+        self._is_draining = True
+        if self._server is not None:
+            self._server.close()
+        if self._web_server is not None:
+            await self._web_server.shutdown(0.05)
+            self._web_server = None
+
+    def _make_request(
+        self,
+        message: RequestHead,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> Request:
+        return Request(message, payload, protocol, writer, self._budget, self._config.body_timeout_s)
+
+    async def _handle(self, request: Request) -> _Sent:
+        if self._in_progress >= self._config.max_requests:
+            self._note_overload()
+            return await self._send(request, refusal(503, Api.COMPATIBLE, "too many requests in progress"))
+        self._in_progress += 1
+        self._is_idle.clear()
+        try:
+            answer = await self._serve(request)
+            if answer is None:
+                return _KEEP if request.is_body_read and not self._is_draining else _CLOSE
+            return await self._send(request, answer)
+        except DisconnectedError:
+            return _CLOSE
+        finally:
+            request.release()
+            self._in_progress -= 1
+            if not self._in_progress:
+                self._is_overloaded = False
+                self._is_idle.set()
+
+    async def _send(self, request: Request, answer: Answer) -> _Sent:
+        is_kept = not (request.wants_close or self._is_draining) and request.is_body_read
+        head = answer.head
+        if request.is_http10:
+            head = b"HTTP/1.0" + head[8:]
+            connection = b"Connection: keep-alive\r\n" if is_kept else b""
+        else:
+            connection = b"" if is_kept else b"Connection: close\r\n"
+        body = b"" if request.method == "HEAD" else answer.body
+        try:
+            await request.write(
+                b"%b%b%b%b\r\n%b" % (head, self._date_line(), connection, request.extra_head, body),
+                self._config.send_timeout_s,
+            )
+        except DisconnectedError:
+            return _CLOSE
+        return _KEEP if is_kept else _CLOSE
+
+    def _date_line(self) -> bytes:
+        now_s = int(time.time())
+        if now_s != self._date_s:
+            self._date_s = now_s
+            self._date = b"Date: %b\r\n" % formatdate(now_s, usegmt=True).encode()
+        return self._date
+
+    def _note_overload(self) -> None:
+        if not self._is_overloaded:
+            self._is_overloaded = True
+            log.warning("overloaded: %s requests of the %s API in progress", self._in_progress, self._name)
+
+
+class _Sent:
+    """Stands for an answer where aiohttp wants one; its bytes have been written already."""
+
+    __slots__ = ("keep_alive",)
+
+    def __init__(self, keep_alive: bool) -> None:
+        self.keep_alive = keep_alive
+
+    async def prepare(self, request: object) -> None:
+        pass
+
+    async def write_eof(self) -> None:
+        pass
+
+
+_KEEP = _Sent(True)
+_CLOSE = _Sent(False)
+
+
+class _WebServer(web.Server):
+    """Makes our kind of connection."""
+
+    def __init__(
+        self, listener: Listener, handler: Any, header_timeout_s: float, max_connections: int, **options: Any
+    ) -> None:
+        super().__init__(handler, **options)
+        self.listener = listener
+        self.header_timeout_s = header_timeout_s
+        self.max_connections = max_connections
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
+
+
+class _Connection(RequestHandler):
+    """aiohttp's connection, with a deadline for the head of a request and terse answers to nonsense."""
+
+    __slots__ = ("_head_timer", "_server")
+
+    def __init__(self, server: _WebServer, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+        super().__init__(server, loop=loop, **options)
+        self._server = server
+        # Runs while the head of a request is awaited: from connecting, later
+        # from its first byte. Idling between requests has keep_alive_s.
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._server.listener.connection_count += 1
+        if self._server.listener.connection_count > self._server.max_connections:
+            cast("asyncio.Transport", transport).abort()
+            return
+        self._start_head_timer()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._server.listener.connection_count -= 1
+        self._stop_head_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        before = self._request_count
+        waiter = self._waiter
+        super().data_received(data)
+        if self._request_count != before:
+            self._stop_head_timer()
+        elif self._head_timer is None and waiter is not None and not waiter.done():
+            # Idle until now, and no request is complete: it is a part of a head.
+            self._start_head_timer()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Answer a client that has shut down its own direction after the request."""
+        request = cast("Request | None", self._current_request)
+        if request is not None and request.is_body_read:
+            self.close()
+            return True
+        return None
+
+    def handle_error(
+        self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> Any:
+        """Answer what is no HTTP request in one line; log only what is our own fault."""
+        if status == 500:
+            log.error("request failed in the listener", exc_info=exc)
+        elif isinstance(exc, LineTooLong) or "Too many headers" in (message or ""):
+            status = 431
+        self._write_error(status)
+        return _CLOSE
+
+    def _start_head_timer(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._head_timer = loop.call_later(self._server.header_timeout_s, self._give_up_head)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up_head(self) -> None:
+        self._head_timer = None
+        self._write_error(408)
+        self.force_close()
+
+    def _write_error(self, status: int) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            answer = transport_error(status)
+            self.transport.write(b"%bConnection: close\r\n\r\n%b" % (answer.head, answer.body))

@@ -1,0 +1,277 @@
+"""Brings a push to the nodes that own its keys and merges what they answer.
+
+Does not know HTTP (web/pushapi.py), does not order, save or deliver
+(comet/push.py). A push keeps its id in every try, so a try that turns out to
+have been done is not done twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from cluster.contracts.comet import Failure, Push, PushReply
+from cluster.errors import EnckeError, InDoubtError, NotOwnerError
+from cluster.model import Epoch, Key, Mid
+from web.metrics import WebMetrics
+from web.owners import Owners
+
+# A node gives up at the push's own timeout and says what it knows; only one
+# that says nothing at all is given up here.
+GRACE_S = 0.5
+
+
+class PendingPush:
+    """A push that was sent and is not answered yet."""
+
+    __slots__ = (
+        "calls",
+        "deadline",
+        "epoch",
+        "expire_s",
+        "id_ttl_s",
+        "keys",
+        "payload",
+        "push_id",
+        "sent_at",
+    )
+
+    def __init__(
+        self, keys: list[Key], payload: bytes, expire_s: int, push_id: str, id_ttl_s: int, sent_at: float
+    ) -> None:
+        self.keys = keys
+        self.payload = payload
+        self.expire_s = expire_s
+        self.push_id = push_id
+        self.id_ttl_s = id_ttl_s
+        # Loop clock.
+        self.sent_at = sent_at
+        self.deadline = sent_at
+        # The membership under which the calls were made.
+        self.epoch: Epoch = (0, 0)
+        # Keys of one node and its answer. Replaced when some are sent again.
+        self.calls: list[tuple[list[Key], asyncio.Future[PushReply]]] = []
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether finish() will not have to wait (unless the ring has changed)."""
+        return all(future.done() for _, future in self.calls)
+
+    def abandon(self) -> None:
+        """Nobody will look at the answers; the push goes on."""
+        for _, future in self.calls:
+            future.add_done_callback(_retrieve)
+
+
+class Pusher:
+    """All pushes of a web node."""
+
+    def __init__(self, owners: Owners, metrics: WebMetrics, id_prefix: str, idempotency_ttl_s: int) -> None:
+        """Make a pusher whose ids start with id_prefix, which must be unique for all time."""
+        self._owners = owners
+        self._metrics = metrics
+        self._id_prefix = id_prefix
+        self._pushes = 0
+        self._idempotency_ttl_s = idempotency_ttl_s
+        # Answers that somebody waits for, by when that ends; in that order, because all
+        # pushes wait equally long. One timer for all: one each would cost 3 us a push.
+        self._waiting: dict[asyncio.Future[PushReply], float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def push(self, keys: list[Key], payload: bytes, expire_s: int, caller_id: str = "") -> PushReply:
+        """Push to distinct keys and wait for the answer; see begin() and finish()."""
+        return await self.finish(self.begin(keys, payload, expire_s, caller_id))
+
+    def begin(self, keys: list[Key], payload: bytes, expire_s: int, caller_id: str = "") -> PendingPush:
+        """Send a push to the owners of its keys.
+
+        Ordering: pushes to one key are done in the order of these calls, while
+        the membership stays the same.
+
+        Args:
+            keys: distinct, at least one.
+            payload: canonical.
+            expire_s: seconds in the store, 0 = online connections only.
+            caller_id: remembered for the configured time; empty = one is made up for our own tries.
+
+        Raises:
+            NoNodeError: no comet node is registered. Nothing was sent.
+        """
+        self._pushes += 1
+        push_id = caller_id or f"{self._id_prefix}{self._pushes:x}"
+        id_ttl_s = self._idempotency_ttl_s if caller_id else 0
+        now = asyncio.get_running_loop().time()
+        pending = PendingPush(keys, payload, expire_s, push_id, id_ttl_s, now)
+        pending.deadline = now + self._owners.timeout_s
+        self._send(pending, keys, self._owners.timeout_s)
+        return pending
+
+    async def finish(self, pending: PendingPush) -> PushReply:
+        """Wait for the answer to a push.
+
+        Cancellation: only ends the waiting. What has begun is done.
+
+        Returns:
+            Results by index of the keys; `failed` holds the error code of each that failed.
+
+        Raises:
+            EnckeError: no node took any of it; the first node's reason.
+        """
+        try:
+            reply = await self._settled(pending)
+        except EnckeError:
+            self._metrics.not_pushed.value += 1
+            raise
+        if not reply.failed:
+            self._metrics.pushed.value += 1
+        elif len(reply.failed) < len(pending.keys):
+            self._metrics.pushed_partly.value += 1
+        else:
+            self._metrics.not_pushed.value += 1
+        self._metrics.push_seconds.observe(asyncio.get_running_loop().time() - pending.sent_at)
+        return reply
+
+    def close(self) -> None:
+        """Stop the timer. Nobody may be waiting any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _send(self, pending: PendingPush, keys: list[Key], timeout_s: float) -> None:
+        membership = self._owners.membership
+        pending.epoch = membership.epoch
+        calls = []
+        for node, group in membership.group_by_owner(keys):
+            push = Push(
+                group,
+                pending.payload,
+                pending.expire_s,
+                pending.push_id,
+                pending.id_ttl_s,
+                timeout_s,
+                pending.epoch,
+            )
+            calls.append((group, self._owners.comets(node).push(push)))
+        pending.calls = calls
+
+    async def _settled(self, pending: PendingPush) -> PushReply:
+        if len(pending.calls) == 1:
+            # One node owns all keys: its answer is the answer.
+            future = pending.calls[0][1]
+            try:
+                reply = future.result() if future.done() else await self._answer(future, pending)
+            except NotOwnerError:
+                pass
+            else:
+                if not reply.failed or all(f.code != NotOwnerError.code for f in reply.failed):
+                    return reply
+        merge = _Merge(pending.keys)
+        while True:
+            refused = await self._collect(pending, merge)
+            if not refused:
+                return merge.reply()
+            if not await self._owners.wait_newer(pending.epoch, pending.deadline):
+                merge.fail(refused, NotOwnerError("no node took the key in time"))
+                return merge.reply()
+            self._metrics.retries.value += 1
+            timeout_s = pending.deadline - asyncio.get_running_loop().time()
+            try:
+                self._send(pending, refused, max(timeout_s, 0.0))
+            except EnckeError as error:
+                merge.fail(refused, error)
+                return merge.reply()
+
+    async def _collect(self, pending: PendingPush, merge: _Merge) -> list[Key]:
+        """Take the answers to all calls; return the keys whose node no longer owns them."""
+        refused: list[Key] = []
+        for keys, future in pending.calls:
+            try:
+                reply = await self._answer(future, pending)
+            except NotOwnerError:
+                refused += keys
+            except EnckeError as error:
+                merge.fail(keys, error)
+            else:
+                refused += merge.add(keys, reply)
+        return refused
+
+    async def _answer(self, future: asyncio.Future[PushReply], pending: PendingPush) -> PushReply:
+        if future.done():
+            return future.result()
+        self._waiting[future] = pending.deadline + GRACE_S
+        if self._timer is None:
+            self._arm()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not future.cancelled() or (task is not None and task.cancelling()):
+                raise
+            raise InDoubtError("no answer in time") from None
+        finally:
+            self._waiting.pop(future, None)
+
+    def _arm(self) -> None:
+        first = next(iter(self._waiting.values()), None)
+        loop = asyncio.get_running_loop()
+        self._timer = None if first is None else loop.call_at(first, self._give_up)
+
+    def _give_up(self) -> None:
+        now = asyncio.get_running_loop().time()
+        late = []
+        for future, at in self._waiting.items():
+            if at > now:
+                break
+            late.append(future)
+        for future in late:
+            del self._waiting[future]
+            future.cancel()
+        self._arm()
+
+
+class _Merge:
+    """Answers of several nodes, by index of the push's keys."""
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        self._index = {key: i for i, key in enumerate(keys)}
+        self._mids = [Mid(0)] * len(keys)
+        self._online = [0] * len(keys)
+        self._failed: list[Failure] = []
+        self._repeated: list[int] = []
+        # Reason of the first node that refused its whole part.
+        self._error: EnckeError | None = None
+        self._is_any_answered = False
+
+    def add(self, keys: list[Key], reply: PushReply) -> list[Key]:
+        """Take one node's answer; return the keys that it does not own."""
+        self._is_any_answered = True
+        refused = [keys[f.index] for f in reply.failed if f.code == NotOwnerError.code]
+        for i, key in enumerate(keys):
+            self._mids[self._index[key]] = reply.mids[i]
+            self._online[self._index[key]] = reply.online[i]
+        self._failed += [
+            Failure(self._index[keys[f.index]], f.code) for f in reply.failed if f.code != NotOwnerError.code
+        ]
+        self._repeated += [self._index[keys[i]] for i in reply.repeated]
+        return refused
+
+    def fail(self, keys: list[Key], error: EnckeError) -> None:
+        """Note that a node took none of its keys."""
+        self._error = self._error or error
+        self._failed += [Failure(self._index[key], error.code) for key in keys]
+
+    def reply(self) -> PushReply:
+        """The whole answer.
+
+        Raises:
+            EnckeError: no node took any part.
+        """
+        if self._error is not None and not self._is_any_answered:
+            raise self._error
+        self._failed.sort(key=lambda failure: failure.index)
+        return PushReply(self._mids, self._online, self._failed, self._repeated)
+
+
+def _retrieve(future: asyncio.Future[PushReply]) -> None:
+    # Otherwise asyncio reports the error of a future that nobody asked.
+    if not future.cancelled():
+        future.exception()

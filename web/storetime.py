@@ -1,0 +1,76 @@
+"""The store's clock for GET /time/get.
+
+A client takes the answer for "I have seen everything until now", so it must
+not be above the mid of any push that starts after it. The bound that comet
+nodes keep (cluster.mids.StoreClock) advances with a local clock and may run
+ahead of a store whose clock is being slowed or set back; what the store
+itself has said cannot, because its clock never goes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from cluster.contracts.message import MessageService
+from cluster.errors import EnckeError, UnavailableError
+from cluster.model import Mid
+
+
+class StoreTime:
+    """What the store's clock said last. Asks once for all who want to know at a time."""
+
+    def __init__(
+        self,
+        messages: MessageService,
+        timeout_s: float,
+        monotonic: Callable[[], float],
+        max_age_s: float = 60.0,
+    ) -> None:
+        """Ask `messages`.
+
+        Args:
+            timeout_s: how long an answer is awaited.
+            max_age_s: an older answer stands in when the store cannot be asked: lower, but never wrong.
+        """
+        self._messages = messages
+        self._timeout_s = timeout_s
+        self._monotonic = monotonic
+        self._max_age_s = max_age_s
+        self._heard = Mid(0)
+        self._heard_at = 0.0
+        self._asking: asyncio.Task[None] | None = None
+
+    async def now(self) -> Mid:
+        """The store's clock.
+
+        Raises:
+            UnavailableError: no answer, and none lately.
+        """
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+            self._asking.add_done_callback(self._asked)
+        try:
+            # Shared: one caller that goes away must not take it from the others.
+            await asyncio.shield(self._asking)
+        except (EnckeError, TimeoutError) as error:
+            if not self._heard or self._monotonic() - self._heard_at > self._max_age_s:
+                raise UnavailableError("the store's clock is not known") from error
+        return self._heard
+
+    async def stop(self) -> None:
+        """End a question that is under way."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    async def _ask(self) -> None:
+        async with asyncio.timeout(self._timeout_s):
+            clock = await self._messages.clock()
+        self._heard = max(self._heard, clock)
+        self._heard_at = self._monotonic()
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        self._asking = None
+        if not task.cancelled():
+            task.exception()
