@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -17,6 +18,8 @@ from cluster.config import changed
 from cluster.errors import StorageError
 from cluster.limits import connection_capacity, raise_descriptor_limit
 from cluster.membership import Members
+from cluster.model import NodeInfo, NodeKind, NodeName
+from cluster.registry.base import Registration
 from cluster.registry.memory import MemoryRegistry
 from cluster.service import ServiceTasks
 from cluster.settings import join_address, split_address
@@ -34,6 +37,8 @@ log = logging.getLogger(__name__)
 
 # The rest is for spreading the subscribers' reconnects.
 WEB_SHARE_OF_DRAIN = 0.25
+
+MESSAGE_NODE_NAME = "message-1"
 
 
 class Standalone:
@@ -54,6 +59,7 @@ class Standalone:
         self._status = StatusListener(config.serve.status_bind, stats, self._ready_fault)
         self._comet: CometNode | None = None
         self._web: WebNode | None = None
+        self._registration: Registration | None = None
         self._is_draining = False
 
     async def start(self, tasks: ServiceTasks) -> None:
@@ -67,6 +73,7 @@ class Standalone:
         limit = raise_descriptor_limit()
         await self._store.start()
         tasks.spawn("store", self._watch_store())
+        await self._register_message_node()
         # After the store, whose files are open now.
         capacity = connection_capacity(limit, self._config.process.reserve_descriptors)
         comet = self._comet = self._build_comet(capacity)
@@ -101,6 +108,8 @@ class Standalone:
             await self._web.stop()
         if self._comet is not None:
             await self._comet.stop()
+        if self._registration is not None:
+            await self._registration.withdraw()
         self._members.close()
         await self._store.stop()
 
@@ -129,6 +138,18 @@ class Standalone:
             verifier=TokenVerifier(self._config.auth.secrets),
             stats=self._stats,
         )
+
+    async def _register_message_node(self) -> None:
+        """List it beside the others. It has no address: it is called directly."""
+        info = NodeInfo(
+            kind=NodeKind.MESSAGE,
+            name=NodeName(MESSAGE_NODE_NAME),
+            instance=secrets.token_hex(8),
+            addresses={},
+            version=encke_version(),
+            started_at=time.time(),
+        )
+        self._registration = await self._registry.register(info)
 
     async def _watch_store(self) -> None:
         """End the process when the store cannot go on: what it says it stored might not be there."""

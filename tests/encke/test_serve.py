@@ -1,0 +1,259 @@
+"""`encke serve`: its start, its words, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from encke.cli import main
+from tests.support.subscriber import End
+from tests.support.system import KINDS, Server, running
+
+PATIENCE_S = 30.0
+
+
+def serve(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run `encke serve` where it is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "encke.cli", "serve", *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def any_ports() -> list[str]:
+    return [word for kind in KINDS for word in (f"--{kind}-bind", "127.0.0.1:0")]
+
+
+def test_server_says_where_it_listens_and_what_to_try_then_ready(tmp_path: Path) -> None:
+    with running(Server(tmp_path)) as server:
+        assert set(server.addresses) == set(KINDS)
+        assert server.output[-1] == "ready"
+        text = "\n".join(server.output)
+        assert re.search(r"room for [\d,]+ subscribers", text)
+        public, admin = server.addresses["public"][1], server.addresses["admin"][1]
+        assert f"encke sub alice --url http://127.0.0.1:{public}" in text
+        assert f"--url http://127.0.0.1:{admin}" in text
+        assert "survives a crash of the machine" in text
+
+
+def test_sigterm_closes_subscribers_with_1001_and_exits_0(tmp_path: Path) -> None:
+    with running(Server(tmp_path)) as server:
+
+        async def scenario() -> End:
+            async with server.websocket("bob", version="2") as bob:
+                server.terminate()
+                return await bob.end()
+
+        assert asyncio.run(scenario()).code == 1001
+        assert server.wait() == 0
+        assert "Traceback" not in server.log
+        assert "ERROR" not in server.log
+
+
+def test_message_survives_a_restart_on_the_same_directory(tmp_path: Path) -> None:
+    with running(Server(tmp_path)) as server:
+        assert asyncio.run(server.push("bob", {"n": 1}, expire_s=600)) == 0
+        assert server.stop() == 0
+        server.start()
+        assert [m["msg"] for m in asyncio.run(server.fetch("bob"))] == [{"n": 1}]
+
+
+def test_health_readiness_and_metrics_are_answered(tmp_path: Path) -> None:
+    with running(Server(tmp_path)) as server:
+
+        async def scenario() -> str:
+            assert (await server.ask("status", "GET", "/healthz")).status == 200
+            assert (await server.ask("status", "GET", "/readyz")).status == 200
+            async with server.tcp("bob"):
+                await server.push("bob", 1)
+                return (await server.ask("status", "GET", "/metrics")).body.decode()
+
+        text = asyncio.run(scenario())
+        samples = {
+            (s.name, *s.labels.values()): s.value
+            for family in text_string_to_metric_families(text)
+            for s in family.samples
+        }
+        assert samples["encke_connections",] == 1
+        assert samples["encke_channels",] == 1
+        assert samples["encke_pushes_total", "ok"] == 1
+        assert samples["encke_deliveries_total",] == 1
+        assert samples["encke_push_seconds_count",] == 1
+        names = {name for name, *_ in samples}
+        assert names >= {
+            "encke_loop_lag_seconds_count",
+            "encke_gc_pause_seconds_count",
+            "encke_process_resident_bytes",
+            "encke_process_open_fds",
+            "encke_capacity",
+        }
+
+
+def test_ports_in_use_are_all_told_before_anything_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        ports = [one.getsockname()[1], two.getsockname()[1]]
+        done = serve(
+            *any_ports(),
+            "--ws-bind",
+            f"127.0.0.1:{ports[0]}",
+            "--admin-bind",
+            f"127.0.0.1:{ports[1]}",
+            cwd=tmp_path,
+        )
+    assert done.returncode == 1
+    first, second = done.stderr.splitlines()
+    assert first.startswith(
+        f"encke: port {ports[0]} for WebSocket subscribers is in use by process {os.getpid()}"
+    )
+    assert first.endswith("choose another with --ws-bind or comet.ws_bind")
+    assert second.startswith(f"encke: port {ports[1]} for the admin HTTP API is in use")
+    assert not (tmp_path / "encke-data").exists()
+
+
+def test_bad_configuration_is_told_whole_and_exits_2(tmp_path: Path) -> None:
+    config = tmp_path / "encke.toml"
+    config.write_text('[comet]\nweight = "heavy"\n[web]\nno_such = 1\n')
+    done = serve("--config", str(config), "--status-bind", "nowhere", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"encke: {config}:2: comet.weight: expected a whole number, got 'heavy'",
+        f"encke: {config}:4: unknown key web.no_such",
+        "encke: --status-bind: serve.status_bind: expected \"host:port\", got 'nowhere'",
+    ]
+    assert sorted(tmp_path.iterdir()) == [config]
+
+
+def test_admin_port_for_everybody_needs_a_token(tmp_path: Path) -> None:
+    done = serve(*any_ports(), "--admin-bind", "0.0.0.0:0", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("encke: --admin-bind: web.admin_bind: ")
+    assert "admin_token" in done.stderr
+
+
+def test_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    done = serve(*any_ports(), "--data-dir", str(in_the_way / "data"), cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"encke: cannot use {in_the_way}/data as data directory")
+    assert "Traceback" not in done.stderr
+
+
+def test_second_server_on_the_same_directory_is_refused(tmp_path: Path) -> None:
+    with running(Server(tmp_path)) as server:
+        done = serve(*any_ports(), "--data-dir", str(server.data_dir), cwd=tmp_path)
+        assert done.returncode == 1
+        assert f"in use by another process (pid {server.pid})" in done.stderr
+
+
+def test_advertised_host_is_told_with_the_bound_port(tmp_path: Path) -> None:
+    with running(Server(tmp_path, flags=("--advertise", "push.example.org"))) as server:
+        for proto, kind in ((1, "ws"), (2, "tcp")):
+            answer = asyncio.run(server.ask("public", "GET", f"/1/server/get?k=bob&p={proto}"))
+            port = server.addresses[kind][1]
+            assert answer.json == {"data": {"server": f"push.example.org:{port}"}, "ret": 0}
+
+
+def test_host_moves_the_public_listeners_and_a_bind_flag_wins(tmp_path: Path) -> None:
+    flags = ("--host", "127.0.0.2")
+    config = '[comet]\nws_bind = "0.0.0.0:0"\ntcp_bind = "0.0.0.0:0"\n[web]\npublic_bind = "0.0.0.0:0"\n'
+    path = tmp_path / "encke.toml"
+    path.write_text(config)
+    words = ["--config", str(path), "--admin-bind", "127.0.0.1:0", "--status-bind", "127.0.0.1:0"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "encke.cli", "serve", *words, *flags, "--tcp-bind", "127.0.0.3:0"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            hosts = {}
+            for line in process.stdout:
+                if line == "ready\n":
+                    break
+                if line.startswith("listening "):
+                    _, kind, address = line.split()
+                    hosts[kind] = address.rpartition(":")[0]
+            assert hosts == {
+                "ws": "127.0.0.2",
+                "tcp": "127.0.0.3",
+                "public": "127.0.0.2",
+                "admin": "127.0.0.1",
+                "status": "127.0.0.1",
+            }
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_S) == 0
+
+
+def test_few_descriptors_leave_room_for_few_subscribers_and_the_server_lives(tmp_path: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+    with subprocess.Popen(
+        [sys.executable, "-m", "encke.cli", "serve", "--data-dir", str(tmp_path / "data"), *any_ports()],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=limit,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            lines = []
+            for line in process.stdout:
+                lines.append(line.strip())
+                if line == "ready\n":
+                    break
+            room = next(
+                int(m[1]) for line in lines if (m := re.fullmatch(r"room for (\d+) subscribers", line))
+            )
+            assert 10 <= room < 40
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_S) == 0
+
+
+def test_nodes_lists_comet_and_web(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with running(Server(tmp_path)) as server:
+        host, port = server.addresses["admin"]
+        assert main(["nodes", "--admin", f"{host}:{port}"]) == 0
+        table = capsys.readouterr().out
+        assert main(["nodes", "--admin", f"http://{host}:{port}", "--json"]) == 0
+        nodes = json.loads(capsys.readouterr().out)["nodes"]
+    head, *rows = table.splitlines()
+    assert head.split() == ["KIND", "NAME", "STATE", "SHARE", "CONNS", "KEYS", "UP", "ADDRESSES"]
+    comet = next(row for row in rows if row.startswith("comet "))
+    assert "comet-1" in comet
+    assert "100%" in comet
+    assert {node["kind"] for node in nodes} >= {"comet", "web"}
+
+
+def test_backup_of_a_running_server_is_a_store_that_serves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    restored = tmp_path / "restored" / "data"
+    restored.mkdir(parents=True)
+    with running(Server(tmp_path / "original")) as server:
+        asyncio.run(server.push("bob", {"n": 1}, expire_s=600))
+        assert main(["backup", str(restored / "store.db"), "--data-dir", str(server.data_dir)]) == 0
+    assert "bytes" in capsys.readouterr().out
+    with running(Server(tmp_path / "restored")) as server:
+        assert [m["msg"] for m in asyncio.run(server.fetch("bob"))] == [{"n": 1}]
