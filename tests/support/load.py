@@ -45,8 +45,8 @@ class Load:
         # Cleared while the server is down: pushers and readers wait for it.
         self.is_up = asyncio.Event()
         self.is_up.set()
-        # Answers that said it was done, by key; what readers are measured against.
-        self.acked: dict[str, list[str]] = {}
+        # What was answered as done and is stored, by key: readers must get it sooner or later.
+        self.stored: dict[str, set[str]] = {}
         self.ack_count = 0
         self._numbers = itertools.count(1)
 
@@ -70,8 +70,8 @@ class Load:
         if answer.json["ret"] == OK:
             self.ack_count += 1
             for key in keys:
-                if key not in failed:
-                    self.acked.setdefault(key, []).append(uid)
+                if key not in failed and expire_s > 0:
+                    self.stored.setdefault(key, set()).add(uid)
         return True
 
     async def fetch(self, key: str) -> None:
@@ -101,7 +101,7 @@ class Reader:
 
     def __init__(self, load: Load, key: str, transport: str, name: str) -> None:
         self._load = load
-        self._key = key
+        self.key = key
         self._transport = transport
         self._name = name
         self._numbers = itertools.count(1)
@@ -112,8 +112,8 @@ class Reader:
         self.ends: list[End] = []
 
     def has_all(self) -> bool:
-        """Whether everything that was answered for its key has arrived."""
-        return self.uids.issuperset(self._load.acked.get(self._key, ()))
+        """Whether everything that was answered and is stored for its key has arrived."""
+        return self.uids >= self._load.stored.get(self.key, set())
 
     async def run(self) -> None:
         """Subscribe again and again until cancelled."""
@@ -128,10 +128,10 @@ class Reader:
         """One connection, until it ends or `until` holds after a message."""
         name = f"{self._name}.{next(self._numbers)}"
         load = self._load
-        load.note(Sub(load.history.now(), name, self._key, self.last_mid))
+        load.note(Sub(load.history.now(), name, self.key, self.last_mid))
         address = load.server.addresses[self._transport]
         subscribe: Any = subscribe_tcp if self._transport == "tcp" else subscribe_websocket
-        subscriber: Subscriber = await subscribe(address, self._key, version="2", mid=self.last_mid)
+        subscriber: Subscriber = await subscribe(address, self.key, version="2", mid=self.last_mid)
         try:
             await self._read(name, subscriber, until)
         finally:

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from tests.support.frames import CLOSE, PING, PONG, TEXT, frame
 from tests.support.peer import DEADLINE_S, Address, Peer
 
 HEARTBEAT_LINE = b"+h\r\n"
 WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-
-TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
 
 
 @dataclass(frozen=True)
@@ -182,20 +181,6 @@ class TcpSubscriber(Subscriber):
         return Line(line)
 
 
-def websocket_frame(opcode: int, payload: bytes, *, is_final: bool = True, rsv: int = 0) -> bytes:
-    """A masked client frame."""
-    mask = os.urandom(4)
-    size = len(payload)
-    head = bytes([is_final << 7 | rsv << 4 | opcode])
-    if size < 126:
-        head += bytes([0x80 | size])
-    elif size < 2**16:
-        head += struct.pack("!BH", 0x80 | 126, size)
-    else:
-        head += struct.pack("!BQ", 0x80 | 127, size)
-    return head + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(payload))
-
-
 class WebSocketSubscriber(Subscriber):
     """Text frames."""
 
@@ -215,7 +200,7 @@ class WebSocketSubscriber(Subscriber):
 
     async def send_frame(self, opcode: int, payload: bytes) -> None:
         """Send one whole frame."""
-        await self.peer.send(websocket_frame(opcode, payload))
+        await self.peer.send(frame(opcode, payload))
 
     async def receive_frame(self) -> tuple[int, bytes]:
         """Read one frame of the server: opcode and payload."""

@@ -1,0 +1,168 @@
+"""Bad configurations and command lines: all faults at once, exit code 2, before anything is bound or made.
+
+More of both, without a process: tests/cluster/test_config.py and tests/encke.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.system import KINDS, Server, ServerFailedError, running
+
+DEADLINE_S = 30
+
+ANY_PORTS = [word for kind in KINDS for word in (f"--{kind}-bind", "127.0.0.1:0")]
+
+
+def encke(directory: Path, *arguments: str | bytes) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "encke.cli", *arguments],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
+USAGE = {
+    "no arguments": (),
+    "unknown command": ("explode",),
+    "unknown flag": ("serve", "--explode"),
+    "flag without a value": ("serve", "--data-dir"),
+    "push without a payload": ("push", "key"),
+    "argument not UTF-8": ("serve", b"--\xff\xfe"),
+}
+
+
+@pytest.mark.parametrize("name", USAGE)
+def test_wrong_command_line_shows_the_usage_on_stderr_and_exits_2(tmp_path: Path, name: str) -> None:
+    done = encke(tmp_path, *USAGE[name])
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: encke")
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("serve", "--help"), ("push", "--help")])
+def test_help_is_on_stdout_and_exits_0(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = encke(tmp_path, *arguments)
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: encke")
+    assert done.stderr == ""
+
+
+CONFIGS: dict[str, tuple[str | bytes, list[str]]] = {
+    "unknown key": ("[comet]\nws_bindd = 'x:1'\n", ["comet.ws_bindd", ":2"]),
+    "unknown table": ("[commet]\n", ["commet"]),
+    "wrong type": ("[comet]\nws_bind = 5\n", ["comet.ws_bind", ":2"]),
+    "out of range": ("[comet]\nmax_connections = -1\n", ["comet.max_connections"]),
+    "not an address": ("[comet]\ntcp_bind = 'here'\n", ["comet.tcp_bind"]),
+    "port too high": ("[comet]\ntcp_bind = 'localhost:70000'\n", ["comet.tcp_bind"]),
+    "unknown durability": ("[message]\ndurability = 'mongodb'\n", ["message.durability"]),
+    "empty data directory": ("[message]\ndata_dir = ''\n", ["message.data_dir"]),
+    "syntax": ("[comet\n", [":1"]),
+    "not UTF-8": (b"\xff", ["UTF-8"]),
+    "several": (
+        "[comet]\nws_bindd = 'x:1'\ntcp_bind = 5\n[web]\nmax_requests = 'many'\n",
+        ["comet.ws_bindd", "comet.tcp_bind", "web.max_requests"],
+    ),
+    "admin open to all without a token": ("[web]\nadmin_bind = '0.0.0.0:0'\n", ["web.admin_bind"]),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("command", [("serve", "--config"), ("config", "check")])
+def test_wrong_configuration_is_refused_whole_with_places(
+    tmp_path: Path, name: str, command: tuple[str, ...]
+) -> None:
+    content, words = CONFIGS[name]
+    path = tmp_path / "encke.toml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    done = encke(tmp_path, *command, str(path))
+    assert done.returncode == 2, done
+    assert all(word in done.stderr for word in words), done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_missing_configuration_file_is_told(tmp_path: Path) -> None:
+    done = encke(tmp_path, "serve", "--config", "nowhere.toml")
+    assert done.returncode == 2
+    assert "nowhere.toml" in done.stderr
+
+
+def test_wrong_environment_is_refused_with_its_name(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "encke.cli", "serve", *ANY_PORTS],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.getcwd(), "ENCKE_COMET__MAX_CONNECTIONS": "lots"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "ENCKE_COMET__MAX_CONNECTIONS" in done.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_port_in_use_is_told_with_its_holder(tmp_path: Path, kind: str) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        port = held.getsockname()[1]
+        taken = [f"127.0.0.1:{port}" if word == f"--{kind}-bind" else None for word in ANY_PORTS]
+        arguments = [taken[i - 1] or word if i else word for i, word in enumerate(ANY_PORTS)]
+        done = encke(tmp_path, "serve", *arguments)
+    assert done.returncode not in (0, -9)
+    assert str(port) in done.stderr
+    assert "in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_data_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = encke(tmp_path, "serve", *ANY_PORTS, "--data-dir", "file/data")
+    assert done.returncode not in (0, -9)
+    assert "file/data" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_data_directory_in_use_is_refused(tmp_path: Path) -> None:
+    with running(Server(tmp_path / "first")) as first:
+        second = Server(tmp_path / "second", flags=("--data-dir", str(first.data_dir)))
+        with pytest.raises(ServerFailedError, match="use"):
+            second.start()
+        assert first.is_running
+
+
+def test_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "encke.cli", "config", "example"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+            stdin=subprocess.DEVNULL,
+            stdout=write_end,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+    finally:
+        os.close(write_end)
+    assert done.returncode == 141
+    assert done.stderr == ""

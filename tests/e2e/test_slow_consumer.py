@@ -1,0 +1,114 @@
+"""A subscriber that has stopped reading is closed at the limit; the others notice nothing, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.subscriber import Document, End, Subscriber, subscribe_tcp, subscribe_websocket
+from tests.support.system import Server, private_target, running
+
+CONFIG = """
+[comet]
+unread_limit_bytes = 65_536
+
+[message]
+durability = "os"
+max_messages_per_key = 6000
+max_bytes_per_key = 100_000_000
+"""
+PUSHES = 3000
+PAYLOAD = b'"' + b"x" * 500 + b'"'
+# The limit, the kernel's buffers on both sides, and what a page of messages takes; far below what was pushed.
+GROWTH_LIMIT_BYTES = 24 * 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(Server(tmp_path_factory.mktemp("server"), config=CONFIG)) as started:
+        yield started
+
+
+async def push_many(server: Server, key: str, count: int, expire_s: int) -> None:
+    client = server.http("admin")
+    try:
+        for _ in range(count):
+            answer = await client.request("POST", private_target(key, expire_s), PAYLOAD)
+            assert answer.json == {"ret": 0}
+    finally:
+        await client.close()
+
+
+@pytest.mark.parametrize("transport", ["tcp", "ws"])
+async def test_stopped_reader_is_closed_and_the_others_of_its_key_get_everything(
+    server: Server, transport: str
+) -> None:
+    key = f"slow-{transport}"
+    subscribe = subscribe_tcp if transport == "tcp" else subscribe_websocket
+    slow: Subscriber = await subscribe(
+        server.addresses[transport], key, version="2", receive_buffer_bytes=1024
+    )
+    before = server.resident_bytes
+    async with server.tcp(key, version="2") as fast, server.websocket(key) as other:
+        pushing = asyncio.create_task(push_many(server, key, PUSHES, 600))
+        over_tcp = [document.mid for document in await fast.documents(PUSHES, within=60)]
+        over_websocket = [document.mid for document in await other.documents(PUSHES, within=60)]
+        await pushing
+    assert over_tcp == sorted(set(over_tcp))
+    assert over_websocket == over_tcp
+    assert server.resident_bytes - before < GROWTH_LIMIT_BYTES
+
+    seen = await drain(slow)
+    await slow.close()
+    assert 0 < len(seen) < PUSHES
+    assert seen == over_tcp[: len(seen)]
+    async with server.subscriber(transport, key, version="2", mid=seen[-1]) as resumed:
+        missed = [document.mid for document in await resumed.documents(PUSHES - len(seen), within=60)]
+    assert seen + missed == over_tcp
+
+
+async def drain(slow: Subscriber) -> list[int]:
+    """Read what the kernel still holds, up to the end; the mids."""
+    mids: list[int] = []
+    while not isinstance(received := await slow.receive(), End):
+        if isinstance(received, Document):
+            mids.append(received.mid)
+    return mids
+
+
+async def test_stopped_reader_of_one_key_does_not_delay_pushes_to_another(server: Server) -> None:
+    slow = await subscribe_tcp(server.addresses["tcp"], "stopped", receive_buffer_bytes=1024)
+    async with server.tcp("swift", version="2") as swift:
+        pushing = asyncio.create_task(push_many(server, "stopped", 500, 0))
+        for number in range(50):
+            async with asyncio.timeout(5):
+                assert await server.push("swift", number) == 0
+                assert (await swift.next_document()).value["msg"] == number
+        await pushing
+    await slow.close()
+
+
+async def test_slow_consumers_are_counted(server: Server) -> None:
+    before = await closes_of(server, "slow_consumer")
+    slow = await subscribe_tcp(server.addresses["tcp"], "counted", version="2", receive_buffer_bytes=1024)
+    await push_many(server, "counted", 800, 0)
+    assert await closes_of(server, "slow_consumer") == before + 1
+    await slow.close()
+
+
+async def test_message_larger_than_the_limit_still_reaches_a_reader_that_is_not_behind(
+    server: Server,
+) -> None:
+    async with server.tcp("large", version="2") as reader:
+        payload = "y" * 500_000
+        for _ in range(3):
+            assert await server.push("large", payload) == 0
+            assert (await reader.next_document()).value["msg"] == payload
+
+
+async def closes_of(server: Server, reason: str) -> float:
+    metrics = (await server.ask("status", "GET", "/metrics")).body.decode()
+    prefix = f'encke_closes_total{{reason="{reason}"}} '
+    return sum(float(line.removeprefix(prefix)) for line in metrics.splitlines() if line.startswith(prefix))
