@@ -16,6 +16,8 @@ What every store promises beyond the types of cluster/contracts/message.py
   lives for expire_s to expire_s + 1 seconds of it, and no read returns it later.
 - **Ids.** The same id for the same key is stored once until the later of
   deadline + 60 s and id_ttl_s; a repeat makes that later, never sooner.
+  A repeat after the deadline is answered, too, when all its ids are known: so
+  whoever lost an answer can learn for sure what became of the save.
 - **Limits.** Over the limits of a key its oldest messages are removed, never
   the newest. The highest removed mid is reported with each page until the
   removed messages would have expired: a false gap may be announced, a missed

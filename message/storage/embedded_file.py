@@ -31,7 +31,9 @@ MIN_SQLITE = (3, 37, 0)
 # Pages of the log after which they are copied into the database: 16 MB. Pages that change
 # often are then copied once for many commits; SQLite's 1,000 costs a fifth more CPU per save.
 CHECKPOINT_PAGES = 4000
-CACHE_KIB = 32 * 1024
+WRITER_CACHE_KIB = 32 * 1024
+READER_CACHE_KIB = 4 * 1024
+MAX_IDLE_LOG_BYTES = 64 * 1024 * 1024
 # Somebody else's writing transaction (a shell on the file) is waited for this long.
 BUSY_TIMEOUT_S = 5.0
 
@@ -128,8 +130,10 @@ def connect(path: Path, *, is_synced: bool) -> sqlite3.Connection:
         # FULL syncs the log at every commit; NORMAL only before its pages are copied.
         connection.execute(f"PRAGMA synchronous = {'FULL' if is_synced else 'NORMAL'}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        connection.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
         connection.execute("PRAGMA temp_store = MEMORY")
+        # A log that grew during a backup gives its space back.
+        connection.execute(f"PRAGMA journal_size_limit = {MAX_IDLE_LOG_BYTES}")
     except BaseException:
         connection.close()
         raise
@@ -139,6 +143,7 @@ def connect(path: Path, *, is_synced: bool) -> sqlite3.Connection:
 def connect_reader(path: Path) -> sqlite3.Connection:
     """Open a connection that cannot write."""
     connection = connect(path, is_synced=True)
+    connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
     connection.execute("PRAGMA query_only = ON")
     return connection
 

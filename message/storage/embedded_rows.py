@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+import msgspec
+
 # Row counts for which a statement is prepared; in between, rows of NULL fill up.
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -12,9 +14,10 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 class ManyRows:
     """One statement over up to 256 rows of parameters at a time.
 
-    executemany() calls SQLite once per row, 1.7 times the CPU (bench/store.py), and
-    every call gives up the interpreter lock: with a busy event loop each may
-    wait 5 ms to get it back.
+    executemany() calls SQLite once per row, which costs more CPU (bench/store.py
+    --alternatives), and every call gives up the interpreter lock: a thread
+    beside a busy event loop waits up to milliseconds to get it back. For the same
+    reason a query returns one row, with everything in it.
 
     The template must leave out rows whose first column is NULL. Its statements
     should say OR FAIL: SQLite's default keeps a journal of each statement, which
@@ -39,11 +42,12 @@ class ManyRows:
             self._run(connection, parameters[start : start + largest])
 
     def select(self, connection: sqlite3.Connection, parameters: list[Any]) -> list[Any]:
-        """As execute(), for a statement that returns rows."""
+        """As execute(), for a query that returns one value, a JSON array; the arrays one after the other."""
         largest = SIZES[-1] * self._width
         found: list[Any] = []
         for start in range(0, len(parameters), largest):
-            found += self._run(connection, parameters[start : start + largest]).fetchall()
+            (text,) = self._run(connection, parameters[start : start + largest]).fetchone()
+            found += msgspec.json.decode(text)
         return found
 
     def _run(self, connection: sqlite3.Connection, parameters: list[Any]) -> sqlite3.Cursor:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
+import msgspec
+
 from cluster.contracts.message import Outcome, SaveBatch, SaveItem, SaveReply, SaveResult
 from cluster.errors import DeadlinePassedError, EnckeError, RequestError
 from cluster.mids import MAX_SENT_LEAD, TICKS_PER_SECOND, settle
@@ -28,15 +30,20 @@ TRIM_SLACK = 32
 # Of a payload, to tell a repeat from another payload under the same id.
 DIGEST_BYTES = 16
 
+# The first column of both is the caller's number of the row.
 _LOAD_KEYS = ManyRows(
-    "SELECT k.id, k.key, k.last, k.stored, k.messages, k.payload_bytes, k.trimmed, k.trimmed_until,"
-    " k.ids_until FROM (VALUES {rows}) v CROSS JOIN keys k ON k.key = v.column1",
-    width=1,
+    "SELECT json_group_array(json_array(v.column1, k.id, k.last, k.stored, k.messages, k.payload_bytes,"
+    " k.trimmed, k.trimmed_until, k.ids_until))"
+    " FROM (VALUES {rows}) v CROSS JOIN keys k ON k.key = v.column2",
+    width=2,
 )
 _LOAD_IDS = ManyRows(
-    "SELECT i.push_id, i.key_id, i.mid, i.digest, i.until"
-    " FROM (VALUES {rows}) v CROSS JOIN ids i ON i.push_id = v.column1 AND i.key_id = v.column2",
-    width=2,
+    "SELECT json_group_array(json_array(v.column1, i.mid, hex(i.digest), i.until))"
+    " FROM (VALUES {rows}) v CROSS JOIN ids i ON i.push_id = v.column2 AND i.key_id = v.column3",
+    width=3,
+)
+_KNOWS_ID = (
+    "SELECT 1 FROM keys k JOIN ids i ON i.key_id = k.id WHERE k.key = ? AND i.push_id = ? AND i.until > ?"
 )
 _ADD_MESSAGES = ManyRows(
     "INSERT OR FAIL INTO messages (key_id, mid, expires_at, payload)"
@@ -61,7 +68,10 @@ _SET_KEYS = ManyRows(
     " FROM (VALUES {rows}) v WHERE keys.id = v.column1",
     width=8,
 )
-_OLDEST = "SELECT mid, expires_at, length(payload) FROM messages WHERE key_id = ? ORDER BY mid"
+_OLDEST = (
+    "SELECT json_group_array(json_array(mid, expires_at, size)) FROM"
+    " (SELECT mid, expires_at, length(payload) AS size FROM messages WHERE key_id = ? ORDER BY mid LIMIT ?)"
+)
 _TRIM = "DELETE FROM messages WHERE key_id = ? AND mid <= ?"
 
 
@@ -130,7 +140,7 @@ class Saver:
     def _refusal(self, batch: SaveBatch, clock: Mid, tally: Tally) -> EnckeError | None:
         if batch.sent > clock + MAX_SENT_LEAD:
             tally.ignored_sent += 1
-        if batch.deadline < clock:
+        if batch.deadline < clock and not self._knows_all(batch, clock):
             tally.late += len(batch.items)
             return DeadlinePassedError("the deadline of the save has passed")
         limit_s = self._settings.max_deadline_s
@@ -140,11 +150,20 @@ class Saver:
             )
         return None
 
+    def _knows_all(self, batch: SaveBatch, clock: Mid) -> bool:
+        """Whether a late batch is the repeat of one that was saved in time."""
+        now_s = to_whole_s(clock)
+        return all(
+            self._connection.execute(_KNOWS_ID, (batch.key, item.push_id, now_s)).fetchone()
+            for item in batch.items
+        )
+
     def _load_keys(self, batches: Sequence[SaveBatch]) -> dict[Key, _KeyState]:
         names = list({batch.key: None for batch in batches})
+        numbered = [value for row in enumerate(names) for value in row]
         states: dict[Key, _KeyState] = {
-            key: _KeyState((key_id, *rest), is_new=False)
-            for key_id, key, *rest in _LOAD_KEYS.select(self._connection, names)
+            names[number]: _KeyState(row, is_new=False)
+            for number, *row in _LOAD_KEYS.select(self._connection, numbered)
         }
         if len(states) == len(names):
             return states
@@ -201,17 +220,19 @@ class _Group:
         self._write_keys()
 
     def _load_ids(self) -> dict[tuple[str, int], _KnownId]:
-        places: list[Any] = []
-        for batch in self._batches:
-            state = self._states[batch.key]
-            if not state.is_new:
-                for item in batch.items:
-                    places += (item.push_id, state.id)
+        places = [
+            (item.push_id, state.id)
+            for batch in self._batches
+            for state in (self._states[batch.key],)
+            if not state.is_new
+            for item in batch.items
+        ]
         if not places:
             return {}
+        numbered = [value for number, place in enumerate(places) for value in (number, *place)]
         return {
-            (push_id, key_id): _KnownId(Mid(mid), digest, until, is_in_table=True)
-            for push_id, key_id, mid, digest, until in _LOAD_IDS.select(self._connection, places)
+            places[number]: _KnownId(mid, bytes.fromhex(digest), until, is_in_table=True)
+            for number, mid, digest, until in _LOAD_IDS.select(self._connection, numbered)
         }
 
     def _settle_item(self, batch: SaveBatch, state: _KeyState, item: SaveItem) -> SaveResult:
@@ -276,14 +297,12 @@ class _Group:
 
     def _trim(self, state: _KeyState) -> None:
         """Remove the oldest messages of a key until it is within its limits; the newest stays."""
-        settings = self._settings
+        max_messages, max_bytes = self._settings.max_messages_per_key, self._settings.max_bytes_per_key
         last_removed = 0
-        oldest = self._connection.execute(_OLDEST, (state.id,))
-        for mid, expires_at, payload_bytes in oldest:
-            is_within = (
-                state.messages <= settings.max_messages_per_key
-                and state.payload_bytes <= settings.max_bytes_per_key
-            )
+        excess = state.messages - max_messages if state.payload_bytes <= max_bytes else state.messages
+        (oldest,) = self._connection.execute(_OLDEST, (state.id, excess)).fetchone()
+        for mid, expires_at, payload_bytes in msgspec.json.decode(oldest):
+            is_within = state.messages <= max_messages and state.payload_bytes <= max_bytes
             if is_within or mid == state.stored:
                 break
             state.messages -= 1
@@ -293,6 +312,5 @@ class _Group:
                 self._tally.trimmed += 1
                 state.trimmed = mid
                 state.trimmed_until = max(state.trimmed_until, expires_at)
-        oldest.close()
         if last_removed:
             self._connection.execute(_TRIM, (state.id, last_removed))

@@ -254,6 +254,22 @@ class StoreSuite:
 
         assert await payloads(store, BOB) == []
 
+    async def test_repeat_after_the_deadline_tells_what_was_saved(
+        self, harness: Harness, store: MessageStore
+    ) -> None:
+        deadline = Mid(await store.clock() + 5 * TICKS_PER_SECOND)
+        batch = SaveBatch(BOB, [item("1", b"[1]"), item("2", b"[2]")], Mid(0), deadline)
+        saved = (await store.save(batch)).results
+        harness.advance(30)
+
+        repeated = (await store.save(batch)).results
+        with pytest.raises(DeadlinePassedError):
+            await store.save(SaveBatch(BOB, [item("1", b"[1]"), item("3", b"[3]")], Mid(0), deadline))
+
+        assert [result.outcome for result in repeated] == [Outcome.REPEATED] * 2
+        assert [result.mid for result in repeated] == [result.mid for result in saved]
+        assert await payloads(store, BOB) == [b"[1]", b"[2]"]
+
     async def test_late_save_does_not_fail_its_neighbours(self, store: MessageStore) -> None:
         clock = await store.clock()
         late = store.save(SaveBatch(BOB, [item("1")], Mid(0), Mid(clock - 80)))
