@@ -1,4 +1,4 @@
-"""A subscriber that has stopped reading is closed at the limit; the others notice nothing, nothing is lost."""
+"""A subscriber that stops reading is closed at the limit; the others notice nothing, nothing stored is lost."""
 
 from __future__ import annotations
 

@@ -262,8 +262,6 @@ async def test_websocket_is_answered_as_recorded(server: Server, name: str) -> N
         assert_headers_kept(expected_head, head)
         if difference is not None:
             rest = difference.frames
-        received = b"".join(bytes.fromhex(frame.get("recv_hex", "")) for frame in frames)
-        rest = rest.removesuffix(received)
         assert await peer.read_exactly(len(rest)) == rest
         await replay_frames(peer, frames, is_different=difference is not None)
         await compare_end(peer, vector, difference)
