@@ -80,7 +80,8 @@ class Channel:
         if held is None:
             return 0
         if not isinstance(held, list):
-            return _give(held, message)
+            # A number on the wire, not a truth value.
+            return 1 if _give(held, message) else 0
         # A copy: closing a slow consumer removes it from the list.
         return sum([_give(connection, message) for connection in list(held)])
 

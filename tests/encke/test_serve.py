@@ -104,6 +104,19 @@ def test_health_readiness_and_metrics_are_answered(tmp_path: Path) -> None:
         }
 
 
+def test_push_tells_the_number_of_connections(tmp_path: Path) -> None:
+    with running(Server(tmp_path)) as server:
+
+        async def scenario() -> object:
+            async with server.tcp("bob"):
+                body = b'{"key":"bob","msg":1,"expire":0}'
+                return (await server.ask("admin", "POST", "/2/admin/push", body)).body
+
+        body = asyncio.run(scenario())
+        assert isinstance(body, bytes)
+        assert re.search(rb'"online":\s*1\b', body)
+
+
 def test_ports_in_use_are_all_told_before_anything_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
         ports = [one.getsockname()[1], two.getsockname()[1]]
