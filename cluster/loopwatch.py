@@ -40,8 +40,7 @@ class LoopLag:
     def start(self) -> None:
         """Tick on the running loop until stop()."""
         if self._interval_s > 0:
-            loop = asyncio.get_running_loop()
-            self._arm(loop, loop.time())
+            self._arm(asyncio.get_running_loop())
 
     def stop(self) -> None:
         """Stop ticking."""
@@ -49,16 +48,16 @@ class LoopLag:
             self._timer.cancel()
             self._timer = None
 
-    def _arm(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
-        due = now + self._interval_s
-        self._timer = loop.call_at(due, self._tick, loop, due)
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Not the loop's own time: uvloop's is that of the last turn, in milliseconds.
+        due = time.monotonic() + self._interval_s
+        self._timer = loop.call_later(self._interval_s, self._tick, loop, due)
 
     def _tick(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
-        now = loop.time()
-        lag = max(0.0, now - due)
+        lag = max(0.0, time.monotonic() - due)
         for missed in range(min(int(lag / self._interval_s), MAX_MISSED_TICKS) + 1):
             self._histogram.observe(lag - missed * self._interval_s)
-        self._arm(loop, now)
+        self._arm(loop)
 
 
 class GarbageWatch:
