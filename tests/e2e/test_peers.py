@@ -100,6 +100,11 @@ async def test_websocket_client_library_subscribes_and_gets_both_shapes(server: 
         await asyncio.to_thread(old.close)
 
 
+def attach_parser(connection: Any) -> None:
+    """All that redis-py does after connecting, without the commands that only Redis knows."""
+    connection._parser.on_connect(connection)
+
+
 class RedisPeer:
     """redis-py's connection and parser on the TCP port; its own handshake commands are off."""
 
@@ -107,9 +112,9 @@ class RedisPeer:
         host, port = server.addresses["tcp"]
         make: Any = redis.connection.Connection
         self._connection = make(
-            host, port, socket_timeout=DEADLINE_S, protocol=2, lib_name=None, lib_version=None, db=0
+            host, port, socket_timeout=DEADLINE_S, protocol=2, redis_connect_func=attach_parser
         )
-        self._connection.connect_check_health(check_health=False)
+        self._connection.connect()
         self._connection.send_command("sub", *arguments, check_health=False)
 
     def read(self) -> Any:
