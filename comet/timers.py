@@ -141,9 +141,11 @@ class TimerWheel:
             item = due.pop()
             item.slot = -1
             deadline = item.next_deadline(now)
+            # It may have put itself back meanwhile (Connection.close() lingers);
+            # what it returns has the last word.
+            self.remove(item)
             if deadline is not None:
-                # It may have put itself back meanwhile (Connection.close() lingers).
-                self.move(item, deadline)
+                self.add(item, deadline)
         if due and self._timer is not None:
             self._is_working = True
             self._loop.call_soon(self._work)
