@@ -177,10 +177,8 @@ async def test_bad_request_gets_its_http_status(server: Server, name: str) -> No
     assert answer.status in {status} | ALSO_GOOD.get(status, set())
 
 
-@pytest.mark.parametrize("kind", ["public", "admin", "status"])
+@pytest.mark.parametrize("kind", ["public", "admin"])
 @pytest.mark.parametrize("data", [b"", b"GET /1/ti", b"GET / HTTP/1.1\r\nHost: a\r\nX-"])
 async def test_incomplete_head_is_closed_at_its_deadline(server: Server, kind: str, data: bytes) -> None:
-    if kind == "status":
-        pytest.skip("the status port is for operators: no deadline of its own")
     answer = await answer_of(server, kind, data)
     assert answer == b"" or answer.startswith(b"HTTP/1.1 408 ")

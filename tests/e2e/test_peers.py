@@ -123,7 +123,7 @@ class RedisPeer:
 
     def beat(self) -> None:
         """Send a heartbeat."""
-        self._connection.send_packed_command(b"h", check_health=False)
+        self._connection.send_packed_command([b"h"], check_health=False)
 
     def close(self) -> None:
         """Close the socket."""

@@ -1,4 +1,4 @@
-"""A subscriber that stops reading is closed at the limit; the others notice nothing, no stored one is lost."""
+"""A subscriber that stops reading is closed at the limit; the others notice nothing, and nothing is lost."""
 
 from __future__ import annotations
 

@@ -80,6 +80,7 @@ TCP = {
     "tcp_hb_1e10": Tcp("a heartbeat above an hour counts as an hour, it does not overflow", b"+h\r\n", True),
     "tcp_len_short": Tcp(SAYS_P, b"-p\r\n"),
     "tcp_len_long": Tcp(SAYS_P, b"-p\r\n"),
+    "tcp_lf_only": Tcp(SAYS_P, b"-p\r\n"),
     "tcp_len_nan": Tcp(SAYS_P, b"-p\r\n"),
     "tcp_len_missing_dollar": Tcp(SAYS_P, b"-p\r\n"),
     "tcp_argnum_nan": Tcp(SAYS_P, b"-p\r\n"),
