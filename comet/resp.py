@@ -27,6 +27,7 @@ MAX_ARGUMENTS = 7
 MAX_ARGUMENTS_OLD = 5
 
 _NUMBER = re.compile(rb"\+?[0-9]+")
+_NUMBER_BEGUN = re.compile(rb"\+?[0-9]*\r?")
 # A run of heartbeats, or one acknowledgement.
 _INPUT = re.compile(rb"(h+)|a([0-9]{1,19})\r\n")
 _INPUT_BEGUN = re.compile(rb"a([0-9]{1,19}\r?)?")
@@ -105,8 +106,11 @@ def _read_number(data: bytes, start: int, prefix: bytes) -> tuple[int, int] | Fa
     if end < 0:
         if len(data) - start >= MAX_LINE_BYTES:
             return Fault.MALFORMED
-        # The first byte tells most wrong protocols apart (HTTP, TLS) without waiting for a line end.
-        return None if data.startswith(prefix, start) or len(data) <= start else Fault.MALFORMED
+        # Other protocols (HTTP, TLS, bare line feeds) are told apart without waiting for a line end.
+        is_begun = len(data) <= start or (
+            data.startswith(prefix, start) and _NUMBER_BEGUN.fullmatch(data, start + 1) is not None
+        )
+        return None if is_begun else Fault.MALFORMED
     if not data.startswith(prefix, start) or _NUMBER.fullmatch(data, start + 1, end) is None:
         return Fault.MALFORMED
     return int(data[start + 1 : end]), end + 2

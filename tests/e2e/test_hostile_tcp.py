@@ -49,6 +49,7 @@ REFUSED = {
     "length too short": b"*3\r\n$2\r\nsub\r\n$1\r\nk\r\n$2\r\n30\r\n",
     "length too long": b"*3\r\n$4\r\nsub\r\n$1\r\nk\r\n$2\r\n30\r\n",
     "length in hex": b"*3\r\n$0x3\r\nsub\r\n",
+    "line feeds only": b"*3\n$3\nsub\n$1\nk\n$2\n30\n",
     "no dollar": b"*3\r\n3\r\nsub\r\n",
     "HTTP": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     "TLS": bytes.fromhex("160301020001000001fc0303") + bytes(64),
@@ -140,7 +141,6 @@ INCOMPLETE = {
     "nothing": b"",
     "half a line": b"*3",
     "half a command": b"*3\r\n$3\r\nsub\r\n$1\r\n",
-    "line feeds only": b"*3\n$3\nsub\n$1\nk\n$2\n30\n",
 }
 
 
