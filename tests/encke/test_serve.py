@@ -244,6 +244,39 @@ def test_few_descriptors_leave_room_for_few_subscribers_and_the_server_lives(tmp
             assert process.wait(PATIENCE_S) == 0
 
 
+def test_store_that_has_failed_ends_the_process_with_1(tmp_path: Path) -> None:
+    """After a sync that failed, nobody can know what is on the disk."""
+    tracer = ["strace", "-f", "-o", str(tmp_path / "strace"), "-e", "trace=fdatasync"]
+    tracer += ["-e", "inject=fdatasync:error=EIO:when=30+"]
+    with subprocess.Popen(
+        [*tracer, sys.executable, "-m", "encke.cli", "serve", *any_ports()],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            said: list[str] = []
+            while not said or said[-1] != "ready\n":
+                said.append(process.stdout.readline())
+                assert said[-1], "ended before it was ready"
+            admin = next(line.split()[2] for line in said if line.startswith("listening admin "))
+            words = ["push", "bob", "1", "--expire", "600", "--timeout", "1", "--url", f"http://{admin}"]
+            answers = [main(words)]
+            while answers[-1] == 0:
+                assert len(answers) < 60
+                answers.append(main(words))
+            assert len(answers) > 1
+            assert process.wait(PATIENCE_S) == 1
+            log = process.stderr.read()
+            assert "service task store failed" in log
+            assert "the store has failed: " in log
+        finally:
+            process.kill()
+
+
 def test_nodes_lists_comet_and_web(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with running(Server(tmp_path)) as server:
         host, port = server.addresses["admin"]
