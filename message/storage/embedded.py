@@ -3,7 +3,7 @@
 This file is the side of the event loop: queues, futures, counters.
 
     embedded.py → embedded_writer.py → embedded_save.py, embedded_changes.py
-                → embedded_reads.py
+                → embedded_reads.py → embedded_pages.py
     on disk:      embedded_file.py → embedded_schema.py, embedded_wal.py
 """
 
@@ -38,6 +38,7 @@ from message.storage.embedded_file import (
     open_database,
     told_to_operator,
 )
+from message.storage.embedded_pages import Load
 from message.storage.embedded_save import Saver
 from message.storage.embedded_writer import Change, Work, Writer, Written
 
@@ -100,7 +101,7 @@ class EmbeddedStore:
         self._time = opened.time
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
         self._writer = Writer(opened.writing, self._settings, opened.saver, self._report)
-        self._readers = reads.Readers(opened.reading, self._settings.max_queued_reads)
+        self._readers = reads.Readers(opened.reading, opened.time, self._settings.max_queued_reads)
         self._is_open = True
         self._expiry.start()
 
@@ -111,6 +112,7 @@ class EmbeddedStore:
         self._is_open = False
         await self._expiry.stop()
         self._flush()
+        self._readers.flush()
         await asyncio.to_thread(self._close)
 
     def describe(self) -> Guarantee:
@@ -133,9 +135,8 @@ class EmbeddedStore:
 
     async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
         """Read a page; see MessageService.load_after()."""
-        return await self._read(
-            lambda connection: reads.load_after(connection, self._time, key, after, max_messages, max_bytes)
-        )
+        self._require_open()
+        return await self._readers.load(Load(key, after, max_messages, max_bytes))
 
     async def acknowledge(self, key: Key, device: str, mid: Mid) -> None:
         """Remember a device's mid; see MessageService.acknowledge()."""
@@ -220,21 +221,23 @@ class EmbeddedStore:
         return None
 
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        if not self._is_open:
-            raise UnavailableError("the store is not open")
+        self._require_open()
         return self._readers.read(query)
 
     def _change(
         self, change: Callable[[sqlite3.Connection], T], *, is_background: bool = False
     ) -> asyncio.Future[T]:
-        if not self._is_open:
-            raise UnavailableError("the store is not open")
+        self._require_open()
         if self._queued >= self._settings.max_queued_saves:
             raise UnavailableError("too many changes wait for the store")
         future: asyncio.Future[T] = self._loop.create_future()
         write: Change = change
         self._put(Work(future, clocks.monotonic(), change=write, is_background=is_background))
         return future
+
+    def _require_open(self) -> None:
+        if not self._is_open:
+            raise UnavailableError("the store is not open")
 
     def _put(self, work: Work) -> None:
         self._queued += 1

@@ -1,4 +1,4 @@
-"""Reading the embedded store: the queries, and the threads that run them.
+"""Reading the embedded store: the threads that do it, and all queries but pages (embedded_pages.py).
 
 Reads do not run on the event loop: 1,000 messages of one key lie in up to
 1,000 pages, and on a cold disk each is a wait. What has been asked for
@@ -12,50 +12,25 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
+from itertools import repeat
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from cluster.contracts.message import Page, Stored
 from cluster.errors import StorageError, UnavailableError
-from cluster.mids import MAX_MID
-from cluster.model import Key, Message, Mid
+from cluster.model import Key, Mid
 from message.storage.clock import StoreTime
+from message.storage.embedded_pages import Load, load_pages
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Query = Callable[[sqlite3.Connection], T]
+# What to read, and who waits for it.
+_Job = tuple[Load | Query[Any], asyncio.Future[Any]]
 
 # Reads that share a transaction and a wake-up of the loop.
-MAX_GROUP_READS = 16
-
-
-def load_after(
-    connection: sqlite3.Connection, time: StoreTime, key: Key, after: Mid, max_messages: int, max_bytes: int
-) -> Page:
-    """One page of a key; see MessageService.load_after()."""
-    now_s = time.wall_s()
-    row = connection.execute("SELECT id, trimmed, trimmed_until FROM keys WHERE key = ?", (key,)).fetchone()
-    if row is None:
-        return Page([], has_more=False, trimmed=Mid(0), clock=time.mid())
-    key_id, trimmed, trimmed_until = row
-    found = connection.execute(
-        "SELECT mid, payload, expires_at FROM messages INDEXED BY messages_by_key"
-        " WHERE key_id = ? AND mid > ? AND expires_at > ? ORDER BY mid LIMIT ?",
-        (key_id, min(after, MAX_MID), now_s, max(max_messages, 1) + 1),
-    )
-    messages: list[Message] = []
-    room_bytes = max_bytes
-    has_more = False
-    for mid, payload, expires_at in found:
-        room_bytes -= len(payload)
-        if messages and (len(messages) >= max_messages or room_bytes < 0):
-            has_more = True
-            break
-        messages.append(Message(mid, payload, expires_at))
-    found.close()
-    mark = Mid(trimmed if trimmed_until > now_s else 0)
-    return Page(messages, has_more, mark, time.mid())
+MAX_GROUP_READS = 64
 
 
 def acknowledged(connection: sqlite3.Connection, key: Key, device: str) -> Mid:
@@ -81,15 +56,18 @@ def inspect(connection: sqlite3.Connection, time: StoreTime, key: Key) -> Stored
 class Readers:
     """Threads with a connection each, fed from the event loop."""
 
-    def __init__(self, connections: Iterable[sqlite3.Connection], max_queued: int) -> None:
+    def __init__(self, connections: Iterable[sqlite3.Connection], time: StoreTime, max_queued: int) -> None:
         """Start the threads. Takes over the connections.
 
         Args:
             max_queued: reads that may wait or run; more are refused.
         """
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[tuple[Query[Any], asyncio.Future[Any]] | None] = SimpleQueue()
+        self._time = time
         self._max_queued = max_queued
+        self._queue: SimpleQueue[list[_Job] | None] = SimpleQueue()
+        # What was asked for in this turn of the loop: one wake-up of a thread for all.
+        self._turn: list[_Job] = []
         # Asked for and not answered yet. Changed only on the loop.
         self.queued = 0
         self._threads = [
@@ -98,6 +76,12 @@ class Readers:
         ]
         for thread in self._threads:
             thread.start()
+
+    def load(self, load: Load) -> asyncio.Future[Page]:
+        """Read a page; as read()."""
+        future: asyncio.Future[Page] = self._loop.create_future()
+        self._put(load, future)
+        return future
 
     def read(self, query: Query[T]) -> asyncio.Future[T]:
         """Run a query in one of the threads.
@@ -109,43 +93,76 @@ class Readers:
             UnavailableError: too many reads wait.
         """
         future: asyncio.Future[T] = self._loop.create_future()
-        if self.queued >= self._max_queued:
-            future.set_exception(UnavailableError("too many reads wait for the store"))
-            return future
-        self.queued += 1
-        self._queue.put((query, future))
+        self._put(query, future)
         return future
 
+    def flush(self) -> None:
+        """Hand what was asked for to the threads; happens by itself at the end of each turn."""
+        for start in range(0, len(self._turn), MAX_GROUP_READS):
+            self._queue.put(self._turn[start : start + MAX_GROUP_READS])
+        self._turn = []
+
     def join(self) -> None:
-        """Finish what was asked for and end the threads. Blocks; not for the loop's thread."""
+        """Finish what was flushed and end the threads. Blocks; not for the loop's thread."""
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
             thread.join()
 
+    def _put(self, request: Load | Query[Any], future: asyncio.Future[Any]) -> None:
+        if self.queued >= self._max_queued:
+            future.set_exception(UnavailableError("too many reads wait for the store"))
+            return
+        self.queued += 1
+        if not self._turn:
+            self._loop.call_soon(self.flush)
+        self._turn.append((request, future))
+
     def _run(self, connection: sqlite3.Connection) -> None:
         is_running = True
         while is_running:
-            group: list[tuple[Query[Any], asyncio.Future[Any]]] = []
-            job = self._queue.get()
-            while job is not None:
-                group.append(job)
-                if len(group) == MAX_GROUP_READS:
+            jobs: list[_Job] = []
+            more = self._queue.get()
+            while more is not None:
+                jobs += more
+                if len(jobs) >= MAX_GROUP_READS:
                     break
                 try:
-                    job = self._queue.get_nowait()
+                    more = self._queue.get_nowait()
                 except Empty:
                     break
             else:
                 is_running = False
-            if group:
-                answers = _answer(connection, group)
-                self._loop.call_soon_threadsafe(self._deliver, answers)
+            if jobs:
+                answers = self._answer(connection, jobs)
+                self._loop.call_soon_threadsafe(self._deliver, jobs, answers)
         connection.close()
 
-    def _deliver(self, answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
-        self.queued -= len(answers)
-        for future, answer in answers:
+    def _answer(self, connection: sqlite3.Connection, jobs: list[_Job]) -> list[Any]:
+        """Read everything in one transaction: a key's mark and its messages belong together."""
+        loads = [request for request, _ in jobs if isinstance(request, Load)]
+
+        def read_pages(connection: sqlite3.Connection) -> list[Page]:
+            return load_pages(connection, self._time, loads) if loads else []
+
+        try:
+            connection.execute("BEGIN")
+        except sqlite3.Error as error:
+            return [_storage_error(error)] * len(jobs)
+        pages = _run_query(read_pages, connection)
+        ready = iter(pages) if isinstance(pages, list) else repeat(pages)
+        answers = [
+            next(ready) if isinstance(request, Load) else _run_query(request, connection)
+            for request, _ in jobs
+        ]
+        # Ending a read transaction cannot fail in a way that matters; the next BEGIN would tell.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        return answers
+
+    def _deliver(self, jobs: list[_Job], answers: list[Any]) -> None:
+        self.queued -= len(jobs)
+        for (_, future), answer in zip(jobs, answers, strict=True):
             if future.done():
                 continue
             if isinstance(answer, StorageError):
@@ -154,31 +171,15 @@ class Readers:
                 future.set_result(answer)
 
 
-def _answer(
-    connection: sqlite3.Connection, group: list[tuple[Query[Any], asyncio.Future[Any]]]
-) -> list[tuple[asyncio.Future[Any], Any]]:
-    """Run queries in one read transaction: a key's mark and its messages belong together."""
-    answers: list[tuple[asyncio.Future[Any], Any]] = []
+def _run_query(query: Query[T], connection: sqlite3.Connection) -> T | StorageError:
     try:
-        connection.execute("BEGIN")
+        return query(connection)
     except sqlite3.Error as error:
-        return [(future, _storage_error(error)) for _, future in group]
-    for query, future in group:
-        if future.cancelled():
-            answers.append((future, None))
-            continue
-        try:
-            answers.append((future, query(connection)))
-        except sqlite3.Error as error:
-            answers.append((future, _storage_error(error)))
-        except Exception:
-            # A bug in a query: this reader goes on for the others.
-            _log.exception("a read of the store failed")
-            answers.append((future, StorageError("cannot read the store: internal error")))
-    # Ending a read transaction cannot fail in a way that matters; the next BEGIN would tell.
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
-    return answers
+        return _storage_error(error)
+    except Exception:
+        # A bug in a query: the reader goes on for the others.
+        _log.exception("a read of the store failed")
+        return StorageError("cannot read the store: internal error")
 
 
 def _storage_error(error: sqlite3.Error) -> StorageError:

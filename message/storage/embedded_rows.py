@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -37,22 +38,43 @@ class ManyRows:
 
     def execute(self, connection: sqlite3.Connection, parameters: list[Any]) -> None:
         """Run it over rows that stand one after the other in a flat list."""
-        largest = SIZES[-1] * self._width
-        for start in range(0, len(parameters), largest):
-            self._run(connection, parameters[start : start + largest])
+        for _ in self._run(connection, parameters, (), ()):
+            pass
 
-    def select(self, connection: sqlite3.Connection, parameters: list[Any]) -> list[Any]:
-        """As execute(), for a query that returns one value, a JSON array; the arrays one after the other."""
-        largest = SIZES[-1] * self._width
+    def select(
+        self, connection: sqlite3.Connection, parameters: list[Any], before: tuple[Any, ...] = ()
+    ) -> list[Any]:
+        """Run a query that returns one JSON array; the arrays one after the other.
+
+        Args:
+            before: further parameters of the template, which stand before the rows.
+        """
         found: list[Any] = []
-        for start in range(0, len(parameters), largest):
-            (text,) = self._run(connection, parameters[start : start + largest]).fetchone()
-            found += msgspec.json.decode(text)
+        for cursor in self._run(connection, parameters, before, ()):
+            found += msgspec.json.decode(cursor.fetchone()[0])
         return found
 
-    def _run(self, connection: sqlite3.Connection, parameters: list[Any]) -> sqlite3.Cursor:
-        rows = len(parameters) // self._width
-        size = 1 << (rows - 1).bit_length()
-        if size > rows:
-            parameters = parameters + [None] * ((size - rows) * self._width)
-        return connection.execute(self._statements[size], parameters)
+    def rows(
+        self, connection: sqlite3.Connection, parameters: list[Any], after: tuple[Any, ...]
+    ) -> list[tuple[Any, ...]]:
+        """Run a query that returns one row; a row per 256 rows of parameters.
+
+        Args:
+            after: further parameters of the template, which stand after the rows.
+        """
+        return [cursor.fetchone() for cursor in self._run(connection, parameters, (), after)]
+
+    def _run(
+        self,
+        connection: sqlite3.Connection,
+        parameters: list[Any],
+        before: tuple[Any, ...],
+        after: tuple[Any, ...],
+    ) -> Iterator[sqlite3.Cursor]:
+        largest = SIZES[-1] * self._width
+        for start in range(0, len(parameters), largest):
+            chunk = parameters[start : start + largest]
+            rows = len(chunk) // self._width
+            size = 1 << (rows - 1).bit_length()
+            padding = (None,) * ((size - rows) * self._width)
+            yield connection.execute(self._statements[size], (*before, *chunk, *padding, *after))

@@ -99,9 +99,10 @@ async def test_outcomes_are_counted(tmp_path: Path) -> None:
         deadline = Mid(await store.clock() + 30 * TICKS_PER_SECOND)
         items = [SaveItem(str(n), b"[1]", 600) for n in range(5)]
         items += [SaveItem("4", b"[1]", 600), SaveItem("4", b"[2]", 600)]
+        late = [SaveItem("8", b"[1]", 600), SaveItem("9", b"[1]", 600)]
         await store.save(SaveBatch(BOB, items, Mid(deadline * 2), deadline))
         with pytest.raises(UnavailableError):
-            await store.save(SaveBatch(BOB, items[:2], Mid(0), Mid(80)))
+            await store.save(SaveBatch(BOB, late, Mid(0), Mid(80)))
 
         def result(label: str) -> float:
             return count(stats, "store_saves_total", label)
