@@ -11,32 +11,21 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
-import msgspec
-
 from cluster.contracts.message import Outcome, SaveBatch, SaveItem, SaveReply, SaveResult
 from cluster.errors import DeadlinePassedError, EnckeError, RequestError
 from cluster.mids import MAX_SENT_LEAD, TICKS_PER_SECOND, settle
-from cluster.model import Key, Mid
+from cluster.model import Mid
 from message.config import EmbeddedSettings
 from message.storage.base import ID_GRACE_S
 from message.storage.clock import StoreTime, to_whole_s
 from message.storage.counters import Tally
+from message.storage.embedded_keys import Keys, KeyState
 from message.storage.embedded_rows import ManyRows
-
-# A full key is trimmed when it is over a limit by this share of it, not at every save, which
-# would cost 9 us each (bench/store.py --saves 200000).
-TRIM_SLACK = 32
 
 # Of a payload, to tell a repeat from another payload under the same id.
 DIGEST_BYTES = 16
 
-# The first column of both is the caller's number of the row.
-_LOAD_KEYS = ManyRows(
-    "SELECT json_group_array(json_array(v.column1, k.id, k.last, k.stored, k.messages, k.payload_bytes,"
-    " k.trimmed, k.trimmed_until, k.ids_until))"
-    " FROM (VALUES {rows}) v CROSS JOIN keys k ON k.key = v.column2",
-    width=2,
-)
+# The first column is the caller's number of the row.
 _LOAD_IDS = ManyRows(
     "SELECT json_group_array(json_array(v.column1, i.mid, hex(i.digest), i.until))"
     " FROM (VALUES {rows}) v CROSS JOIN ids i ON i.push_id = v.column2 AND i.key_id = v.column3",
@@ -56,45 +45,6 @@ _ADD_IDS = ManyRows(
     width=5,
 )
 _SET_ID = "UPDATE OR FAIL ids SET mid = ?, digest = ?, until = ? WHERE push_id = ? AND key_id = ?"
-_ADD_KEYS = ManyRows(
-    "INSERT OR FAIL INTO keys"
-    " (id, key, last, stored, messages, payload_bytes, trimmed, trimmed_until, ids_until)"
-    " SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL",
-    width=9,
-)
-_SET_KEYS = ManyRows(
-    "UPDATE OR FAIL keys SET last = v.column2, stored = v.column3, messages = v.column4,"
-    " payload_bytes = v.column5, trimmed = v.column6, trimmed_until = v.column7, ids_until = v.column8"
-    " FROM (VALUES {rows}) v WHERE keys.id = v.column1",
-    width=8,
-)
-_OLDEST = (
-    "SELECT json_group_array(json_array(mid, expires_at, size)) FROM"
-    " (SELECT mid, expires_at, length(payload) AS size FROM messages WHERE key_id = ? ORDER BY mid LIMIT ?)"
-)
-_TRIM = "DELETE FROM messages WHERE key_id = ? AND mid <= ?"
-
-
-class _KeyState:
-    """A row of `keys` while a group of saves changes it."""
-
-    __slots__ = (
-        "id", "ids_until", "is_new", "last", "messages", "payload_bytes", "stored", "trimmed",
-        "trimmed_until",
-    )  # fmt: skip
-
-    def __init__(self, row: Sequence[int], *, is_new: bool) -> None:
-        (
-            self.id, self.last, self.stored, self.messages, self.payload_bytes,
-            self.trimmed, self.trimmed_until, self.ids_until,
-        ) = row  # fmt: skip
-        self.is_new = is_new
-
-    def row(self) -> tuple[int, ...]:
-        return (
-            self.id, self.last, self.stored, self.messages, self.payload_bytes,
-            self.trimmed, self.trimmed_until, self.ids_until,
-        )  # fmt: skip
 
 
 class _KnownId:
@@ -117,9 +67,7 @@ class Saver:
         self._connection = connection
         self._settings = settings
         self._time = time
-        highest = connection.execute("SELECT max(id) FROM keys").fetchone()[0]
-        # Numbers of keys are not used twice while the store is open.
-        self._next_key_id: int = (highest or 0) + 1
+        self._keys = Keys(connection, settings)
 
     def save(self, batches: Sequence[SaveBatch], tally: Tally) -> list[SaveReply | EnckeError]:
         """Apply batches in their order; results in the same order.
@@ -158,23 +106,6 @@ class Saver:
             for item in batch.items
         )
 
-    def _load_keys(self, batches: Sequence[SaveBatch]) -> dict[Key, _KeyState]:
-        names = list({batch.key: None for batch in batches})
-        numbered = [value for row in enumerate(names) for value in row]
-        states: dict[Key, _KeyState] = {
-            names[number]: _KeyState(row, is_new=False)
-            for number, *row in _LOAD_KEYS.select(self._connection, numbered)
-        }
-        if len(states) == len(names):
-            return states
-        # A key that the store does not know starts above everything it has forgotten.
-        floor = int(self._connection.execute("SELECT floor FROM store").fetchone()[0])
-        for key in names:
-            if key not in states:
-                states[key] = _KeyState((self._next_key_id, floor, 0, 0, 0, 0, 0, 0), is_new=True)
-                self._next_key_id += 1
-        return states
-
 
 class _Group:
     """One group of saves on its way into the tables."""
@@ -189,7 +120,8 @@ class _Group:
         # Expiry of a message that lives for 0 s.
         self._expiry_base = saver._time.expires_at(0)
         self._tally = tally
-        self._states = saver._load_keys(batches)
+        self._keys = saver._keys
+        self._states = self._keys.load(batch.key for batch in batches)
         self._ids = self._load_ids()
         # Parameters of the statements to come, row after row.
         self._new_messages: list[Any] = []
@@ -217,7 +149,7 @@ class _Group:
             _ADD_IDS.execute(connection, rows)
         for place, known in self._changed_ids.items():
             connection.execute(_SET_ID, (known.mid, known.digest, known.until, *place))
-        self._write_keys()
+        self._tally.trimmed += self._keys.write(self._states, self._now_s)
 
     def _load_ids(self) -> dict[tuple[str, int], _KnownId]:
         places = [
@@ -235,7 +167,7 @@ class _Group:
             for number, mid, digest, until in _LOAD_IDS.select(self._connection, numbered)
         }
 
-    def _settle_item(self, batch: SaveBatch, state: _KeyState, item: SaveItem) -> SaveResult:
+    def _settle_item(self, batch: SaveBatch, state: KeyState, item: SaveItem) -> SaveResult:
         digest = blake2b(item.payload, digest_size=DIGEST_BYTES).digest()
         ttl_s = min(item.id_ttl_s, self._settings.max_id_ttl_s)
         until = max(batch.deadline // TICKS_PER_SECOND + 1 + ID_GRACE_S, self._clock_s + ttl_s)
@@ -262,7 +194,7 @@ class _Group:
         return SaveResult(Outcome.SAVED, mid, prev)
 
     def _repeat(
-        self, state: _KeyState, place: tuple[str, int], known: _KnownId, digest: bytes, until: int
+        self, state: KeyState, place: tuple[str, int], known: _KnownId, digest: bytes, until: int
     ) -> SaveResult:
         if known.digest != digest:
             self._tally.conflicts += 1
@@ -275,42 +207,3 @@ class _Group:
             if known.is_in_table:
                 self._changed_ids[place] = known
         return SaveResult(Outcome.REPEATED, known.mid, Mid(0))
-
-    def _write_keys(self) -> None:
-        settings = self._settings
-        max_messages = settings.max_messages_per_key + settings.max_messages_per_key // TRIM_SLACK
-        max_bytes = settings.max_bytes_per_key + settings.max_bytes_per_key // TRIM_SLACK
-        added: list[Any] = []
-        changed: list[Any] = []
-        for key, state in self._states.items():
-            if state.messages > max_messages or state.payload_bytes > max_bytes:
-                self._trim(state)
-            if state.is_new:
-                key_id, *rest = state.row()
-                added += (key_id, key, *rest)
-            else:
-                changed += state.row()
-        if added:
-            _ADD_KEYS.execute(self._connection, added)
-        if changed:
-            _SET_KEYS.execute(self._connection, changed)
-
-    def _trim(self, state: _KeyState) -> None:
-        """Remove the oldest messages of a key until it is within its limits; the newest stays."""
-        max_messages, max_bytes = self._settings.max_messages_per_key, self._settings.max_bytes_per_key
-        last_removed = 0
-        excess = state.messages - max_messages if state.payload_bytes <= max_bytes else state.messages
-        (oldest,) = self._connection.execute(_OLDEST, (state.id, excess)).fetchone()
-        for mid, expires_at, payload_bytes in msgspec.json.decode(oldest):
-            is_within = state.messages <= max_messages and state.payload_bytes <= max_bytes
-            if is_within or mid == state.stored:
-                break
-            state.messages -= 1
-            state.payload_bytes -= payload_bytes
-            last_removed = mid
-            if expires_at > self._now_s:
-                self._tally.trimmed += 1
-                state.trimmed = mid
-                state.trimmed_until = max(state.trimmed_until, expires_at)
-        if last_removed:
-            self._connection.execute(_TRIM, (state.id, last_removed))
