@@ -18,6 +18,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from cluster.contracts.message import MessageService, Outcome, SaveBatch, SaveItem, SaveReply, SaveResult
 from cluster.errors import ConflictError, DeadlinePassedError, EnckeError, UnavailableError
 from cluster.mids import STEP, TICKS_PER_SECOND, StoreClock
@@ -126,12 +128,10 @@ class KeyQueue:
         items = self._take_batch(now)
         if not items:
             return False
-        expires_at = max(job.expires_at for job, _ in self._batch)
         channel = self._context.hub.channel(self._key)
-        deadline = Mid(self._context.clock.now() + int((expires_at - now) * TICKS_PER_SECOND))
         self._saving_since = now
         self._repeat_s = FIRST_REPEAT_S
-        self._save(SaveBatch(self._key, items, channel.cursor if channel else Mid(0), deadline))
+        self._save(SaveBatch(self._key, items, channel.cursor if channel else Mid(0), self._deadline()))
         return True
 
     def _take_batch(self, now: float) -> list[SaveItem]:
@@ -154,6 +154,14 @@ class KeyQueue:
             items.append(job.item)
         return items
 
+    def _time_left_s(self) -> float:
+        """How long somebody still waits for the batch."""
+        return max(job.expires_at for job, _ in self._batch) - self._loop.time()
+
+    def _deadline(self) -> Mid:
+        """The same in the store's clock."""
+        return Mid(self._context.clock.now() + int(self._time_left_s() * TICKS_PER_SECOND))
+
     def _save(self, batch: SaveBatch) -> None:
         answer = self._context.messages.save(batch)
         answer.add_done_callback(lambda done: self._on_answer(batch, done))
@@ -167,14 +175,37 @@ class KeyQueue:
             self._on_saved(answer.result())
         elif isinstance(error, UnavailableError) and not isinstance(error, DeadlinePassedError):
             self._repeat_later(batch, error)
+        elif isinstance(error, DeadlinePassedError) and self._time_left_s() > 0:
+            self._context.spawn(self._save_by_its_clock(batch))
         else:
             if not isinstance(error, EnckeError):
                 log.error("save failed: key=%s", self._key, exc_info=error)
-            code = error.code if isinstance(error, EnckeError) else EnckeError.code
-            turns, self._batch = self._batch, []
-            for job, index in turns:
-                self._fail(job, index, code)
-            self.go()
+            self._fail_batch(error.code if isinstance(error, EnckeError) else EnckeError.code)
+
+    def _fail_batch(self, code: str) -> None:
+        turns, self._batch = self._batch, []
+        for job, index in turns:
+            self._fail(job, index, code)
+        self.go()
+
+    async def _save_by_its_clock(self, batch: SaveBatch) -> None:
+        """The store says that it is too late, we that it is not: its wall clock has been set ahead.
+
+        Our lower bound of its clock only advances as time passes. Surely
+        nothing was stored, so the batch may be asked for as if for the first
+        time, with a deadline in the clock that the store has now.
+        """
+        clock = Mid(0)
+        try:
+            async with asyncio.timeout(self._context.store_timeout_s):
+                clock = await self._context.messages.clock()
+        except (EnckeError, TimeoutError) as error:
+            log.warning("store's clock unknown: key=%s reason=%r", self._key, error)
+        if clock <= batch.deadline or self._time_left_s() <= 0:
+            self._fail_batch(DeadlinePassedError.code)
+            return
+        self._context.clock.hear(clock)
+        self._save(msgspec.structs.replace(batch, deadline=self._deadline()))
 
     def _repeat_later(self, batch: SaveBatch, error: UnavailableError) -> None:
         """The answer was lost: nothing else of this key is saved until the store has told.

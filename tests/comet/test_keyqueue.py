@@ -1,8 +1,8 @@
 import asyncio
 import itertools
 
-from cluster.errors import StorageError, UnavailableError
-from cluster.mids import STEP
+from cluster.errors import DeadlinePassedError, StorageError, UnavailableError
+from cluster.mids import STEP, TICKS_PER_SECOND
 from cluster.model import Key
 from tests.comet.nodes import running_core, values
 
@@ -101,6 +101,27 @@ async def test_a_refusal_for_now_is_repeated_until_the_deadline_and_then_answere
         assert [failure.code for failure in reply.failed] == ["deadline_passed"]
         await bob.beat()
         assert (await core.way.store.inspect(Key("bob"))).messages == 0
+
+
+async def test_a_store_whose_clock_was_set_ahead_is_asked_again_with_a_deadline_in_that_clock(tmp_path):
+    async with running_core(tmp_path) as core:
+        bob = await core.subscribe("bob")
+        core.way.refusals.append(DeadlinePassedError("by the new clock"))
+        core.way.clock_step = 60 * TICKS_PER_SECOND
+        reply = await core.push("bob", "in time", expire_s=600)
+        assert reply.failed == []
+        assert values([await bob.next_document()]) == ["in time"]
+        refused, saved = core.way.batches
+        assert saved.deadline - refused.deadline >= 59 * TICKS_PER_SECOND
+        assert saved.items == refused.items
+
+
+async def test_a_refusal_for_a_deadline_that_has_not_passed_by_the_stores_clock_is_not_repeated(tmp_path):
+    async with running_core(tmp_path) as core:
+        core.way.refusals.append(DeadlinePassedError("who knows why"))
+        reply = await core.push("bob", 1, expire_s=600)
+        assert [failure.code for failure in reply.failed] == ["deadline_passed"]
+        assert len(core.way.batches) == 1
 
 
 async def test_a_push_whose_time_passes_in_the_queue_is_never_saved(tmp_path):

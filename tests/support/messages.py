@@ -25,6 +25,8 @@ class BadWay:
         # Saves and loads of these keys wait until their gate is opened.
         self.gates: dict[str, asyncio.Event] = {}
         self.loads_waiting = 0
+        # How far ahead of the store's own clock it is told to be.
+        self.clock_step: int = 0
         # Acknowledgements that have been written.
         self.acknowledged_writes: asyncio.Queue[Mid] = asyncio.Queue()
 
@@ -76,4 +78,4 @@ class BadWay:
         return await self.store.inspect(key)
 
     async def clock(self) -> Mid:
-        return await self.store.clock()
+        return Mid(await self.store.clock() + self.clock_step)
