@@ -20,6 +20,7 @@ from encke.cli import main
 from tests.support.subscriber import End
 from tests.support.system import KINDS, Server, running
 
+ROOT = Path(__file__).parents[2]
 PATIENCE_S = 30.0
 
 
@@ -84,11 +85,8 @@ def test_health_readiness_and_metrics_are_answered(tmp_path: Path) -> None:
                 return (await server.ask("status", "GET", "/metrics")).body.decode()
 
         text = asyncio.run(scenario())
-        samples = {
-            (s.name, *s.labels.values()): s.value
-            for family in text_string_to_metric_families(text)
-            for s in family.samples
-        }
+        families = list(text_string_to_metric_families(text))
+        samples = {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
         assert samples["encke_connections",] == 1
         assert samples["encke_channels",] == 1
         assert samples["encke_pushes_total", "ok"] == 1
@@ -102,6 +100,8 @@ def test_health_readiness_and_metrics_are_answered(tmp_path: Path) -> None:
             "encke_process_open_fds",
             "encke_capacity",
         }
+        documented = (ROOT / "docs" / "behaviour.md").read_text()
+        assert [f.name for f in families if f"`{f.name.removeprefix('encke_')}" not in documented] == []
 
 
 def test_push_tells_the_number_of_connections(tmp_path: Path) -> None:
