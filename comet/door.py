@@ -18,8 +18,8 @@ from comet.timers import TimerWheel
 log = logging.getLogger(__name__)
 
 # Sockets beyond the subscribers' capacity, for handshakes and farewells in
-# progress; what comes in above that is cut before it costs anything.
-SPARE_SOCKETS = 512
+# progress on all listeners: at most this many, and at most a quarter of the capacity.
+MAX_SPARE_SOCKETS = 256
 # The length of the window in which a subscriber's frames are counted.
 INPUT_WINDOW_S = 1.0
 
@@ -78,9 +78,13 @@ class Door:
         self.max_frames_per_s = max_frames_per_s
         self._linger_s = linger_s
         self._call_later = call_later
-        self._max_open = reception.capacity + SPARE_SOCKETS
+        # Of all listeners together. Above it the process would run out of descriptors
+        # for the store and its other listeners; libuv itself survives that by closing
+        # what it accepts.
+        self._max_open = reception.capacity + min(MAX_SPARE_SOCKETS, reception.capacity // 4 + 1)
         # Sockets of this listener, in whatever state.
         self._open_count = 0
+        # New sockets are being cut; said once per episode.
         self._is_full = False
         # Set when the last socket has gone, if somebody waits for that.
         self._emptied: asyncio.Event | None = None
@@ -88,13 +92,16 @@ class Door:
     def enter(self) -> bool:
         """Count a socket in; False when there are too many, and it must be cut."""
         self._open_count += 1
-        is_full = self._open_count > self._max_open
-        if is_full and not self._is_full:
-            log.warning("too many sockets, new ones are cut: open=%d", self._open_count)
-        elif self._is_full and not is_full:
-            log.info("sockets are accepted again: open=%d", self._open_count)
-        self._is_full = is_full
-        return not is_full
+        open_now = len(self.wheel)
+        if open_now >= self._max_open:
+            if not self._is_full:
+                self._is_full = True
+                log.warning("too many sockets, new ones are cut: open=%d", open_now)
+            return False
+        if self._is_full and open_now < self._max_open * 7 // 8:
+            self._is_full = False
+            log.info("the flood of sockets is over: open=%d", open_now)
+        return True
 
     def leave(self) -> None:
         """Count a socket out."""

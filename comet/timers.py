@@ -62,13 +62,14 @@ class TimerWheel:
         self._slots: list[set[Timed]] = [set() for _ in range(SLOTS)]
         # Items taken out of their slots whose turn has come; usually empty.
         self._due: set[Timed] = set()
+        self._count = 0
         # The last tick that was taken.
         self._tick = int(loop.time() * TICKS_PER_S)
         self._timer: Cancellable | None = None
         self._is_working = False
 
     def __len__(self) -> int:
-        return sum(map(len, self._slots)) + len(self._due)
+        return self._count
 
     def items(self) -> list[Timed]:
         """Everything the wheel keeps at this moment."""
@@ -95,6 +96,7 @@ class TimerWheel:
             tick = now + SLOTS - 1
         slot = item.slot = tick % SLOTS
         self._slots[slot].add(item)
+        self._count += 1
 
     def move(self, item: Timed, deadline: float) -> None:
         """Look at an item at another time than before; it may be new."""
@@ -107,6 +109,7 @@ class TimerWheel:
         if slot < 0:
             return
         item.slot = -1
+        self._count -= 1
         self._slots[slot].discard(item)
         self._due.discard(item)
 
@@ -140,6 +143,7 @@ class TimerWheel:
                 return
             item = due.pop()
             item.slot = -1
+            self._count -= 1
             deadline = item.next_deadline(now)
             # It may have put itself back meanwhile (Connection.close() lingers);
             # what it returns has the last word.

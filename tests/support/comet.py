@@ -25,8 +25,10 @@ from tests.support.peer import Address
 class Comet:
     """What a test does with the node."""
 
-    def __init__(self, node: CometNode, stats: Stats) -> None:
+    def __init__(self, node: CometNode, registry: MemoryRegistry, stats: Stats) -> None:
         self.node = node
+        # Another node that is registered here takes keys away.
+        self.registry = registry
         self._stats = stats
         self._pushes = 0
 
@@ -39,6 +41,11 @@ class Comet:
     def ws(self) -> Address:
         """Where WebSocket subscribers connect."""
         return self._address("ws")
+
+    @property
+    def open_sockets(self) -> int:
+        """Sockets of subscribers in whatever state: each is in the node's timer wheel."""
+        return len(self.node._wheel)
 
     async def push(self, key: str, payload: bytes, expire_s: int = 0) -> Mid:
         """Push to one key; the settled mid."""
@@ -99,7 +106,7 @@ async def running_comet(
         )
         await node.start()
         try:
-            yield Comet(node, stats)
+            yield Comet(node, registry, stats)
         finally:
             await node.stop()
             members.close()

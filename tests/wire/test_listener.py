@@ -1,0 +1,112 @@
+"""The listening sockets: what accepted sockets inherit, floods of sockets, drain and abort."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from cluster.model import Key
+from comet.config import CometConfig
+from comet.door import MAX_SPARE_SOCKETS
+from comet.listener import start_tcp
+from tests.support.comet import running_comet
+from tests.support.eventually import eventually
+from tests.support.peer import Peer
+from tests.support.subscriber import subscribe_tcp, subscribe_websocket
+
+
+async def test_accepted_sockets_have_small_buffers_and_no_delay(tmp_path: Path) -> None:
+    async with running_comet(tmp_path, send_buffer_bytes=16384) as comet:
+        subscriber = await subscribe_tcp(comet.tcp, "k")
+        await subscriber.open()
+        channel = comet.node._hub.channel(Key("k"))
+        assert channel is not None
+        (connection,) = channel.connections()
+        accepted = connection._transport.get_extra_info("socket")
+        # The kernel counts its own overhead in.
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * 16384
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * 8192
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        await subscriber.close()
+
+
+async def test_silent_sockets_beyond_the_spare_ones_are_cut_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_comet(tmp_path, capacity=8) as comet, AsyncExitStack() as stack:
+        spare = min(MAX_SPARE_SOCKETS, 8 // 4 + 1)
+        subscriber = await subscribe_tcp(comet.tcp, "k")
+        await subscriber.open()
+        peers = [await Peer.connect(comet.tcp if i % 2 else comet.ws) for i in range(8 + spare + 20)]
+        for peer in peers:
+            stack.push_async_callback(peer.close)
+        ends = [asyncio.create_task(peer.read_to_end()) for peer in peers]
+        await eventually(lambda: sum(end.done() for end in ends) == 21)
+        assert comet.open_sockets == 8 + spare
+        await subscriber.beat()
+        for peer in peers:
+            await peer.close()
+        await asyncio.gather(*ends)
+        await eventually(lambda: comet.open_sockets == 1)
+        again = await subscribe_tcp(comet.tcp, "k")
+        await again.open()
+        await again.close()
+        await subscriber.close()
+    warnings = [r for r in caplog.records if r.name == "comet.door" and r.levelno == logging.WARNING]
+    # One for each listener.
+    assert len(warnings) == 2
+
+
+async def test_port_in_use_is_an_error_and_leaves_no_socket(tmp_path: Path) -> None:
+    async with running_comet(tmp_path) as comet:
+        config = CometConfig(tcp_bind=f"127.0.0.1:{comet.tcp[1]}")
+        with pytest.raises(OSError, match="in use"):
+            await start_tcp(config, comet.node._reception, comet.node._wheel)
+
+
+@pytest.mark.parametrize("bind", ["[::1]:0", "localhost:0", "0.0.0.0:0", ":0"])
+async def test_address_may_be_of_any_family(tmp_path: Path, bind: str) -> None:
+    async with running_comet(tmp_path) as comet:
+        listener = await start_tcp(CometConfig(tcp_bind=bind), comet.node._reception, comet.node._wheel)
+        host, _, port = listener.address.rpartition(":")
+        assert int(port) > 0
+        assert host.startswith("[") == ("::" in host)
+        listener.stop_accepting()
+        await listener.wait_closed()
+
+
+async def test_drain_ends_when_the_last_socket_has_gone(tmp_path: Path) -> None:
+    async with running_comet(tmp_path) as comet:
+        tcp = await subscribe_tcp(comet.tcp, "a", version="2")
+        ws = await subscribe_websocket(comet.ws, "b", version="2")
+        await tcp.open()
+        await ws.open()
+        drain = asyncio.create_task(comet.node.drain(8.0))
+        assert (await tcp.end()).code == (await ws.end()).code == 1001
+        await tcp.close()
+        await ws.close()
+        async with asyncio.timeout(4):
+            await drain
+        with pytest.raises(ConnectionError):
+            await Peer.connect(comet.tcp)
+
+
+async def test_abort_ends_every_socket_at_once(tmp_path: Path) -> None:
+    async with running_comet(tmp_path, linger_s=60.0) as comet:
+        tcp = await subscribe_tcp(comet.tcp, "a", version="2")
+        await tcp.open()
+        silent = await Peer.connect(comet.ws)
+        refused = await Peer.connect(comet.tcp)
+        await refused.send(b"*0\r\n")
+        assert await refused.read_exactly(4) == b"-p\r\n"
+        await eventually(lambda: comet.open_sockets == 3)
+        comet.node._listeners["tcp"].abort()
+        await eventually(lambda: comet.open_sockets == 0)
+        assert await silent.read_to_end() == await tcp.peer.read_to_end() == b""
+        for peer in (tcp.peer, silent, refused):
+            await peer.close()
