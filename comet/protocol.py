@@ -17,6 +17,8 @@ from cluster.model import Key, Mid, key_fault
 MIN_HEARTBEAT_S = 30
 # A longer heartbeat is accepted and counts as this.
 MAX_HEARTBEAT_S = 3600
+# All connections with one heartbeat share its number: 32 bytes each (bench/connections.py).
+_HEARTBEATS_S = tuple(range(MAX_HEARTBEAT_S + 1))
 # A client is given this long beyond its own heartbeat.
 HEARTBEAT_GRACE_S = 5
 MAX_DEVICE_BYTES = 64
@@ -137,7 +139,9 @@ def parse_subscribe(
         from_mid = Mid(int(resume))
     if device and (len(device.encode()) > MAX_DEVICE_BYTES or not device.isprintable()):
         return None
-    return Subscribe(Key(key), min(heartbeat_s, MAX_HEARTBEAT_S), token, client, from_mid, device)
+    return Subscribe(
+        Key(key), _HEARTBEATS_S[min(heartbeat_s, MAX_HEARTBEAT_S)], token, client, from_mid, device
+    )
 
 
 def _is_decimal(text: str, digits: int) -> bool:

@@ -39,6 +39,12 @@ class SubscriberSocket(asyncio.Protocol):
 
     # -- for tcp.py and websocket.py
 
+    def _begin(self, connection: Connection) -> None:
+        """It has subscribed."""
+        self._connection = connection
+        # No float of its own any more: 32 bytes (bench/connections.py).
+        self._deadline = 0.0
+
     def _shake_hands(self, data: bytes) -> None:
         """Read a part of the handshake."""
         raise NotImplementedError

@@ -37,7 +37,7 @@ class TcpSubscriber(SubscriberSocket):
         if isinstance(admitted, Refusal):
             door.see_out(self._transport, wire.line(admitted.line) + wire.farewell(admitted.reason))
             return
-        self._connection = admitted
+        self._begin(admitted)
         if len(held) > command.size:
             self._read(admitted, held[command.size :])
 

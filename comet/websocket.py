@@ -113,7 +113,7 @@ class WebSocketSubscriber(SubscriberSocket):
             words = wire.line(admitted.line) + wire.farewell(admitted.reason)
             door.see_out(self._transport, request.response + words)
         else:
-            self._connection = admitted
+            self._begin(admitted)
 
     def _read(self, connection: Connection, data: bytes) -> None:
         if _is_heartbeat(data) and self._decoder is None and connection.closed_for is None:
