@@ -48,6 +48,11 @@ def frame_head(payload_bytes: int, kind: int, call: int) -> bytes:
     return _FRAME.pack(payload_bytes + HEAD.size, kind, call)
 
 
+def timeout_ms(timeout_s: float) -> int:
+    """Time left as it crosses the wire: rounded up, 0 when none is left."""
+    return min(int(timeout_s * 1000) + 1, MAX_TIMEOUT_MS) if timeout_s > 0 else 0
+
+
 class FrameReader:
     """Cuts the bytes of one connection into frames."""
 
@@ -84,21 +89,20 @@ class FrameReader:
 
     def _cut(self, data: bytes) -> list[bytes]:
         frames: list[bytes] = []
+        unpack, limit = LENGTH.unpack_from, self.limit_bytes
         size = len(data)
         start = 0
         needed = LENGTH.size
-        while size - start >= LENGTH.size:
-            (length,) = LENGTH.unpack_from(data, start)
-            if length > self.limit_bytes:
-                raise RemoteProtocolError(
-                    f"a frame of {length} bytes is announced, the limit is {self.limit_bytes}"
-                )
-            end = start + LENGTH.size + length
+        while size - start >= 4:
+            (length,) = unpack(data, start)
+            if length > limit:
+                raise RemoteProtocolError(f"a frame of {length} bytes is announced, the limit is {limit}")
+            end = start + 4 + length
             if end > size:
                 needed = end - start
                 break
             if length:
-                frames.append(data[start + LENGTH.size : end])
+                frames.append(data[start + 4 : end])
             start = end
         self._needed = needed
         if start < size:

@@ -51,6 +51,8 @@ class Link(asyncio.Protocol):
         self._lost_reason: Exception | None = None
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self.peer = "?"
+        # Whether frames can be sent. Read for every answer, so a plain attribute; changed only here.
+        self.is_open = False
         # The owner's: called with the bodies that one read completed; an
         # EnckeError out of it ends the connection.
         self.on_frames: Callable[[list[bytes]], None]
@@ -58,11 +60,6 @@ class Link(asyncio.Protocol):
         self.on_lost: Callable[[Exception], None]
         # Called when the connection has been made; may abort it.
         self.on_made: Callable[[], None] = lambda: None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether frames can be sent."""
-        return self._transport is not None and not self._transport.is_closing()
 
     def accept_large_frames(self) -> None:
         """The peer is known now."""
@@ -73,8 +70,7 @@ class Link(asyncio.Protocol):
         parts = self._parts
         if not parts:
             self._loop.call_soon(self.flush)
-        parts.append(head)
-        parts.append(payload)
+        parts += (head, payload)
 
     def send_body(self, body: bytes) -> None:
         """Send a frame of the handshake."""
@@ -94,6 +90,7 @@ class Link(asyncio.Protocol):
     def close(self, reason: Exception) -> None:
         """Close after what has been sent. A peer that does not read is cut when its silence is noticed."""
         self.flush()
+        self.is_open = False
         self._lost_reason = self._lost_reason or reason
         if self._transport is not None:
             self._transport.close()
@@ -101,6 +98,7 @@ class Link(asyncio.Protocol):
     def abort(self, reason: Exception) -> None:
         """End it now."""
         self._parts.clear()
+        self.is_open = False
         self._lost_reason = self._lost_reason or reason
         if self._transport is not None:
             self._transport.abort()
@@ -113,6 +111,7 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
+        self.is_open = True
         # uvloop's transports only look like one.
         self._transport = cast(asyncio.Transport, transport)
         name = transport.get_extra_info("peername")
@@ -151,6 +150,7 @@ class Link(asyncio.Protocol):
         if self._ping_timer is not None:
             self._ping_timer.cancel()
         self._parts.clear()
+        self.is_open = False
         if not self._closed.done():
             self._closed.set_result(None)
         self.on_lost(self._lost_reason or exc or UnavailableError("closed by the peer"))

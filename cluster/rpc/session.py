@@ -50,7 +50,13 @@ class CallInProgress:
     __slots__ = ("deadline", "future", "is_answered", "method", "number", "session", "size")
 
     def __init__(
-        self, session: Session, number: int, method: Method[Any], deadline: float, size: int
+        self,
+        session: Session,
+        number: int,
+        method: Method[Any],
+        deadline: float,
+        size: int,
+        future: asyncio.Future[Any],
     ) -> None:
         self.session = session
         self.number = number
@@ -60,7 +66,7 @@ class CallInProgress:
         # Bytes of the request.
         self.size = size
         # Of the handler; a task when it is a coroutine.
-        self.future: asyncio.Future[Any] | None = None
+        self.future = future
         # With an error, at its deadline; what the handler says later is dropped.
         self.is_answered = False
 
@@ -92,6 +98,7 @@ class Session:
         # its deadline has passed or the peer has gone: it still uses this node.
         self._calls: dict[int, CallInProgress] = {}
         self._call_bytes = 0
+        self._max_payload_bytes = context.config.max_frame_bytes - HEAD.size
         self._deadlines = Deadlines(self._loop, self._expire)
         self._encode = msgspec.msgpack.Encoder().encode
         self._idle: asyncio.Future[None] | None = None
@@ -172,18 +179,17 @@ class Session:
             route = self._routes.get(method_number)
             if route is None:
                 self._fault(number, LocalProtocolError(f"no method has the number {method_number}"))
-            elif refusal := self._refusal(len(frame)):
-                self._fault(number, refusal)
+            elif self._is_draining:
+                self._fault(number, UnavailableError("this node is stopping"))
+            elif self._calls and self._is_full(len(frame)):
+                self._fault(number, UnavailableError("too many calls in progress"))
             else:
                 self._begin(route, number, timeout_ms, frame)
 
-    def _refusal(self, size: int) -> UnavailableError | None:
-        if self._is_draining:
-            return UnavailableError("this node is stopping")
-        is_full = self._call_bytes + size > self._config.max_call_bytes
-        if len(self._calls) >= self._config.max_calls or (is_full and self._calls):
-            return UnavailableError("too many calls in progress")
-        return None
+    def _is_full(self, size: int) -> bool:
+        """Whether there is no room for one more call. A single one always has its chance."""
+        is_over = self._call_bytes + size > self._config.max_call_bytes
+        return is_over or len(self._calls) >= self._config.max_calls
 
     def _begin(self, route: Route, number: int, timeout_ms: int, frame: bytes) -> None:
         method = route.method
@@ -200,15 +206,14 @@ class Session:
         except Exception as error:
             self._fault(number, _presentable(method, error))
             return
+        if future.done():
+            # A push to idle keys, for one. It never was in progress.
+            self._answer(number, method, future)
+            return
         deadline = self._loop.time() + timeout_ms / 1000
-        call = CallInProgress(self, number, method, deadline, len(frame))
-        call.future = future
+        call = CallInProgress(self, number, method, deadline, len(frame), future)
         self._calls[number] = call
         self._call_bytes += call.size
-        if future.done():
-            # A push to idle keys, for one: answered in the same write as its neighbours.
-            self.finish(call, future)
-            return
         future.add_done_callback(call.on_done)
         if deadline < self._deadlines.next_at:
             self._deadlines.wake_at(deadline)
@@ -223,30 +228,33 @@ class Session:
         """The handler is done: answer, and make room for another call."""
         del self._calls[call.number]
         self._call_bytes -= call.size
-        # Asked for in any case: an exception that nobody looks at is reported by the loop.
-        error = None if future.cancelled() else future.exception()
-        if not call.is_answered and self.link.is_open:
-            if future.cancelled():
-                self._fault(call.number, call.method.answer_lost("given up by the peer"))
-            elif error is not None:
-                self._fault(call.number, _presentable(call.method, error))
-            else:
-                self._reply(call, future.result())
+        if call.is_answered or not self.link.is_open:
+            # Looked at all the same: the loop reports exceptions that nobody has seen.
+            if not future.cancelled():
+                future.exception()
+        else:
+            self._answer(call.number, call.method, future)
         if not self._calls:
             self._become_idle()
 
-    def _reply(self, call: CallInProgress, result: object) -> None:
+    def _answer(self, number: int, method: Method[Any], future: asyncio.Future[Any]) -> None:
+        if future.cancelled():
+            self._fault(number, method.answer_lost("given up by the peer"))
+            return
+        error = future.exception()
+        if error is not None:
+            self._fault(number, _presentable(method, error))
+            return
         try:
-            payload = self._encode(result)
-        except Exception as error:
-            self._fault(call.number, _presentable(call.method, error))
+            payload = self._encode(future.result())
+        except Exception as bug:
+            self._fault(number, _presentable(method, bug))
             return
-        if len(payload) + HEAD.size > self._config.max_frame_bytes:
-            text = f"answer over {self._config.max_frame_bytes} bytes"
-            is_read = call.method.is_read
-            self._fault(call.number, TooLargeError(text) if is_read else InDoubtError(text))
+        if len(payload) > self._max_payload_bytes:
+            text = f"answer over {self._max_payload_bytes} bytes"
+            self._fault(number, TooLargeError(text) if method.is_read else InDoubtError(text))
             return
-        self.link.send(frame_head(len(payload), REPLY, call.number), payload)
+        self.link.send(frame_head(len(payload), REPLY, number), payload)
 
     def _fault(self, number: int, error: EnckeError) -> None:
         payload = self._encode(to_fault(error))

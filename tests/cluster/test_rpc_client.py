@@ -1,0 +1,575 @@
+"""Calls and their ends: answered, in time or not, surely not done or in doubt."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+import pytest
+
+from cluster.errors import (
+    DeadlinePassedError,
+    EnckeError,
+    InDoubtError,
+    LocalProtocolError,
+    NotOwnerError,
+    RemoteProtocolError,
+    StorageError,
+    TooLargeError,
+    UnavailableError,
+)
+from cluster.rpc.client import RpcClient
+from cluster.rpc.config import RpcConfig
+from cluster.rpc.connector import pause_s
+from cluster.rpc.handshake import Versions
+from cluster.rpc.methods import Method, Route
+from cluster.rpc.server import RpcServer
+from tests.cluster.rpc_nodes import (
+    ALERT,
+    CHANGE,
+    ECHO,
+    FAIL,
+    LOOK,
+    MISTYPED,
+    NEW,
+    QUICK,
+    SERVICE,
+    UNKNOWN,
+    error_of,
+    pair,
+)
+from tests.support.eventually import eventually
+from tests.support.proxy import Way
+
+BIG = 300_000
+
+
+async def test_call_is_answered() -> None:
+    async with pair() as ends:
+        assert await ends.call(ECHO, b"hello") == b"hello"
+
+
+async def test_many_calls_in_flight_are_answered_in_any_order() -> None:
+    async with pair() as ends:
+        await ends.up()
+        answers = {name: ends.call(CHANGE, name) for name in ("a", "b", "c")}
+        await ends.service.called("c")
+
+        for name in ("b", "c", "a"):
+            ends.service.waiting[name].set_result(name.upper())
+
+        assert [await answers[name] for name in ("a", "b", "c")] == ["A", "B", "C"]
+
+
+async def test_calls_reach_the_peer_in_the_order_in_which_they_were_made() -> None:
+    async with pair() as ends:
+        # The first ones before there is a connection.
+        calls = [ends.call(CHANGE, str(number)) for number in range(50)]
+        await ends.up()
+        calls += [ends.call(CHANGE, str(number)) for number in range(50, 100)]
+        await ends.service.called("99")
+
+        assert list(ends.service.waiting) == [str(number) for number in range(100)]
+        for number, call in enumerate(calls):
+            ends.service.waiting[str(number)].set_result("")
+            await call
+
+
+async def test_large_arguments_and_answers_pass() -> None:
+    async with pair() as ends:
+        data = b"x" * 5_000_000
+
+        assert await ends.call(ECHO, data) == data
+
+
+async def test_errors_of_the_handler_arrive_as_they_are() -> None:
+    async with pair() as ends:
+        ends.service.failures = {"a": NotOwnerError("moved"), "b": StorageError("disk full")}
+
+        first, second = await error_of(ends.call(FAIL, "a")), await error_of(ends.call(FAIL, "b"))
+
+        assert (type(first), str(first)) == (NotOwnerError, "moved")
+        assert (type(second), str(second)) == (StorageError, "disk full")
+
+
+async def test_bug_of_the_handler_is_told_without_its_details(caplog: pytest.LogCaptureFixture) -> None:
+    async with pair() as ends:
+        ends.service.failures = {"a": ZeroDivisionError("secret detail")}
+
+        error = await error_of(ends.call(FAIL, "a"))
+
+        assert type(error) is EnckeError
+        assert str(error) == "fail: internal error"
+        assert "secret detail" in caplog.text
+
+
+async def test_unknown_method_is_our_own_fault_and_others_go_on() -> None:
+    async with pair() as ends:
+        assert type(await error_of(ends.call(UNKNOWN))) is LocalProtocolError
+        assert await ends.call(ECHO, b"still here") == b"still here"
+
+
+async def test_arguments_of_a_wrong_type_are_our_own_fault_and_others_go_on() -> None:
+    async with pair() as ends:
+        error = await error_of(ends.call(MISTYPED, 7))
+
+        assert type(error) is LocalProtocolError
+        assert "expected" in str(error).lower()
+        assert await ends.call(ECHO, b"still here") == b"still here"
+
+
+async def test_arguments_that_cannot_be_encoded_are_our_own_fault() -> None:
+    async with pair() as ends:
+        assert type(await error_of(ends.call(ECHO, object()))) is LocalProtocolError
+        assert type(await error_of(ends.call(CHANGE, "\udc80"))) is LocalProtocolError
+
+
+async def test_answer_of_a_wrong_type_is_the_peers_fault_for_a_read_and_doubt_for_a_change() -> None:
+    read = Method(ECHO.number, "read", tuple[bytes], int, is_read=True)
+    change = Method(ECHO.number, "change", tuple[bytes], int)
+    async with pair() as ends:
+        assert type(await error_of(ends.call(read, b"x"))) is RemoteProtocolError
+        assert type(await error_of(ends.call(change, b"x"))) is InDoubtError
+        assert await ends.call(ECHO, b"still here") == b"still here"
+
+
+# -- deadlines
+
+
+async def test_call_without_an_answer_ends_at_its_deadline() -> None:
+    async with pair() as ends:
+        await ends.up()
+        change, look = ends.call(CHANGE, "a", timeout_s=0.1), ends.call(LOOK, "b", timeout_s=0.1)
+
+        assert type(await error_of(change)) is InDoubtError
+        assert type(await error_of(look)) is UnavailableError
+        assert ends.client.in_flight == 0
+
+
+async def test_short_deadline_behind_a_long_one_is_kept() -> None:
+    async with pair() as ends:
+        await ends.up()
+        long = ends.call(CHANGE, "long")
+        began_at = time.monotonic()
+
+        await error_of(ends.call(CHANGE, "short", timeout_s=0.05))
+
+        assert time.monotonic() - began_at < 5
+        assert not long.done()
+        ends.service.waiting["long"].set_result("")
+        await long
+
+
+async def test_deadlines_are_kept_one_after_the_other() -> None:
+    async with pair() as ends:
+        await ends.up()
+        ended: list[int] = []
+        calls = [ends.call(CHANGE, str(n), timeout_s=0.05 + n / 20) for n in range(4)]
+        for number, call in enumerate(calls):
+            call.add_done_callback(lambda _, number=number: ended.append(number))
+
+        await asyncio.wait(calls)
+
+        assert ended == [0, 1, 2, 3]
+        assert all(isinstance(call.exception(), InDoubtError) for call in calls)
+
+
+async def test_answer_after_the_deadline_is_dropped() -> None:
+    async with pair() as ends:
+        await ends.up()
+        await error_of(ends.call(CHANGE, "a", timeout_s=0.05))
+
+        ends.service.waiting["a"].set_result("late")
+
+        assert await ends.call(ECHO, b"next") == b"next"
+
+
+async def test_call_without_time_left_is_not_made() -> None:
+    async with pair() as ends:
+        await ends.up()
+
+        assert type(await error_of(ends.call(CHANGE, "a", timeout_s=0.0))) is DeadlinePassedError
+        assert await ends.call(ECHO, b"") == b""
+        assert not ends.service.waiting
+
+
+async def test_cancelling_a_call_only_stops_the_waiting() -> None:
+    async with pair() as ends:
+        await ends.up()
+        call = ends.call(CHANGE, "a")
+        handler = await ends.service.called("a")
+
+        call.cancel()
+
+        assert await ends.call(ECHO, b"next") == b"next"
+        assert not handler.cancelled()
+        handler.set_result("done")
+        await eventually(lambda: ends.client.in_flight == 0)
+
+
+# -- the connection goes
+
+
+async def test_calls_made_while_dialling_wait_for_the_connection() -> None:
+    async with pair() as ends:
+        assert not ends.client.is_up
+        assert ends.client.is_connecting
+
+        assert await ends.call(ECHO, b"first") == b"first"
+
+
+async def test_call_before_the_start_fails_at_once() -> None:
+    async with pair(is_started=False) as ends:
+        error = await error_of(ends.call(CHANGE, "a"))
+
+        assert type(error) is UnavailableError
+        assert "not started" in str(error)
+
+
+async def test_cut_connection_leaves_changes_in_doubt_and_reads_to_be_asked_again() -> None:
+    async with pair() as ends:
+        await ends.up()
+        change, look = ends.call(CHANGE, "a"), ends.call(LOOK, "b")
+        await ends.service.called("b")
+
+        ends.proxy.cut()
+
+        assert type(await error_of(change)) is InDoubtError
+        assert type(await error_of(look)) is UnavailableError
+
+
+async def test_client_connects_again_by_itself() -> None:
+    async with pair() as ends:
+        await ends.up()
+        ends.proxy.cut()
+        await eventually(lambda: not ends.client.is_up)
+
+        await ends.up()
+
+        assert await ends.call(ECHO, b"again") == b"again"
+        assert ends.proxy.accepted == 2
+
+
+async def test_call_to_a_peer_that_cannot_be_reached_was_surely_not_made() -> None:
+    async with pair() as ends:
+        ends.proxy.refuse()
+
+        errors = [await error_of(ends.call(CHANGE, str(n))) for n in range(3)]
+        await eventually(lambda: ends.proxy.accepted >= 3)
+
+        assert {type(error) for error in errors} == {UnavailableError}
+        assert not ends.service.waiting
+        ends.proxy.heal()
+        await ends.up()
+
+
+async def test_nobody_listening_is_told_in_words() -> None:
+    server = RpcServer(SERVICE, [], QUICK)
+    await server.start()
+    address = server.address
+    await server.stop(0.0)
+    client = RpcClient(address, SERVICE, QUICK)
+    client.start()
+
+    error = await error_of(client.call(CHANGE, ("a",), 20))
+
+    assert type(error) is UnavailableError
+    assert address in str(error)
+    assert "refused" in str(error).lower()
+    await client.stop()
+
+
+async def test_peer_that_never_shakes_hands_is_given_up() -> None:
+    silent = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+    host, port = silent.sockets[0].getsockname()
+    client = RpcClient(f"{host}:{port}", SERVICE, replace(QUICK, handshake_s=0.1))
+    client.start()
+
+    error = await error_of(client.call(CHANGE, ("a",), 20))
+
+    assert type(error) is UnavailableError
+    assert "no handshake" in str(error)
+    await client.stop()
+    silent.close()
+
+
+async def test_call_that_waits_for_a_connection_ends_at_its_deadline() -> None:
+    async with pair() as ends:
+        ends.proxy.stall()
+
+        error = await error_of(ends.call(CHANGE, "a", timeout_s=0.1))
+
+        assert type(error) is UnavailableError
+        assert "not connected in time" in str(error)
+
+
+@pytest.mark.parametrize("ways", [(Way.UP, Way.DOWN), (Way.UP,), (Way.DOWN,)], ids=["both", "up", "down"])
+async def test_half_open_connection_is_noticed_and_its_calls_end(ways: tuple[Way, ...]) -> None:
+    async with pair(ALERT) as ends:
+        await ends.up()
+        ends.proxy.drop(*ways)
+
+        error = await error_of(ends.call(CHANGE, "a"))
+
+        assert type(error) is InDoubtError
+        ends.proxy.heal()
+        await ends.up()
+        assert await ends.call(ECHO, b"again") == b"again"
+
+
+async def test_stalled_connection_is_noticed() -> None:
+    async with pair(ALERT) as ends:
+        await ends.up()
+        ends.proxy.stall()
+
+        assert type(await error_of(ends.call(CHANGE, "a"))) is InDoubtError
+
+
+async def test_idle_connection_stays() -> None:
+    async with pair(ALERT) as ends:
+        await ends.up()
+        call = ends.call(CHANGE, "a", timeout_s=2 * ALERT.silence_s)
+
+        # Its deadline lies far beyond the silence that is allowed.
+        await error_of(call)
+
+        assert ends.client.is_up
+        assert ends.proxy.accepted == 1
+
+
+async def test_slow_connection_is_slow_but_lives() -> None:
+    async with pair(ALERT) as ends:
+        await ends.up()
+        ends.proxy.delay_s = 0.1
+
+        answers = await asyncio.gather(*(ends.call(ECHO, bytes([n])) for n in range(20)))
+
+        assert answers == [bytes([n]) for n in range(20)]
+        assert ends.proxy.accepted == 1
+
+
+async def test_half_an_answer_is_discarded() -> None:
+    async with pair() as ends:
+        await ends.up()
+        ends.proxy.truncate(Way.DOWN, 1000)
+
+        error = await error_of(ends.call(ECHO, b"x" * BIG))
+
+        assert type(error) is UnavailableError
+        ends.proxy.heal()
+        await ends.up()
+        assert await ends.call(ECHO, b"x" * BIG) == b"x" * BIG
+
+
+async def test_half_a_request_is_discarded_and_in_doubt() -> None:
+    async with pair() as ends:
+        await ends.up()
+        ends.proxy.truncate(Way.UP, 1000)
+
+        error = await error_of(ends.call(CHANGE, "x" * BIG))
+
+        assert type(error) is InDoubtError
+        assert not ends.service.waiting
+
+
+async def test_service_that_is_stopping_is_not_called_any_more() -> None:
+    async with pair() as ends:
+        await ends.up()
+        call = ends.call(CHANGE, "a")
+        await ends.service.called("a")
+        stopping = asyncio.create_task(ends.server.stop())
+        await eventually(lambda: not ends.client.is_up)
+
+        error = await error_of(ends.call(CHANGE, "b"))
+        ends.service.waiting["a"].set_result("done")
+
+        assert type(error) is UnavailableError
+        assert await call == "done"
+        await stopping
+        assert "b" not in ends.service.waiting
+
+
+async def test_other_service_is_not_called() -> None:
+    async with pair(is_started=False) as ends:
+        client = RpcClient(ends.server.address, "other", QUICK)
+        client.start()
+
+        error = await error_of(client.call(CHANGE, ("a",), 20))
+
+        assert "this is a test node, not 'other'" in str(error)
+        await client.stop()
+
+
+# -- versions and secrets
+
+
+@pytest.mark.parametrize(("here", "there", "agreed"), [(1, 2, 1), (2, 1, 1), (2, 3, 2), (3, 2, 2)])
+async def test_neighbouring_versions_work_together(here: int, there: int, agreed: int) -> None:
+    async with pair(versions=Versions.up_to(here), server_versions=Versions.up_to(there)) as ends:
+        assert await ends.call(ECHO, b"x") == b"x"
+        assert ends.client.version == agreed
+
+
+async def test_versions_too_far_apart_are_told_in_words() -> None:
+    async with pair(versions=Versions.up_to(1), server_versions=Versions.up_to(3)) as ends:
+        assert "protocol versions 2 to 3 here, 1 to 1 there" in str(await error_of(ends.call(ECHO, b"")))
+
+
+async def test_newer_method_is_not_sent_to_an_older_peer() -> None:
+    async with pair(versions=Versions(1, 2), server_versions=Versions(1, 1)) as ends:
+        early = ends.call(NEW, "a")
+        assert type(await error_of(early)) is UnavailableError
+        await ends.up()
+
+        error = await error_of(ends.call(NEW, "a"))
+
+        assert type(error) is UnavailableError
+        assert "new needs protocol version 2" in str(error)
+        assert not ends.service.waiting
+
+
+async def test_shared_secret_lets_in() -> None:
+    async with pair(replace(QUICK, secret="s3cret")) as ends:
+        assert await ends.call(ECHO, b"x") == b"x"
+
+
+@pytest.mark.parametrize(("here", "there"), [("a", "b"), ("a", ""), ("", "b")])
+async def test_wrong_secret_keeps_out(here: str, there: str) -> None:
+    config = replace(QUICK, secret=here)
+    async with pair(config, server_config=replace(QUICK, secret=there)) as ends:
+        error = await error_of(ends.call(CHANGE, "a"))
+
+        assert type(error) is UnavailableError
+        assert "secret" in str(error)
+        assert not ends.service.waiting
+
+
+# -- limits
+
+
+async def test_request_over_the_limit_is_not_sent() -> None:
+    async with pair(replace(QUICK, max_frame_bytes=64 * 1024)) as ends:
+        assert type(await error_of(ends.call(ECHO, b"x" * 64 * 1024))) is TooLargeError
+        assert await ends.call(ECHO, b"y") == b"y"
+        assert ends.proxy.accepted == 1
+
+
+async def test_answer_over_the_limit_is_an_error_and_the_connection_lives() -> None:
+    small = replace(QUICK, max_frame_bytes=64 * 1024)
+    grow = Method(7, "grow", tuple[int], bytes, is_read=True)
+    change = Method(8, "grow", tuple[int], bytes)
+
+    async def handler(size: int) -> bytes:
+        return b"x" * size
+
+    server = RpcServer(SERVICE, [Route(grow, handler), Route(change, handler)], small)
+    await server.start()
+    client = RpcClient(server.address, SERVICE, small)
+    client.start()
+
+    assert type(await error_of(client.call(grow, (64 * 1024,), 20))) is TooLargeError
+    assert type(await error_of(client.call(change, (64 * 1024,), 20))) is InDoubtError
+    assert len(await client.call(grow, (1024,), 20)) == 1024
+    await client.stop()
+    await server.stop()
+
+
+async def test_more_calls_than_allowed_are_refused_at_once() -> None:
+    async with pair(replace(QUICK, max_calls=3), server_config=QUICK) as ends:
+        await ends.up()
+        calls = [ends.call(CHANGE, str(n)) for n in range(3)]
+
+        error = await error_of(ends.call(CHANGE, "x"))
+        await ends.service.called("2")
+
+        assert type(error) is UnavailableError
+        assert "x" not in ends.service.waiting
+        ends.service.waiting["0"].set_result("")
+        await calls[0]
+        more = ends.call(CHANGE, "y")
+        await ends.service.called("y")
+        for name in ("1", "2", "y"):
+            ends.service.waiting[name].set_result("")
+        await asyncio.gather(*calls, more)
+
+
+async def test_requests_in_flight_are_bounded_in_bytes_but_a_single_one_has_its_chance() -> None:
+    async with pair(replace(QUICK, max_call_bytes=64 * 1024), server_config=QUICK) as ends:
+        await ends.up()
+        large = ends.call(ECHO, b"x" * BIG)
+
+        error = await error_of(ends.call(ECHO, b"y"))
+
+        assert type(error) is UnavailableError
+        assert await large == b"x" * BIG
+        assert await ends.call(ECHO, b"y") == b"y"
+
+
+# -- stop
+
+
+async def test_stop_waits_for_calls_in_flight() -> None:
+    async with pair() as ends:
+        await ends.up()
+        call = ends.call(CHANGE, "a")
+        handler = await ends.service.called("a")
+        stopping = asyncio.create_task(ends.client.stop(20))
+        await asyncio.sleep(0)
+
+        error = await error_of(ends.call(CHANGE, "b"))
+        handler.set_result("done")
+
+        assert type(error) is UnavailableError
+        assert await call == "done"
+        await stopping
+        assert not ends.client.is_up
+
+
+async def test_stop_fails_what_does_not_finish() -> None:
+    async with pair() as ends:
+        await ends.up()
+        call = ends.call(CHANGE, "a")
+        await ends.service.called("a")
+
+        await ends.client.stop(0.05)
+
+        assert type(await error_of(call)) is InDoubtError
+        assert type(await error_of(ends.call(ECHO, b""))) is UnavailableError
+        await eventually(lambda: ends.server.connections == 0)
+
+
+async def test_stop_while_dialling_fails_what_waits() -> None:
+    async with pair() as ends:
+        call = ends.call(CHANGE, "a")
+
+        await ends.client.stop()
+
+        assert type(await error_of(call)) is UnavailableError
+
+
+# -- pauses between attempts
+
+
+def test_pauses_double_up_to_the_longest_and_half_of_each_is_chance() -> None:
+    config = RpcConfig(backoff_first_s=0.1, backoff_max_s=1.0)
+
+    assert [pause_s(config, failures, 0.0) for failures in (1, 2, 3, 4, 5, 9999)] == [
+        0.05, 0.1, 0.2, 0.4, 0.5, 0.5,
+    ]  # fmt: skip
+    assert pause_s(config, 1, 0.5) == pytest.approx(0.075)
+    assert pause_s(config, 9, 0.999) == pytest.approx(1.0, rel=0.01)
+
+
+async def test_broken_connection_is_logged_once_until_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with pair() as ends:
+        await ends.up()
+        ends.proxy.refuse()
+        await eventually(lambda: ends.proxy.accepted >= 4)
+        ends.proxy.heal()
+        await ends.up()
+
+    messages = [record.getMessage() for record in caplog.records]
+    assert sum("peer down" in message for message in messages) == 1
+    assert sum("peer up" in message for message in messages) == 2
