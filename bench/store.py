@@ -24,7 +24,7 @@ from pathlib import Path
 
 import uvloop
 
-from cluster.contracts.message import SaveBatch, SaveItem
+from cluster.contracts.message import SaveBatch, SaveItem, SaveReply
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from cluster.stats import Stats
@@ -89,7 +89,7 @@ async def measure_saves(store: EmbeddedStore, options: argparse.Namespace) -> No
     done = asyncio.get_running_loop().create_future()
     flying = 0
 
-    def save_next(finished: asyncio.Future[object] | None) -> None:
+    def save_next(finished: asyncio.Future[SaveReply] | None) -> None:
         nonlocal left, flying
         if finished is not None:
             finished.result()

@@ -128,11 +128,11 @@ class Writer:
             is_running = self._take(is_running)
             if self._foreground:
                 self._write(self._next_group())
-                # A busy store must lose what has expired, too: a batch after each group.
-            elif not self._background and not is_running:
-                break
+            # Also while saves keep coming: what has expired must not pile up.
             if self._background:
                 self._write([self._background.popleft()])
+            elif not is_running and not self._foreground:
+                break
         self._connection.close()
 
     def _take(self, is_running: bool) -> bool:

@@ -36,7 +36,7 @@ def main() -> None:
 
 
 async def run(options: argparse.Namespace) -> int:
-    """Save to all keys until the end, or the store's."""
+    """Save to all keys until the end, or until the store has failed."""
     settings = replace(
         EmbeddedSettings(), data_dir=options.data_dir, durability=options.durability, expiry_interval_s=3600.0
     )
@@ -46,14 +46,9 @@ async def run(options: argparse.Namespace) -> int:
     await store.remove_expired(1)
     await store.remove_expired(1)
     say("ready")
-    saving = asyncio.gather(*(save(store, Key(f"key{n}"), options) for n in range(options.keys)))
-    await asyncio.wait([saving, store.failed], return_when=asyncio.FIRST_COMPLETED)
-    if store.failed.done():
-        await asyncio.wait([saving])
-        await store.stop()
-        return STORE_FAILED
+    await asyncio.gather(*(save(store, Key(f"key{n}"), options) for n in range(options.keys)))
     await store.stop()
-    return 0
+    return STORE_FAILED if store.failed.done() else 0
 
 
 async def save(store: EmbeddedStore, key: Key, options: argparse.Namespace) -> None:

@@ -126,8 +126,8 @@ def check_order(trace: str) -> tuple[int, list[str]]:
 
 async def test_failed_sync_stops_the_store_and_loses_nothing_answered(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
-    tracer = ("strace", "-f", "-o", str(tmp_path / "strace"), "-e", "trace=fdatasync")
-    tracer += ("-e", "inject=fdatasync:error=EIO:when=30+")
+    injection = ("-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=30+")
+    tracer = ("strace", "-f", "-o", str(tmp_path / "strace"), *injection)
     process = start_saving(data_dir, "--keys", "3", tracer=tracer)
     assert process.stdout is not None
     said = process.stdout.read().splitlines()

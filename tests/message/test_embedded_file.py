@@ -7,6 +7,7 @@ import re
 import sqlite3
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ async def stored(data_dir: Path, count: int = 200) -> Path:
     return data_dir / FILE_NAME
 
 
-async def refusal(data_dir: Path, **changed: object) -> str:
+async def refusal(data_dir: Path, **changed: Any) -> str:
     """Why a store does not open."""
     with pytest.raises(ConfigError) as caught:
         async with open_store(data_dir, **changed):
