@@ -87,9 +87,9 @@ class EmbeddedSettings:
         },
     )
     expiry_batch: int = field(
-        default=500,
+        default=250,
         metadata={
-            "doc": "Expired rows removed in one transaction: it delays the saves behind it by some "
+            "doc": "Expired rows of a kind removed in one transaction: it delays the saves behind it by some "
             "milliseconds.",
             "min": 1,
             "max": 10_000,
