@@ -27,8 +27,6 @@ from tests.support.eventually import eventually
 
 DEADLINE_S = 10.0
 
-pytestmark = pytest.mark.usefixtures("no_task_is_left")
-
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 

@@ -34,8 +34,6 @@ DEADLINE_S = 30.0
 FAST = SubscriberOptions(backoff_base_s=0.05, backoff_max_s=0.3)
 SECRET = "s3cret"
 
-pytestmark = pytest.mark.usefixtures("no_task_is_left")
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -167,8 +165,8 @@ async def test_kills_of_the_server_in_the_middle_of_pushes_are_survived(
         received: list[Message | Gap] = []
         for stop in (count // 3, 2 * count // 3):
             received += await take(source, stop - len(received))
-            own_server.kill()
-            own_server.start()
+            await asyncio.to_thread(own_server.kill)
+            await asyncio.to_thread(own_server.start)
         received += await take(source, count - len(received))
         mids = await pushing
         assert [item.mid for item in received if isinstance(item, Message)] == mids
@@ -189,8 +187,8 @@ async def test_stream_over_a_kill_stores_each_push_once_and_in_order(own_server:
             assert not reply.failed
             answered += 1
             if answered == count // 2:
-                own_server.kill()
-                own_server.start()
+                await asyncio.to_thread(own_server.kill)
+                await asyncio.to_thread(own_server.start)
         assert answered == count
         assert await values(source, count) == list(range(count))
 
@@ -205,7 +203,7 @@ async def test_drained_server_says_so_and_its_subscribers_come_back(
     ):
         await backend.push("bob", 1, expire_s=60)
         assert await asyncio.to_thread(own_server.stop) == 0
-        own_server.start()
+        await asyncio.to_thread(own_server.start)
         await backend.push("bob", 2, expire_s=60)
         assert await values(source, 2) == [1, 2]
     assert isinstance(seen[1], Reconnecting)
@@ -344,7 +342,7 @@ async def test_protocol_1_catches_up_over_http(own_server: Server, transport: st
     ):
         await backend.push("bob", 1, expire_s=60)
         assert await values(source, 1) == [1]
-        own_server.kill()
-        own_server.start()
+        await asyncio.to_thread(own_server.kill)
+        await asyncio.to_thread(own_server.start)
         await backend.push("bob", 2, expire_s=60)
         assert await values(source, 1) == [2]

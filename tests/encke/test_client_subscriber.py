@@ -28,8 +28,6 @@ from tests.support.eventually import eventually
 FAST = SubscriberOptions(backoff_base_s=0.01, backoff_max_s=0.05, connect_timeout_s=5.0)
 DEADLINE_S = 10.0
 
-pytestmark = pytest.mark.usefixtures("no_task_is_left")
-
 
 @pytest.fixture(params=["websocket", "tcp"])
 def transport(request: pytest.FixtureRequest) -> str:
