@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class KeyQueue:
         self._turns: deque[PushTurn | ExclusiveTurn] = deque()
         # The turns that are being saved; empty when none are.
         self._batch: list[PushTurn] = []
-        # Loop time at which the batch was first asked to be saved.
+        # Monotonic seconds at which the batch was first asked to be saved.
         self._saving_since = 0.0
         self._repeat_s = FIRST_REPEAT_S
 
@@ -124,7 +125,7 @@ class KeyQueue:
 
     def _begin_batch(self) -> bool:
         """Ask to save the turns at the head; False when all of them were too late to begin."""
-        now = self._loop.time()
+        now = time.monotonic()
         items = self._take_batch(now)
         if not items:
             return False
@@ -224,7 +225,7 @@ class KeyQueue:
     def _on_saved(self, reply: SaveReply) -> None:
         context = self._context
         context.clock.hear(reply.clock)
-        context.metrics.save_seconds.observe(self._loop.time() - self._saving_since)
+        context.metrics.save_seconds.observe(time.monotonic() - self._saving_since)
         channel = context.hub.channel(self._key)
         if channel is not None and has_hole(channel.cursor, reply.results):
             context.spawn(self._fill_and_deliver(reply.results))

@@ -8,6 +8,7 @@ What happens at a key's turn is in keyqueue.py.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -76,7 +77,7 @@ class Pusher:
             self._metrics.pushes.inc("refused", len(push.keys))
             future.set_exception(refusal)
             return future
-        job = PushJob(push, future, loop.time())
+        job = PushJob(push, future, time.monotonic())
         self._pending_keys += len(push.keys)
         self._pending_bytes += len(push.payload)
         self._is_idle.clear()
@@ -175,7 +176,7 @@ class Pusher:
         metrics.pushed.value += len(job.push.keys) - failed
         if failed:
             metrics.pushes.inc("failed", failed)
-        metrics.push_seconds.observe(asyncio.get_running_loop().time() - job.started_at)
+        metrics.push_seconds.observe(time.monotonic() - job.started_at)
         self._pending_keys -= len(job.push.keys)
         self._pending_bytes -= len(job.push.payload)
         if not self._pending_keys:

@@ -34,13 +34,14 @@ class PushJob:
 
         Args:
             future: gets the reply; may be cancelled by its owner, who only stops waiting.
-            now: loop time.
+            now: monotonic seconds. Not the loop's time, which stands still within a turn
+                and would make most pushes look instant.
         """
         count = len(push.keys)
         self.push = push
         self.future = future
         self.started_at = now
-        # Loop time after which a save must not begin any more.
+        # Monotonic seconds after which a save must not begin any more.
         self.expires_at = now + push.timeout_s
         # Takes its turn through the store: to be kept, or to have its id reserved.
         self.is_saved = push.expire_s > 0 or push.id_ttl_s > 0
