@@ -157,7 +157,7 @@ class KeyQueue:
 
     def _time_left_s(self) -> float:
         """How long somebody still waits for the batch."""
-        return max(job.expires_at for job, _ in self._batch) - self._loop.time()
+        return max(job.expires_at for job, _ in self._batch) - time.monotonic()
 
     def _deadline(self) -> Mid:
         """The same in the store's clock."""
