@@ -100,10 +100,10 @@ def open_database(directory: Path, settings: EmbeddedSettings) -> sqlite3.Connec
     path = directory / FILE_NAME
     if path.exists():
         is_clean = _check_files(path, settings)
+        _check_content(path, settings, is_clean=is_clean)
     else:
         _create(path)
-        is_clean = True
-    return _open_checked(path, settings, is_clean=is_clean)
+    return _open_writing(path, settings)
 
 
 @contextmanager
@@ -205,24 +205,32 @@ def _check_files(path: Path, settings: EmbeddedSettings) -> bool:
     # "os" a power loss may tear several, and that is what was configured.
     lost = lost_commits(log)
     if lost > 1 and settings.durability == "fsync":
-        raise _damaged(log, f"it is broken before {lost} later commits, which had been answered")
+        raise _damaged(log, f"it is broken before {lost} later commits, which may have been answered")
     if lost > 1:
         _log.warning("%s: %d commits after a torn one are lost", log, lost)
     return False
 
 
-def _open_checked(path: Path, settings: EmbeddedSettings, *, is_clean: bool) -> sqlite3.Connection:
+def _check_content(path: Path, settings: EmbeddedSettings, *, is_clean: bool) -> None:
+    """Look at a database through a connection that leaves it and its log as they are."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    try:
+        if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            raise ConfigError([f"{path} is a database of another program"])
+        if is_clean and path.stat().st_size > settings.check_below_bytes:
+            return
+        if not is_clean:
+            _log.info("%s was not closed orderly, checking it", path)
+        fault = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if fault != "ok":
+            raise _damaged(path, " ".join(fault.split()))
+    finally:
+        connection.close()
+
+
+def _open_writing(path: Path, settings: EmbeddedSettings) -> sqlite3.Connection:
     connection = connect(path, is_synced=settings.durability == "fsync")
     try:
-        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-        if application_id != APPLICATION_ID:
-            raise ConfigError([f"{path} is a database of another program"])
-        if not is_clean or path.stat().st_size <= settings.check_below_bytes:
-            if not is_clean:
-                _log.info("%s was not closed orderly, checking it", path)
-            fault = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if fault != "ok":
-                raise _damaged(path, " ".join(fault.split()))
         before = migrate(connection)
         after = connection.execute("PRAGMA user_version").fetchone()[0]
         if before != after:

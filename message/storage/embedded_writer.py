@@ -190,6 +190,7 @@ class Writer:
         if self._is_refused:
             self._is_refused = False
             _log.warning("the disk takes writes again")
+            self._reset_log()
         return answers, tally
 
     def _apply(self, group: list[Work], tally: Tally) -> list[Any]:
@@ -231,6 +232,21 @@ class Writer:
             self._connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             self._stop_for(error)
+
+    def _reset_log(self) -> None:
+        """Begin the write-ahead log anew after commits that failed.
+
+        What they left behind the last good commit would look like damage after
+        a crash (embedded_wal.py). Only tried: while a reader is in its way, or the
+        disk is full again, the log stays.
+        """
+        try:
+            (patience_ms,) = self._connection.execute("PRAGMA busy_timeout").fetchone()
+            self._connection.execute("PRAGMA busy_timeout = 0")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._connection.execute(f"PRAGMA busy_timeout = {patience_ms}")
+        except sqlite3.Error as error:
+            _log.warning("cannot begin the write-ahead log anew: %s", error)
 
     def _log_refusal(self, error: sqlite3.Error) -> None:
         """Log the first failure of an episode; the next good commit ends it."""

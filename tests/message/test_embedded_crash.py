@@ -192,6 +192,26 @@ async def test_log_that_is_broken_before_answered_saves_is_refused(tmp_path: Pat
     assert (copy / f"{FILE_NAME}-wal").read_bytes() == before
 
 
+async def test_damaged_database_with_a_log_is_refused_and_both_are_left_alone(tmp_path: Path) -> None:
+    copy = await crashed_copy(tmp_path, 5)
+    # Pages that the log holds anew would hide their damage, so all but the first.
+    with (copy / FILE_NAME).open("r+b") as file:
+        size = file.seek(0, 2)
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
+    before = contents(copy)
+
+    with pytest.raises(ConfigError, match=r"is damaged .*Nothing was changed"):
+        async with open_store(copy):
+            pass
+
+    assert contents(copy) == before
+
+
+def contents(directory: Path) -> list[bytes]:
+    return [(directory / name).read_bytes() for name in (FILE_NAME, f"{FILE_NAME}-wal")]
+
+
 async def test_log_that_is_broken_is_taken_as_it_is_when_it_was_not_synced(tmp_path: Path) -> None:
     copy = await crashed_copy(tmp_path, 5)
     flip(copy / f"{FILE_NAME}-wal", HEADER_BYTES + FRAME_BYTES + 100)

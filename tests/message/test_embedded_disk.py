@@ -18,6 +18,7 @@ from message.storage.embedded import EmbeddedStore
 from message.storage.embedded_file import FILE_NAME
 from tests.message.clocks import SteppedClock
 from tests.message.stores import BOB, load_all, open_store, save_one, settings_for
+from tests.message.test_embedded_crash import FRAME_BYTES
 
 PAYLOAD = b"x" * 50_000
 
@@ -86,6 +87,12 @@ async def test_full_disk_is_answered_reads_go_on_and_space_ends_it(
         await save_one(store, BOB, "after", b"[1]")
         assert await load_all(store, BOB) == [*answered, b"[1]"]
         assert "the disk takes writes again" in caplog.text
+        # What the failed commits left in the log is gone: a crash now does not look like damage.
+        assert log_size(small_disk) <= FRAME_BYTES
+
+
+def log_size(directory: Path) -> int:
+    return (directory / f"{FILE_NAME}-wal").stat().st_size
 
 
 async def test_save_refused_by_a_full_disk_is_not_there_later(small_disk: Path) -> None:
