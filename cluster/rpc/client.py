@@ -20,6 +20,7 @@ from cluster.errors import (
     EnckeError,
     LocalProtocolError,
     RemoteProtocolError,
+    RequestError,
     TooLargeError,
     UnavailableError,
 )
@@ -153,6 +154,7 @@ class RpcClient:
         Cancellation: cancelling the future only stops waiting.
 
         Raises (through the future): see the head of this file, and
+            RequestError: a text in the arguments is no Unicode.
             LocalProtocolError: the peer does not know the method, or our arguments are wrong.
             RemoteProtocolError: the answer to a read is not what it must be.
             Whatever EnckeError the peer's handler raised.
@@ -160,6 +162,10 @@ class RpcClient:
         future: asyncio.Future[R] = self._loop.create_future()
         try:
             payload = self._encode(arguments)
+        except UnicodeEncodeError as error:
+            # Half a surrogate pair: text that came from outside.
+            future.set_exception(RequestError(f"{method.name}: not valid UTF-8: {error.reason}"))
+            return future
         except (TypeError, ValueError, OverflowError) as error:
             future.set_exception(LocalProtocolError(f"{method.name}: {error}"))
             return future

@@ -126,8 +126,16 @@ class Link(asyncio.Protocol):
         self._has_heard = True
         try:
             frames = self._reader.feed(data)
-            if frames:
-                self.on_frames(frames)
+        except RemoteProtocolError as error:
+            self.abort(error)
+            return
+        if frames:
+            self.deliver(frames)
+
+    def deliver(self, frames: list[bytes]) -> None:
+        """Give frames to the owner; what breaks the protocol ends the connection."""
+        try:
+            self.on_frames(frames)
         except EnckeError as error:
             self.abort(error)
         except (struct.error, msgspec.DecodeError) as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
@@ -19,7 +20,16 @@ Handler = Callable[..., "Coroutine[Any, Any, Any] | Any"]
 class Method(Generic[R]):
     """One method of a contract. Both sides know it by its number, which is never given to another."""
 
-    __slots__ = ("decode_arguments", "decode_result", "is_read", "name", "number", "since")
+    __slots__ = (
+        "argument_types",
+        "decode_arguments",
+        "decode_result",
+        "is_read",
+        "name",
+        "number",
+        "result_type",
+        "since",
+    )
 
     def __init__(
         self,
@@ -42,6 +52,8 @@ class Method(Generic[R]):
         """
         self.number = number
         self.name = name
+        self.argument_types = arguments
+        self.result_type = result
         self.is_read = is_read
         self.since = since
         self.decode_arguments = cast(
@@ -61,6 +73,12 @@ class Route:
 
     method: Method[Any]
     handler: Handler
+
+    # The handler is a coroutine function; else it returns a future.
+    is_coroutine: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_coroutine", inspect.iscoroutinefunction(self.handler))
 
 
 def by_number(routes: Iterable[Route]) -> dict[int, Route]:

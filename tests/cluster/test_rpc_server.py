@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from cluster.errors import InDoubtError, UnavailableError
-from cluster.rpc.methods import Route
+from cluster.rpc.methods import Method, Route
 from cluster.rpc.server import RpcServer
 from tests.cluster.rpc_nodes import CHANGE, ECHO, FAIL, LOOK, QUICK, SERVICE, error_of, pair
 from tests.support.eventually import eventually
@@ -42,6 +43,19 @@ def test_two_methods_with_one_number_are_refused() -> None:
     twin = type(ECHO)(ECHO.number, "twin", tuple[()], bytes)
     with pytest.raises(ValueError, match="echo and twin have the same number"):
         RpcServer(SERVICE, [Route(ECHO, handler), Route(twin, handler)], QUICK)
+
+
+async def test_calls_begin_in_the_order_in_which_they_came_whatever_their_handlers_return() -> None:
+    async with pair() as ends:
+        await ends.up()
+        methods: list[Method[Any]] = [CHANGE, LOOK, LOOK, CHANGE, LOOK, CHANGE, CHANGE, ECHO]
+        calls = [ends.call(method, str(n)) for n, method in enumerate(methods[:-1])]
+        await ends.call(ECHO, b"x")
+
+        assert list(ends.service.waiting) == ["0", "1", "2", "3", "4", "5", "6"]
+        for future in ends.service.waiting.values():
+            future.set_result("")
+        await asyncio.gather(*calls)
 
 
 async def test_change_goes_on_when_its_caller_has_gone() -> None:
