@@ -76,7 +76,7 @@ class Door:
         self.now = wheel.now
         self.handshake_s = handshake_s
         self.max_frames_per_s = max_frames_per_s
-        self._linger_s = linger_s
+        self.linger_s = linger_s
         self._call_later = call_later
         # Of all listeners together. Above it the process would run out of descriptors
         # for the store and its other listeners; libuv itself survives that by closing
@@ -126,7 +126,7 @@ class Door:
             return
         farewell = Farewell(self, transport)
         transport.set_protocol(farewell)
-        self.wheel.add(farewell, self.now() + self._linger_s)
+        self.wheel.add(farewell, self.now() + self.linger_s)
         try:
             transport.write(last_words)
             transport.write_eof()

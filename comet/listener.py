@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from comet.config import CometConfig
 from comet.door import Admission, Door
+from comet.subscriber import SubscriberSocket
 from comet.tcp import TcpSubscriber, tcp_wires
 from comet.timers import TimerWheel
 from comet.websocket import WebSocketSubscriber, websocket_wires
@@ -33,8 +35,15 @@ class Listener:
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def stop_accepting(self) -> None:
-        """Close the listening socket; what it has accepted goes on."""
+        """Close the listening socket; subscribers stay, and handshakes get linger_s at most.
+
+        Browsers open sockets ahead and say nothing on them: a drain must not wait for those.
+        """
         self._server.close()
+        deadline = self._door.now() + self._door.linger_s
+        for item in self._door.wheel.items():
+            if isinstance(item, SubscriberSocket):
+                item.hurry(deadline)
 
     async def wait_closed(self) -> None:
         """Wait until every socket that came in here has ended. Cancellation: safe."""
@@ -64,7 +73,7 @@ async def start_tcp(config: CometConfig, reception: Admission, wheel: TimerWheel
         call_later=loop.call_later,
     )
     listening = await _bind(config.tcp_bind, config.send_buffer_bytes)
-    return Listener(await _serve(listening, lambda: TcpSubscriber(door)), door)
+    return Listener(await _serve(listening, partial(TcpSubscriber, door)), door)
 
 
 async def start_websocket(config: CometConfig, reception: Admission, wheel: TimerWheel) -> Listener:
@@ -85,7 +94,7 @@ async def start_websocket(config: CometConfig, reception: Admission, wheel: Time
         origins=config.ws_origins,
     )
     listening = await _bind(config.ws_bind, config.send_buffer_bytes)
-    return Listener(await _serve(listening, lambda: WebSocketSubscriber(door)), door)
+    return Listener(await _serve(listening, partial(WebSocketSubscriber, door)), door)
 
 
 async def _bind(address: str, send_buffer_bytes: int) -> socket.socket:

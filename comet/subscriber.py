@@ -112,6 +112,11 @@ class SubscriberSocket(asyncio.Protocol):
         self._transport.close()
         return None
 
+    def hurry(self, deadline: float) -> None:
+        """Give the handshake less time: the node is draining."""
+        self._deadline = min(self._deadline, deadline)
+        self._door.wheel.move(self, self._deadline)
+
     def abort(self) -> None:
         """End at once."""
         self._transport.abort()

@@ -96,6 +96,17 @@ async def test_drain_ends_when_the_last_socket_has_gone(tmp_path: Path) -> None:
             await Peer.connect(comet.tcp)
 
 
+async def test_drain_does_not_wait_for_sockets_that_say_nothing(tmp_path: Path) -> None:
+    async with running_comet(tmp_path, tcp_handshake_s=60.0, ws_handshake_s=60.0) as comet:
+        silent = [await Peer.connect(address) for address in (comet.tcp, comet.ws)]
+        await eventually(lambda: comet.open_sockets == 2)
+        async with asyncio.timeout(4):
+            await comet.node.drain(30.0)
+        for peer in silent:
+            assert await peer.read_to_end() == b""
+            await peer.close()
+
+
 async def test_abort_ends_every_socket_at_once(tmp_path: Path) -> None:
     async with running_comet(tmp_path, linger_s=60.0) as comet:
         tcp = await subscribe_tcp(comet.tcp, "a", version="2")

@@ -255,6 +255,20 @@ async def test_reader_that_has_stopped_is_cut_even_when_little_is_unread(comet: 
     await subscriber.close()
 
 
+async def test_reader_that_catches_up_lives_on(comet: Comet) -> None:
+    subscriber = await subscribe_tcp(comet.tcp, "k", receive_buffer_bytes=2048)
+    await subscriber.open()
+    (connection,) = _connections(comet, "k")
+    pushed = []
+    while connection.unread_bytes < 100_000:
+        pushed.append(await comet.push("k", b'"%b"' % (b"x" * 5000)))
+    assert connection._is_paused
+    assert [document.mid for document in await subscriber.documents(len(pushed))] == pushed
+    assert not connection._is_paused
+    await subscriber.beat()
+    await subscriber.close()
+
+
 async def test_acknowledgement_may_be_split_and_pipelined(comet: Comet) -> None:
     subscriber = await subscribe_tcp(comet.tcp, "k", version="2", device="d")
     await subscriber.open()
