@@ -33,6 +33,11 @@ class Access:
         self._refuses_foreign = refuses_foreign
         self._methods = methods
 
+    @property
+    def wants_token(self) -> bool:
+        """Whether requests without a token are turned away."""
+        return bool(self._token)
+
     def check(self, origin: str | None, authorization: str | None) -> Verdict:
         """Decide about a request by its two headers (None = absent)."""
         if origin is not None and self._refuses_foreign and not self._is_listed(origin):

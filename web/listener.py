@@ -134,8 +134,7 @@ class Listener:
 
     async def _handle(self, request: Request) -> _Sent:
         if self._in_progress >= self._config.max_requests:
-            self._note_overload()
-            return await self._send(request, refusal(503, Api.COMPATIBLE, "too many requests in progress"))
+            return await self._refuse(request)
         self._in_progress += 1
         self._is_idle.clear()
         try:
@@ -153,21 +152,15 @@ class Listener:
                 self._is_idle.set()
 
     async def _send(self, request: Request, answer: Answer) -> _Sent:
-        is_kept = not (request.wants_close or self._is_draining) and request.is_body_read
+        is_kept = request.is_body_read and not (request.wants_close or self._is_draining)
         head = answer.head
+        connection = b"" if is_kept else b"Connection: close\r\n"
         if request.is_http10:
             head = b"HTTP/1.0" + head[8:]
             connection = b"Connection: keep-alive\r\n" if is_kept else b""
-        else:
-            connection = b"" if is_kept else b"Connection: close\r\n"
         body = b"" if request.method == "HEAD" else answer.body
-        try:
-            await request.write(
-                b"%b%b%b%b\r\n%b" % (head, self._date_line(), connection, request.extra_head, body),
-                self._config.send_timeout_s,
-            )
-        except DisconnectedError:
-            return _CLOSE
+        data = b"%b%b%b%b\r\n%b" % (head, self._date_line(), connection, request.extra_head, body)
+        await request.write(data, self._config.send_timeout_s)
         return _KEEP if is_kept else _CLOSE
 
     def _date_line(self) -> bytes:
@@ -177,10 +170,14 @@ class Listener:
             self._date = b"Date: %b\r\n" % formatdate(now_s, usegmt=True).encode()
         return self._date
 
-    def _note_overload(self) -> None:
+    async def _refuse(self, request: Request) -> _Sent:
         if not self._is_overloaded:
             self._is_overloaded = True
             log.warning("overloaded: %s requests of the %s API in progress", self._in_progress, self._name)
+        try:
+            return await self._send(request, refusal(503, Api.COMPATIBLE, "too many requests in progress"))
+        except DisconnectedError:
+            return _CLOSE
 
 
 class _Sent:
@@ -251,6 +248,11 @@ class _Connection(RequestHandler):
         elif self._head_timer is None and waiter is not None and not waiter.done():
             # Idle until now, and no request is complete: it is a part of a head.
             self._start_head_timer()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Skip what aiohttp does after every read of a body when nothing was paused: 3 us a request."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Answer a client that has shut down its own direction after the request."""

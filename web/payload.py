@@ -50,8 +50,7 @@ def canonical(body: bytes, max_bytes: int) -> bytes:
     try:
         # format() checks the syntax but not the encoding.
         compact = msgspec.json.format(body, indent=-1)
-        is_ascii = compact.isascii()
-        if not is_ascii:
+        if not compact.isascii():
             compact.decode()
     except RecursionError:
         raise RequestError(f"the payload is nested deeper than {MAX_DEPTH}") from None

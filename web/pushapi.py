@@ -75,11 +75,11 @@ class PushApi:
         params = parse_query(request.query)
         key = key_param(params.get("key", ""))
         expire_s = expire_param(params.get("expire", ""))
-        payload = canonical(await request.body(self._max_payload_bytes), self._max_payload_bytes)
-        reply = await self._pusher.push([key], payload, expire_s)
-        if reply.failed:
-            return failure_code(reply.failed[0].code, "", Api.COMPATIBLE)
-        return self._ok
+        limit = self._max_payload_bytes
+        body = request.body_now(limit)
+        payload = canonical(await request.body(limit) if body is None else body, limit)
+        code = await self._pusher.push_one(key, payload, expire_s)
+        return failure_code(code, "", Api.COMPATIBLE) if code else self._ok
 
     async def many(self, request: Request) -> Answer:
         """POST /1/admin/push/mprivate?expire=S: failed keys come back as "fk"."""

@@ -115,6 +115,23 @@ class Request:
         """Whether the whole body has arrived, so that another request can follow."""
         return self._payload.is_eof()
 
+    def body_now(self, limit: int) -> bytes | None:
+        """The whole body, if it has arrived with the head; saves body()'s coroutine.
+
+        Raises:
+            As body().
+        """
+        if not self._payload.is_eof():
+            return None
+        self.expect_body()
+        body = self._payload.read_nowait(-1)
+        size = len(body)
+        if size > limit:
+            raise TooLargeError(f"the body is over {limit} bytes")
+        if size > SMALL_BODY_BYTES:
+            self._hold(size)
+        return body
+
     async def body(self, limit: int) -> bytes:
         """Read the whole body.
 
@@ -124,15 +141,10 @@ class Request:
             DisconnectedError: the connection ended before the body did.
             UnavailableError: too many bytes of other requests are held.
         """
-        if "Expect" in self.headers:
-            self._send_continue()
-        if not self._payload.is_eof():
-            return await self._slow_body(limit)
-        body = self._payload.read_nowait(-1)
-        if len(body) > limit:
-            raise TooLargeError(f"the body is over {limit} bytes")
-        if len(body) > SMALL_BODY_BYTES:
-            self._hold(len(body))
+        body = self.body_now(limit)
+        if body is None:
+            self.expect_body()
+            body = await self._slow_body(limit)
         return body
 
     async def some(self, timeout_s: float) -> bytes:
@@ -152,9 +164,13 @@ class Request:
             raise DisconnectedError("the connection ended within the body") from error
 
     def expect_body(self) -> None:
-        """Tell a client that waits for it to send the body."""
-        if "Expect" in self.headers:
-            self._send_continue()
+        """Tell a client that waits for it to send the body (also when it did not wait, as the original)."""
+        if "Expect" not in self.headers or self.is_http10:
+            return
+        transport = self._protocol.transport
+        expects = self.headers["Expect"].lower() == "100-continue"
+        if expects and transport is not None and not transport.is_closing():
+            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def release(self) -> None:
         """The request is done: its bytes no longer count."""
@@ -205,12 +221,6 @@ class Request:
     def _hold(self, n: int) -> None:
         self._budget.take(n)
         self._held += n
-
-    def _send_continue(self) -> None:
-        transport = self._protocol.transport
-        expects = self.headers.get("Expect", "").lower() == "100-continue"
-        if expects and not self.is_http10 and transport is not None and not transport.is_closing():
-            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     async def _drain(self, transport: asyncio.Transport, timeout_s: float) -> None:
         try:

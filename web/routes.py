@@ -123,6 +123,7 @@ class Router:
 
     def __init__(self, routes: Sequence[Route], access: Access, metrics: WebMetrics) -> None:
         self._access = access
+        self._is_guarded = access.wants_token
         self._metrics = metrics
         # Paths without braces: one look-up.
         self._exact: dict[str, _Endpoint] = {}
@@ -141,29 +142,37 @@ class Router:
         Raises:
             DisconnectedError: the client is gone.
         """
-        arguments: list[str] = []
+        arguments: Sequence[str] = ()
         endpoint = self._exact.get(request.path)
         if endpoint is None:
             endpoint, arguments = self._match(request.path)
         api = endpoint.api if endpoint is not None else _api_of(request.path)
-        turned_away = self._check_access(request, api)
-        if turned_away is not None:
-            return turned_away
+        if self._is_guarded or "Origin" in request.headers:
+            turned_away = self._check_access(request, api)
+            if turned_away is not None:
+                return turned_away
         if endpoint is None:
             return not_found(api)
         handler = endpoint.handlers.get(request.method)
         if handler is None:
             return wrong_method(api, endpoint.allowed)
         endpoint.counter.value += 1
-        return await self._call(handler, request, arguments, api)
+        try:
+            return await handler(request, *arguments)
+        except EnckeError as error:
+            return self._failure(error, api)
+        except Exception:
+            self._metrics.errors.value += 1
+            log.exception("request failed: method=%s path=%s", request.method, request.path[:80])
+            return failure(EnckeError("internal error"), api)
 
-    def _match(self, path: str) -> tuple[_Endpoint | None, list[str]]:
+    def _match(self, path: str) -> tuple[_Endpoint | None, Sequence[str]]:
         parts = path.split("/")
         for endpoint in self._patterns.values():
             found = endpoint.match(parts)
             if found is not None:
                 return endpoint, found
-        return None, []
+        return None, ()
 
     def _check_access(self, request: Request, api: Api) -> Answer | None:
         origin = request.headers.get("Origin")
@@ -188,22 +197,13 @@ class Router:
         extra = {"WWW-Authenticate": "Bearer"} if status == 401 else None
         return refusal(status, api, verdict.value, extra)
 
-    async def _call(
-        self, handler: Handler, request: Request, arguments: list[str], api: Api
-    ) -> Answer | None:
-        try:
-            return await handler(request, *arguments)
-        except DisconnectedError:
-            raise
-        except BodyTimeoutError as error:
+    def _failure(self, error: EnckeError, api: Api) -> Answer:
+        if isinstance(error, DisconnectedError):
+            raise error
+        if isinstance(error, BodyTimeoutError):
             self._metrics.refusals.inc("body_timeout")
             return refusal(408, api, str(error))
-        except EnckeError as error:
-            return failure(error, api)
-        except Exception:
-            self._metrics.errors.value += 1
-            log.exception("request failed: method=%s path=%s", request.method, request.path[:80])
-            return failure(EnckeError("internal error"), api)
+        return failure(error, api)
 
 
 def _api_of(path: str) -> Api:
