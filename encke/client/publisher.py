@@ -61,7 +61,7 @@ class Publisher:
         Args:
             url: admin HTTP address of the server or of a balancer before several.
             token: the server's admin token, if it asks for one.
-            timeout_s: for a push with all its attempts.
+            timeout_s: for a push with all its attempts, from the moment when it is its turn.
             attempt_timeout_s: for one attempt; a server that is silent for longer is asked anew.
             max_connections: pushes in flight at a time; others wait their turn.
         """
@@ -71,6 +71,8 @@ class Publisher:
         self._attempt_timeout_s = attempt_timeout_s
         self._max_connections = max_connections
         self._session: aiohttp.ClientSession | None = None
+        # Before the connection pool, whose queue would count as time without an answer.
+        self._turns = asyncio.Semaphore(max_connections)
         # Streams in progress: an abandoned `async for` does not end its generator.
         self._streams: weakref.WeakSet[AsyncGenerator[PushReply, None]] = weakref.WeakSet()
 
@@ -180,8 +182,12 @@ class Publisher:
         return replies
 
     async def _push(self, push: Push) -> PushReply:
-        """Try until every key has succeeded or failed for good, or the time is up."""
+        """Wait for a turn, then try until every key has succeeded or failed for good, or the time is up."""
         session = self._open_session()
+        async with self._turns:
+            return await self._try(session, push)
+
+    async def _try(self, session: aiohttp.ClientSession, push: Push) -> PushReply:
         push_id = push.id or make_push_id()
         progress = Progress(push_id, [push.keys] if isinstance(push.keys, str) else push.keys)
         backoff = Backoff(_BACKOFF_BASE_S, _BACKOFF_MAX_S, random.random)

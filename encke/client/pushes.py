@@ -161,6 +161,8 @@ def parse_answer(body: bytes, push_id: str, status: int = 200) -> PushReply:
     Raises:
         ServerError: it is not the protocol's.
     """
+    if status == 404:
+        raise ServerError("the server does not know pushes (HTTP 404): is it the admin address of Encke?")
     try:
         answer = msgspec.json.decode(body, type=_Answer)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import re
 import ssl
 from typing import Protocol
 
@@ -15,6 +17,9 @@ from encke.client.words import Subscription
 
 # A line that is no message is a heartbeat answer, a refusal or a farewell.
 _MAX_LINE_BYTES = 4096
+# A host name or an IPv4 address, or an IPv6 address in brackets. Nothing that
+# could become another part of a URL.
+_ADDRESS = re.compile(r"([\w.-]{1,253}|\[[0-9A-Fa-f:.%]{2,64}\]):([0-9]{1,5})", re.ASCII)
 # A server that does not say goodbye in return is cut.
 _CLOSE_TIMEOUT_S = 1.0
 
@@ -68,6 +73,7 @@ async def open_websocket(
             ssl=tls,
             # As the HTTP side of the client: proxies of the environment are not used.
             proxy=None,
+            logger=_discreet_logger(),
             open_timeout=None,
             close_timeout=_CLOSE_TIMEOUT_S,
             max_size=max_message_bytes,
@@ -98,10 +104,18 @@ def split_address(address: str) -> tuple[str, int]:
     Raises:
         ServerError: it is no address.
     """
-    host, _, port = address.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+    match = _ADDRESS.fullmatch(address)
+    if match is None or not 0 < int(match[2]) < 65536:
         raise ServerError(f"the server named the address {address[:80]!r}, which is not host:port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return match[1].removeprefix("[").removesuffix("]"), int(match[2])
+
+
+def _discreet_logger() -> logging.Logger:
+    """A logger without DEBUG, where the library would write the request with its token."""
+    # Not one of getLogger()'s, whose level is for the application to set.
+    logger = logging.Logger(f"{__name__}.websocket", logging.INFO)  # noqa: LOG001
+    logger.parent = logging.getLogger(__name__)
+    return logger
 
 
 def _unreachable(address: str, error: Exception) -> Ended:

@@ -74,7 +74,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"encke: {fault}", file=sys.stderr)
         return USAGE
     try:
-        return asyncio.run(_stream(args) if args.stream else _push(args))
+        if args.stream:
+            return asyncio.run(_stream(args))
+        # Before the loop, which would take Ctrl-C away from a read that waits.
+        value = _json(sys.stdin.buffer.read() if args.words[-1] == "-" else os.fsencode(args.words[-1]))
+        return asyncio.run(_push(args, value))
     except (ClientError, ValueError) as error:
         print(f"encke: {error}", file=sys.stderr)
         return 1
@@ -90,11 +94,9 @@ def _fault(args: argparse.Namespace) -> str | None:
     return None
 
 
-async def _push(args: argparse.Namespace) -> int:
-    *keys, text = args.words
-    value = _json(sys.stdin.buffer.read() if text == "-" else os.fsencode(text))
+async def _push(args: argparse.Namespace, value: msgspec.Raw) -> int:
     async with _publisher(args) as publisher:
-        reply = await publisher.push_many(keys, value, expire_s=args.expire, id=args.id)
+        reply = await publisher.push_many(args.words[:-1], value, expire_s=args.expire, id=args.id)
     _print_reply(reply, args)
     return 1 if reply.failed else 0
 
@@ -105,7 +107,7 @@ async def _stream(args: argparse.Namespace) -> int:
     bad_lines: list[str] = []
     pushed = failed = 0
     async with _publisher(args) as publisher:
-        async for reply in publisher.stream(read_pushes(sys.stdin.buffer, args.expire, bad_lines)):
+        async for reply in publisher.stream(read_pushes(sys.stdin.fileno(), args.expire, bad_lines)):
             _print_reply(reply, args)
             pushed += len(reply.results)
             failed += len(reply.failed) + (reply.error is not None)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
 import sys
 from collections.abc import AsyncIterator
-from typing import BinaryIO
 
 import msgspec
 
 from encke.client import Push
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
+READ_BYTES = 64 * 1024
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True):
@@ -44,14 +43,14 @@ def parse_push(line: bytes, expire_s: int) -> Push:
     return push
 
 
-async def read_pushes(file: BinaryIO, expire_s: int, faults: list[str]) -> AsyncIterator[Push]:
-    """Yield the pushes of a file's lines, as they come; a bad line is told on stderr and skipped.
+async def read_pushes(descriptor: int, expire_s: int, faults: list[str]) -> AsyncIterator[Push]:
+    """Yield the pushes of an input's lines, as they come; a bad line is told on stderr and skipped.
 
     Args:
         faults: bad lines are added here, for the caller to count.
     """
     number = 0
-    async for line in _read_lines(file):
+    async for line in _read_lines(descriptor):
         number += 1
         if not line.strip():
             continue
@@ -64,25 +63,32 @@ async def read_pushes(file: BinaryIO, expire_s: int, faults: list[str]) -> Async
         yield push
 
 
-async def _read_lines(file: BinaryIO) -> AsyncIterator[bytes]:
-    """Lines without blocking the loop; plain files never make anyone wait."""
-    mode = os.fstat(file.fileno()).st_mode
-    if stat.S_ISREG(mode) or mode == 0 or _is_null(file):
-        for line in file:
-            yield line
-            # The loop gets its turn: a long file must not keep answers from being read.
-            await asyncio.sleep(0)
-        return
-    reader = asyncio.StreamReader(limit=MAX_LINE_BYTES)
+async def _read_lines(descriptor: int) -> AsyncIterator[bytes]:
+    rest = bytearray()
+    while chunk := await _read_some(descriptor):
+        rest += chunk
+        if b"\n" in chunk:
+            *lines, rest = rest.split(b"\n")
+            for line in lines:
+                yield bytes(line)
+        if len(rest) > MAX_LINE_BYTES:
+            raise ValueError(f"a line of the input is over {MAX_LINE_BYTES} bytes")
+    if rest:
+        yield bytes(rest)
+
+
+async def _read_some(descriptor: int) -> bytes:
+    """The next bytes, when there are some; the descriptor stays blocking, as a terminal shares it."""
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
+    is_ready = asyncio.Event()
     try:
-        while line := await reader.readline():
-            yield line
+        loop.add_reader(descriptor, is_ready.set)
+    except PermissionError:
+        # Plain files and /dev/null never make anyone wait; but the answers get their turn.
+        await asyncio.sleep(0)
+        return os.read(descriptor, READ_BYTES)
+    try:
+        await is_ready.wait()
     finally:
-        transport.close()
-
-
-def _is_null(file: BinaryIO) -> bool:
-    # Neither a pipe nor a terminal: the event loop cannot wait for it.
-    return stat.S_ISCHR(os.fstat(file.fileno()).st_mode) and not file.isatty()
+        loop.remove_reader(descriptor)
+    return os.read(descriptor, READ_BYTES)

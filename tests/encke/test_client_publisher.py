@@ -216,6 +216,24 @@ async def test_answer_that_is_none_is_a_clear_error(body: str) -> None:
             await publisher.push("bob", 1)
 
 
+async def test_wrong_address_is_guessed() -> None:
+    async with serving_http(web.Application()) as url, Publisher(url) as publisher:
+        with pytest.raises(ServerError, match="is it the admin address"):
+            await publisher.push("bob", 1)
+
+
+async def test_waiting_for_a_turn_is_not_waiting_for_an_answer(admin: Admin) -> None:
+    async def slow(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.05)
+        return await admin.push(request)
+
+    app = web.Application()
+    app.router.add_post("/2/admin/push", slow)
+    async with serving_http(app) as url, Publisher(url, timeout_s=0.4, max_connections=2) as publisher:
+        results = await asyncio.gather(*(publisher.push("bob", n) for n in range(30)))
+    assert len({result.mid for result in results}) == len(admin.requests) == 30
+
+
 async def test_many_keys_are_told_apart(admin: Admin, publisher: Publisher) -> None:
     admin.failing = {"b": "bad_request"}
     reply = await publisher.push_many(["a", "b", "c", "a"], 1, id="one")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -432,6 +433,15 @@ async def test_failing_token_source_reaches_the_caller() -> None:
         with pytest.raises(LookupError, match="today"):
             async with subscriber(server, token=fetch):
                 pass
+
+
+async def test_token_does_not_reach_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with scripted(silent) as server, subscriber(server, token="very-secret"):
+        pass
+    assert caplog.records
+    ours = [record for record in caplog.records if not record.name.startswith("websockets.server")]
+    assert not any("very-secret" in record.getMessage() for record in ours)
 
 
 async def test_cancelled_iteration_loses_no_message() -> None:

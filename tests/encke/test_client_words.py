@@ -14,6 +14,7 @@ from comet.protocol import gap_document, message_document, parse_subscribe
 from encke.client import Gap, Message, ServerError
 from encke.client.backoff import Backoff
 from encke.client.errors import Ended
+from encke.client.transports import split_address
 from encke.client.words import Subscription, WordParser
 
 
@@ -145,3 +146,24 @@ def test_prompt_delay_is_short_only_the_first_time() -> None:
     backoff = Backoff(1.0, 30.0, lambda: 0.1)
     assert backoff.prompt_s() == pytest.approx(0.055)
     assert backoff.prompt_s() == pytest.approx(1.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:6968", ("127.0.0.1", 6968)),
+        ("comet-1.example.org:1", ("comet-1.example.org", 1)),
+        ("[::1]:6968", ("::1", 6968)),
+    ],
+)
+def test_address_of_a_node_is_taken_apart(text: str, address: tuple[str, int]) -> None:
+    assert split_address(text) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":1", "host", "host:", "host:0", "host:65536", "host:x", "::1:80", "a/b?c=:80", "u@host:80", "h :1"],
+)
+def test_anything_else_is_no_address(text: str) -> None:
+    with pytest.raises(ServerError, match="address"):
+        split_address(text)
