@@ -210,8 +210,8 @@ class EmbeddedStore:
         if fault := key_fault(batch.key):
             return RequestError(fault)
         for item in batch.items:
-            if not 0 < len(item.push_id) <= MAX_PUSH_ID_BYTES or not item.push_id.isascii():
-                return RequestError(f"a push id must have 1 to {MAX_PUSH_ID_BYTES} ASCII characters")
+            if not 0 < _utf8_size(item.push_id) <= MAX_PUSH_ID_BYTES:
+                return RequestError(f"a push id must have 1 to {MAX_PUSH_ID_BYTES} bytes of UTF-8")
             if item.expire_s < 0:
                 return RequestError("expire_s must not be negative")
         if self._queued >= self._settings.max_queued_saves:
@@ -288,8 +288,15 @@ class _Opened:
 
 
 def _device_fault(device: str) -> str | None:
+    is_good = 0 <= _utf8_size(device) <= MAX_DEVICE_BYTES
+    return None if is_good else f"a device must have at most {MAX_DEVICE_BYTES} bytes of UTF-8"
+
+
+def _utf8_size(text: str) -> int:
+    """Bytes of a text in UTF-8; -1 when it cannot be encoded."""
+    if text.isascii():
+        return len(text)
     try:
-        is_long = len(device.encode()) > MAX_DEVICE_BYTES
+        return len(text.encode())
     except UnicodeEncodeError:
-        return "device is not valid UTF-8"
-    return f"device is longer than {MAX_DEVICE_BYTES} bytes" if is_long else None
+        return -1

@@ -295,6 +295,8 @@ class StoreSuite:
             ("\ud800", item("1")),
             ("k", item("")),
             ("k", item("x" * (MAX_PUSH_ID_BYTES + 1))),
+            ("k", item("ж" * (MAX_PUSH_ID_BYTES // 2 + 1))),
+            ("k", item("\udc80")),
             ("k", item("1", expire_s=-1)),
         ],
     )
@@ -331,6 +333,15 @@ class StoreSuite:
 
         assert len({reply.results[0].mid for reply in replies}) == 1
         assert await payloads(store, BOB) == [b"[1]"]
+
+    @pytest.mark.parametrize("push_id", ["заказ 7", "日本🚀", "a'b\"c", "\x00\n", "x" * MAX_PUSH_ID_BYTES])
+    async def test_any_text_can_be_an_id(self, store: MessageStore, push_id: str) -> None:
+        (first, other) = await save(store, BOB, item(push_id, b"[1]"), item("2", b"[2]"))
+
+        (again,) = await save(store, BOB, item(push_id, b"[1]"))
+
+        assert first.outcome is other.outcome is Outcome.SAVED
+        assert (again.outcome, again.mid) == (Outcome.REPEATED, first.mid)
 
     async def test_id_with_another_payload_is_a_conflict(self, store: MessageStore) -> None:
         await save(store, BOB, item("1", b"[1]"))
