@@ -22,7 +22,7 @@ from aiohttp.web_protocol import RequestHandler
 from cluster.settings import join_address, split_address
 from web.config import WebConfig
 from web.limits import ByteBudget
-from web.replies import Answer, Api, refusal, transport_error
+from web.replies import Answer, api_of, refusal, transport_error
 from web.request import DisconnectedError, Request, RequestHead
 
 if TYPE_CHECKING:
@@ -174,8 +174,9 @@ class Listener:
         if not self._is_overloaded:
             self._is_overloaded = True
             log.warning("overloaded: %s requests of the %s API in progress", self._in_progress, self._name)
+        answer = refusal(503, api_of(request.path), "too many requests in progress")
         try:
-            return await self._send(request, refusal(503, Api.COMPATIBLE, "too many requests in progress"))
+            return await self._send(request, answer)
         except DisconnectedError:
             return _CLOSE
 

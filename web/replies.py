@@ -28,6 +28,11 @@ class Api(Enum):
     V2 = 2
 
 
+def api_of(path: str) -> Api:
+    """The shape of answers about a path that has no route of its own."""
+    return Api.V2 if path.startswith("/2/admin") else Api.COMPATIBLE
+
+
 class Answer:
     """A whole answer, encoded but for what belongs to the connection. Immutable; may be sent many times."""
 
@@ -149,8 +154,8 @@ def refusal(status: int, api: Api, message: str, extra: Mapping[str, str] | None
     401, 403 and 400 are the caller's fault (65534 in the compatible API); 408, 429
     and 503 may succeed later (65535).
     """
-    code = HTTPStatus(status).name.lower()
     if api is Api.V2:
+        code = errors.UnavailableError.code if status == 503 else HTTPStatus(status).name.lower()
         return Answer(v2_bytes(v2_error(code, message)), _JSON, status, extra)
     ret = errors.UnavailableError.ret if status in (408, 429, 503) else errors.RequestError.ret
     body = b'{"msg":"ok","ret":%d}' if api is Api.OLDEST else b'{"ret":%d}'

@@ -20,7 +20,7 @@ from web.locate import Locator
 from web.metrics import WebMetrics
 from web.offline import Offline
 from web.pushapi import PushApi
-from web.replies import Answer, Api, failure, no_content, not_found, refusal, wrong_method
+from web.replies import Answer, Api, api_of, failure, no_content, not_found, refusal, wrong_method
 from web.request import BodyTimeoutError, DisconnectedError, Request
 from web.stream import PushStreams
 
@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 
 # With a handler's further arguments: the parts of the path in braces, as sent.
 Handler = Callable[..., Awaitable[Answer | None]]
-
-V2_PREFIX = "/2/admin"
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -146,7 +144,7 @@ class Router:
         endpoint = self._exact.get(request.path)
         if endpoint is None:
             endpoint, arguments = self._match(request.path)
-        api = endpoint.api if endpoint is not None else _api_of(request.path)
+        api = endpoint.api if endpoint is not None else api_of(request.path)
         if self._is_guarded or "Origin" in request.headers:
             turned_away = self._check_access(request, api)
             if turned_away is not None:
@@ -204,10 +202,6 @@ class Router:
             self._metrics.refusals.inc("body_timeout")
             return refusal(408, api, str(error))
         return failure(error, api)
-
-
-def _api_of(path: str) -> Api:
-    return Api.V2 if path.startswith(V2_PREFIX) else Api.COMPATIBLE
 
 
 def _header_lines(headers: dict[str, str]) -> bytes:
