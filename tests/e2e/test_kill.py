@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.support.eventually import eventually
-from tests.support.history import Fault
+from tests.support.history import Fault, Unknown
 from tests.support.history_checks import Rules
 from tests.support.load import Load, Pusher, Reader, in_background, stop_pushers, wait_caught_up
 from tests.support.system import Server
@@ -53,5 +53,8 @@ async def test_killed_ten_times_in_the_middle_of_pushes_it_loses_and_repeats_not
             await load.fetch(key)
 
     load.assert_sound(Rules(within_s=10.0))
+    # It was in the middle of pushes indeed.
+    assert sum(isinstance(event, Unknown) for event in load.history.events) >= KILLS
+    assert all(len(reader.ends) >= KILLS for reader in readers)
     assert not any(reader.gaps for reader in readers)
     assert own_server.stop() == 0

@@ -18,7 +18,7 @@ TRANSPORTS = ("tcp", "ws")
 
 
 class Hopper(Reader):
-    """A reader that leaves after some messages and comes back."""
+    """A reader that leaves after some messages and comes back, sometimes to read all of it again."""
 
     def __init__(self, load: Load, key: str, transport: str, name: str) -> None:
         super().__init__(load, key, transport, name)
@@ -28,15 +28,19 @@ class Hopper(Reader):
     async def run(self) -> None:
         """Subscribe for a while, again and again, until cancelled."""
         while True:
-            goal = len(self.uids) + self._random.randint(1, 40)
-            await self.session(lambda goal=goal: len(self.uids) >= goal)  # type: ignore[misc]
+            goal = self.received + self._random.randint(1, 60)
+            if self._random.random() < 0.3:
+                self.last_mid = 0
+                goal += 60
+            await self.session(lambda goal=goal: self.received >= goal)  # type: ignore[misc]
             self.sessions += 1
 
 
 @pytest.mark.parametrize("seed", [3, 4])
 async def test_subscribers_that_come_and_go_see_every_message_once(tmp_path: Path, seed: int) -> None:
-    server = Server(tmp_path, config='[message]\ndurability = "os"\n')
-    with running(server):
+    # Small pages: most of the time somebody is catching up.
+    config = '[comet]\nresume_page_messages = 4\n[message]\ndurability = "os"\n'
+    with running(Server(tmp_path, config=config)) as server:
         load = Load(server, seed)
         readers = [Hopper(load, key, t, f"{key}-{t}-{seed}") for key in KEYS for t in TRANSPORTS]
         pushers = [Pusher(load, KEYS) for _ in range(4)]
@@ -46,7 +50,7 @@ async def test_subscribers_that_come_and_go_see_every_message_once(tmp_path: Pat
             for key in KEYS:
                 await load.fetch(key)
         load.assert_sound(Rules(within_s=10.0))
-        assert all(reader.sessions > 5 for reader in readers)
+        assert sum(reader.sessions for reader in readers) > 5 * len(readers)
         assert not any(reader.gaps for reader in readers)
 
 

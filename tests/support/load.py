@@ -103,17 +103,23 @@ class Reader:
         self._load = load
         self.key = key
         self._transport = transport
-        self._name = name
+        self.name = name
         self._numbers = itertools.count(1)
         self.last_mid = 0
         self.uids: set[str] = set()
+        # Messages on all its connections, repeated reads included.
+        self.received = 0
         self.gaps: list[Gap] = []
         # How the connections ended.
         self.ends: list[End] = []
 
     def has_all(self) -> bool:
         """Whether everything that was answered and is stored for its key has arrived."""
-        return self.uids >= self._load.stored.get(self.key, set())
+        return not self.missing()
+
+    def missing(self) -> set[str]:
+        """What was answered and is stored for its key, and has not arrived."""
+        return self._load.stored.get(self.key, set()) - self.uids
 
     async def run(self) -> None:
         """Subscribe again and again until cancelled."""
@@ -126,7 +132,7 @@ class Reader:
 
     async def session(self, until: Callable[[], bool] = lambda: False) -> None:
         """One connection, until it ends or `until` holds after a message."""
-        name = f"{self._name}.{next(self._numbers)}"
+        name = f"{self.name}.{next(self._numbers)}"
         load = self._load
         load.note(Sub(load.history.now(), name, self.key, self.last_mid))
         address = load.server.addresses[self._transport]
@@ -166,6 +172,7 @@ class Reader:
         self._load.note(Live(now, name, value["mid"], value["msg"]["uid"]))
         self.last_mid = value["mid"]
         self.uids.add(value["msg"]["uid"])
+        self.received += 1
 
 
 class Pusher:
@@ -221,5 +228,9 @@ async def stop_pushers(pushers: list[Pusher], tasks: list[asyncio.Task[None]]) -
 
 
 async def wait_caught_up(readers: list[Reader], deadline_s: float = 20.0) -> None:
-    """Until every reader has what was answered for its key."""
-    await eventually(lambda: all(reader.has_all() for reader in readers), deadline_s)
+    """Until every reader has what was answered and is stored for its key."""
+    try:
+        await eventually(lambda: all(reader.has_all() for reader in readers), deadline_s)
+    except AssertionError:
+        missing = {reader.name: sorted(reader.missing())[:5] for reader in readers if not reader.has_all()}
+        raise AssertionError(f"these never arrived: {missing}") from None
