@@ -13,7 +13,8 @@ from typing import Self
 import aiohttp
 
 from encke.client.backoff import Backoff
-from encke.client.errors import PushError, PushTimeoutError, ServerError
+from encke.client.errors import PushError, ServerError
+from encke.client.failures import push_failure
 from encke.client.pushes import (
     Progress,
     Push,
@@ -211,17 +212,8 @@ class Publisher:
                 return parse_answer(await response.read(), push_id, response.status)
         except aiohttp.InvalidURL as error:
             raise ServerError(f"{self._url} is no address of a server") from error
-        except TimeoutError:
-            return PushReply(
-                push_id, [], [], PushTimeoutError(f"{self._url} did not answer in time", push_id)
-            )
-        except (aiohttp.ClientConnectorError, aiohttp.ClientConnectorDNSError) as error:
-            # Surely not done, but as worth retrying as the others.
-            unreachable = PushError("unavailable", f"{self._url} cannot be reached: {error}", push_id)
-            return PushReply(push_id, [], [], unreachable)
-        except (aiohttp.ClientError, OSError) as error:
-            lost = PushTimeoutError(f"{self._url} did not answer: {error or type(error).__name__}", push_id)
-            return PushReply(push_id, [], [], lost)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            return PushReply(push_id, [], [], push_failure(self._url, error, push_id))
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:

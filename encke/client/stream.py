@@ -13,6 +13,7 @@ import msgspec
 
 from encke.client.backoff import Backoff
 from encke.client.errors import PushError, PushTimeoutError, ServerError
+from encke.client.failures import push_failure
 from encke.client.pushes import Push, PushReply, is_worth_retrying, make_push_id, parse_answer
 
 _NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -77,7 +78,7 @@ class PushStream:
                 except aiohttp.InvalidURL as error:
                     raise ServerError(f"{self._url} is no address of a server") from error
                 except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                    failure = PushTimeoutError(f"{self._url} broke off: {error or type(error).__name__}")
+                    failure = push_failure(self._url, error)
                 except PushError as error:
                     if not is_worth_retrying(error):
                         raise
