@@ -23,17 +23,14 @@ class Ring:
     def __init__(self, weights: Mapping[NodeName, int]) -> None:
         """Build the ring; nodes of weight 0 own nothing."""
         self._weights = {name: weight for name, weight in weights.items() if weight > 0}
-        self._sole = next(iter(self._weights)) if len(self._weights) == 1 else None
+        # The only node, when there is exactly one: it owns every key without hashing.
+        # Plain, because every subscription and push asks.
+        self.sole = next(iter(self._weights)) if len(self._weights) == 1 else None
         self._points = (
             HashRing(nodes={n: {"weight": w, "vnodes": VNODES} for n, w in self._weights.items()})
             if len(self._weights) > 1
             else None
         )
-
-    @property
-    def sole(self) -> NodeName | None:
-        """The only node, when there is exactly one: it owns every key without hashing."""
-        return self._sole
 
     def owner(self, key: Key) -> NodeName:
         """The node that owns a key.
@@ -41,8 +38,8 @@ class Ring:
         Raises:
             NoNodeError: the ring is empty.
         """
-        if self._sole is not None:
-            return self._sole
+        if self.sole is not None:
+            return self.sole
         if self._points is None:
             raise NoNodeError("no comet node is registered")
         return NodeName(self._points.get_node(key))

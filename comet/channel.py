@@ -17,15 +17,16 @@ class Channel:
 
     __slots__ = ("_connections", "cursor", "key")
 
-    def __init__(self, key: Key, cursor: Mid) -> None:
-        """Make an empty channel; `cursor` is the store's clock now, so that nothing older is replayed."""
+    def __init__(self, key: Key, cursor: Mid, first: Connection) -> None:
+        """Make a channel of one connection; `cursor` is the store's clock now: nothing older is replayed."""
         self.key = key
         # Highest mid delivered here. A saved message whose predecessor is above
         # it reveals a hole, which keyqueue.py fills from the store first.
         self.cursor = cursor
         # In order of arrival. Changed only by add() and remove(). One
         # connection stands here without a container (memory: bench/connections.py).
-        self._connections: Connection | list[Connection] | None = None
+        self._connections: Connection | list[Connection] | None = first
+        first.channel = self
 
     def __len__(self) -> int:
         held = self._connections

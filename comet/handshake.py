@@ -202,4 +202,4 @@ def read_subscribe(query: str) -> tuple[Subscribe | None, ClientVersion]:
         found.get("mid", ""),
         found.get("dev", ""),
     )
-    return subscribe, client_version(version)
+    return subscribe, client_version(version) if subscribe is None else subscribe.version

@@ -48,10 +48,11 @@ class Hub:
         """Put a connection into its key's channel; False when the key has too many."""
         channel = self._channels.get(key)
         if channel is None:
-            channel = self._channels[key] = Channel(key, self._clock.now())
+            self._channels[key] = Channel(key, self._clock.now(), connection)
         elif len(channel) >= self._max_connections_per_key:
             return False
-        channel.add(connection)
+        else:
+            channel.add(connection)
         self.connection_count += 1
         return True
 

@@ -50,6 +50,7 @@ class Reception:
         self._hub = hub
         self._ownership = ownership
         self._verifier = verifier
+        self._is_token_required = verifier.is_required
         self._resumer = resumer
         self._acknowledgements = acknowledgements
         self._wheel = wheel
@@ -69,10 +70,13 @@ class Reception:
         The connection is attached before the line is written, so that nothing
         pushed after a subscriber has seen the line can pass it by.
         """
-        connection = self._admit(subscribe, transport, wire)
-        if isinstance(connection, Refusal):
-            self._metrics.refusals.inc(connection.reason.label)
-            return connection
+        now = self._wheel.now()
+        unix_now = self._unix_time()
+        connection = Connection(self, transport, wire, subscribe, now, int(unix_now))
+        refusal = self._admit(subscribe, connection, now, unix_now)
+        if refusal is not None:
+            self._metrics.refusals.inc(refusal.reason.label)
+            return refusal
         if subscribe.resume is not None:
             self._resumer.start(connection, subscribe.key, self._start_of(subscribe))
         connection.write(greeting + wire.heartbeat)
@@ -83,26 +87,24 @@ class Reception:
         """Count a socket that never came to ask for a subscription."""
         self._metrics.refusals.inc(reason.label)
 
-    def _admit(self, subscribe: Subscribe, transport: Transport, wire: Wire) -> Connection | Refusal:
+    def _admit(
+        self, subscribe: Subscribe, connection: Connection, now: float, unix_now: float
+    ) -> Refusal | None:
+        """Attach a connection, or say why not."""
         if self._is_draining:
             return Refusal.DRAINING
         if not self._ownership.owns(subscribe.key):
             return Refusal.NOT_OWNER
         if self._hub.connection_count >= self.capacity:
             return Refusal.OVERLOADED
-        now = self._wheel.now()
-        unix_now = self._unix_time()
-        expiry: int | None = None
-        if self._verifier.is_required:
+        if self._is_token_required:
             expiry = self._verifier.expiry(subscribe.key, subscribe.token, unix_now)
             if expiry is None:
                 return Refusal.BAD_TOKEN
-        connection = Connection(self, transport, wire, subscribe, now, int(unix_now))
-        if expiry is not None:
             connection.expire_token_at(now + (expiry - unix_now))
         if not self._hub.attach(subscribe.key, connection):
             return Refusal.TOO_MANY
-        return connection
+        return None
 
     def _start_of(self, subscribe: Subscribe) -> Callable[[], Awaitable[Mid]]:
         if subscribe.resume == RESUME_ACKNOWLEDGED:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comet.connection import Connection
 from comet.protocol import ClientVersion, CloseReason, Refusal, TcpWire
-from comet.resp import Fault, read_command, read_input, read_subscribe
+from comet.resp import Command, read_command, read_input, read_subscribe
 from comet.subscriber import SubscriberSocket
 
 
@@ -27,14 +27,15 @@ class TcpSubscriber(SubscriberSocket):
         self._held = b""
         door = self._door
         door.wheel.remove(self)
-        subscribe = None if isinstance(command, Fault) else read_subscribe(command.arguments)
-        if subscribe is None or isinstance(command, Fault):
+        # Not isinstance() of the enumerations Fault and Refusal: it asks their metaclass, 0.3 us.
+        subscribe = read_subscribe(command.arguments) if isinstance(command, Command) else None
+        if subscribe is None or not isinstance(command, Command):
             door.reception.turn_away(CloseReason.PARAMETER)
             door.see_out(self._transport, Refusal.PARAMETER.line)
             return
         wire = door.wires[subscribe.version]
         admitted = door.reception.subscribe(subscribe, self._transport, wire)
-        if isinstance(admitted, Refusal):
+        if not isinstance(admitted, Connection):
             door.see_out(self._transport, wire.line(admitted.line) + wire.farewell(admitted.reason))
             return
         self._begin(admitted)

@@ -109,7 +109,7 @@ class WebSocketSubscriber(SubscriberSocket):
             admitted: Connection | Refusal = Refusal.PARAMETER
         else:
             admitted = door.reception.subscribe(subscribe, self._transport, wire, request.response)
-        if isinstance(admitted, Refusal):
+        if not isinstance(admitted, Connection):
             words = wire.line(admitted.line) + wire.farewell(admitted.reason)
             door.see_out(self._transport, request.response + words)
         else:
