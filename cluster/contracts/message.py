@@ -16,6 +16,7 @@ import msgspec
 from cluster.model import Key, Message, Mid
 
 MAX_PUSH_ID_BYTES = 128
+MAX_INCARNATION_BYTES = 64
 
 
 class SaveItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -42,6 +43,9 @@ class SaveBatch(msgspec.Struct, frozen=True, array_like=True):
     # its ids are known: then it says REPEATED, so that a repeat after the
     # deadline tells for sure what became of a batch whose answer was lost.
     deadline: Mid
+    # Registration of the comet node that saves (NodeInfo.instance). The store refuses one that
+    # was fenced, so a node that lost its keys unawares cannot store for them. Empty = not checked.
+    incarnation: str = ""
 
 
 class Outcome(IntEnum):

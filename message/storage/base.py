@@ -23,6 +23,9 @@ What every store promises beyond the types of cluster/contracts/message.py
   removed messages would have expired: a false gap may be announced, a missed
   one never.
 - **Reads** see what was answered before they were asked, and committed data only.
+- **Fences.** A save of an incarnation that was fenced before is refused with
+  NotOwnerError, also a repeat; checked in the inserting transaction, so that
+  whichever node the save came through makes no difference.
 - **Failure.** StorageError and DeadlinePassedError: surely not done.
   InDoubtError: done or not, only the store can tell; repeat with the same ids.
 """
@@ -39,6 +42,10 @@ from cluster.contracts.message import MessageService
 # Ids are remembered for this long after the deadline of the save: a repeat that was
 # sent just before the deadline and waited in a queue still finds its first.
 ID_GRACE_S = 60
+
+# A fenced incarnation is remembered for this long: far longer than any node can believe
+# in a registration that has ended.
+FENCE_S = 86_400
 
 MAX_DEVICE_BYTES = 64
 
@@ -73,6 +80,23 @@ class MessageStore(MessageService, Protocol):
 
     async def stop(self) -> None:
         """Finish what was asked for, refuse the rest, close. May be called more than once."""
+        ...
+
+    async def fence(self, incarnation: str) -> None:
+        """Refuse the saves of an incarnation from now on, for FENCE_S. Durable when it returns.
+
+        Raises:
+            RequestError: no incarnation can have this name.
+            UnavailableError, StorageError: fence it again; not every server knows it.
+        """
+        ...
+
+    async def is_fenced(self, incarnation: str) -> bool:
+        """Whether an incarnation was fenced; asks the store, never a memory of it.
+
+        Raises:
+            UnavailableError, StorageError: the store did not answer.
+        """
         ...
 
     async def remove_expired(self, limit: int) -> int:

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from cluster.contracts.message import MAX_PUSH_ID_BYTES, Page, SaveBatch, SaveReply, Stored
+from cluster.contracts.message import Page, SaveBatch, SaveReply, Stored
 from cluster.errors import DeadlinePassedError, EnckeError, RequestError, UnavailableError
 from cluster.model import Key, Mid, key_fault
 from cluster.stats import Stats
@@ -28,7 +28,8 @@ from message.config import EmbeddedSettings
 from message.expiry import Expiry
 from message.storage import embedded_changes as changes
 from message.storage import embedded_reads as reads
-from message.storage.base import MAX_DEVICE_BYTES, Guarantee
+from message.storage.base import Guarantee
+from message.storage.checks import batch_fault, device_fault, incarnation_fault
 from message.storage.clock import StoreTime, to_whole_s
 from message.storage.counters import StoreCounters
 from message.storage.embedded_file import (
@@ -140,7 +141,7 @@ class EmbeddedStore:
 
     async def acknowledge(self, key: Key, device: str, mid: Mid) -> None:
         """Remember a device's mid; see MessageService.acknowledge()."""
-        if fault := key_fault(key) or _device_fault(device):
+        if fault := key_fault(key) or device_fault(device):
             raise RequestError(fault)
         now_s, max_devices = self._time.wall_s(), self._settings.max_devices_per_key
         await self._change(lambda c: changes.acknowledge(c, key, device, mid, now_s, max_devices))
@@ -164,6 +165,18 @@ class EmbeddedStore:
     async def clock(self) -> Mid:
         """The store's clock; see MessageService.clock()."""
         return self._time.mid()
+
+    async def fence(self, incarnation: str) -> None:
+        """Refuse an incarnation's saves; see MessageStore.fence()."""
+        if fault := incarnation_fault(incarnation):
+            raise RequestError(fault)
+        clock_s = to_whole_s(self._time.mid())
+        await self._change(lambda c: changes.fence(c, incarnation, clock_s))
+
+    async def is_fenced(self, incarnation: str) -> bool:
+        """Whether an incarnation is fenced; see MessageStore.is_fenced()."""
+        clock_s = to_whole_s(self._time.mid())
+        return await self._read(lambda connection: reads.is_fenced(connection, incarnation, clock_s))
 
     async def remove_expired(self, limit: int) -> int:
         """Free what has expired; see MessageStore.remove_expired(). Happens by itself, too."""
@@ -207,13 +220,8 @@ class EmbeddedStore:
     def _refusal(self, batch: SaveBatch, payload_bytes: int) -> EnckeError | None:
         if not self._is_open:
             return UnavailableError("the store is not open")
-        if fault := key_fault(batch.key):
+        if fault := batch_fault(batch):
             return RequestError(fault)
-        for item in batch.items:
-            if not 0 < _utf8_size(item.push_id) <= MAX_PUSH_ID_BYTES:
-                return RequestError(f"a push id must have 1 to {MAX_PUSH_ID_BYTES} bytes of UTF-8")
-            if item.expire_s < 0:
-                return RequestError("expire_s must not be negative")
         if self._queued >= self._settings.max_queued_saves:
             return UnavailableError("too many saves wait for the store")
         if self._queued and self._queued_bytes + payload_bytes > self._settings.max_queued_bytes:
@@ -285,18 +293,3 @@ class _Opened:
     reading: list[sqlite3.Connection]
     time: StoreTime
     saver: Saver
-
-
-def _device_fault(device: str) -> str | None:
-    is_good = 0 <= _utf8_size(device) <= MAX_DEVICE_BYTES
-    return None if is_good else f"a device must have at most {MAX_DEVICE_BYTES} bytes of UTF-8"
-
-
-def _utf8_size(text: str) -> int:
-    """Bytes of a text in UTF-8; -1 when it cannot be encoded."""
-    if text.isascii():
-        return len(text)
-    try:
-        return len(text.encode())
-    except UnicodeEncodeError:
-        return -1

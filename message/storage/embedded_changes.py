@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 
 from cluster.model import Key, Mid
+from message.storage.base import FENCE_S
 
 SECONDS_PER_DAY = 86_400
 
@@ -89,6 +90,12 @@ def delete_message(connection: sqlite3.Connection, key: Key, mid: Mid, now_s: in
     connection.execute("INSERT INTO temp.touched VALUES (?)", (key_id,))
     _forget(connection, clock_s)
     return bool(expires_at > now_s)
+
+
+def fence(connection: sqlite3.Connection, incarnation: str, clock_s: int) -> None:
+    """Remember an incarnation whose saves are refused, and forget those that are long gone."""
+    connection.execute("DELETE FROM fences WHERE until <= ?", (clock_s,))
+    connection.execute("INSERT OR REPLACE INTO fences VALUES (?, ?)", (incarnation, clock_s + FENCE_S))
 
 
 def remove_expired(

@@ -41,6 +41,16 @@ def acknowledged(connection: sqlite3.Connection, key: Key, device: str) -> Mid:
     return Mid(row[0] if row else 0)
 
 
+def is_fenced(connection: sqlite3.Connection, incarnation: str, clock_s: int) -> bool:
+    """Whether saves of an incarnation are refused."""
+    return (
+        connection.execute(
+            "SELECT 1 FROM fences WHERE incarnation = ? AND until > ?", (incarnation, clock_s)
+        ).fetchone()
+        is not None
+    )
+
+
 def inspect(connection: sqlite3.Connection, time: StoreTime, key: Key) -> Stored:
     """Count what is stored for a key and has not expired."""
     counted = connection.execute(

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import Any
 
 from cluster.contracts.message import Outcome, SaveBatch, SaveItem, SaveReply, SaveResult
-from cluster.errors import DeadlinePassedError, EnckeError, RequestError
+from cluster.errors import DeadlinePassedError, EnckeError, NotOwnerError, RequestError
 from cluster.mids import MAX_SENT_LEAD, TICKS_PER_SECOND, settle
 from cluster.model import Mid
 from message.config import EmbeddedSettings
@@ -20,6 +20,7 @@ from message.storage.base import ID_GRACE_S
 from message.storage.clock import StoreTime, to_whole_s
 from message.storage.counters import Tally
 from message.storage.embedded_keys import Keys, KeyState
+from message.storage.embedded_reads import is_fenced
 from message.storage.embedded_rows import ManyRows
 
 # Of a payload, to tell a repeat from another payload under the same id.
@@ -76,7 +77,14 @@ class Saver:
             sqlite3.Error: roll the transaction back, nothing is saved.
         """
         clock = self._time.mid()
-        refusals = [self._refusal(batch, clock, tally) for batch in batches]
+        incarnations = {batch.incarnation for batch in batches if batch.incarnation}
+        fenced = {one for one in incarnations if is_fenced(self._connection, one, to_whole_s(clock))}
+        refusals = [
+            NotOwnerError("the node that saves has lost its keys")
+            if batch.incarnation in fenced
+            else self._refusal(batch, clock, tally)
+            for batch in batches
+        ]
         good = [b for b, refusal in zip(batches, refusals, strict=True) if refusal is None]
         if not good:
             return [refusal for refusal in refusals if refusal is not None]

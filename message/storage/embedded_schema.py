@@ -84,7 +84,19 @@ def _create(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
-MIGRATIONS: tuple[Migration, ...] = (_create,)
+def _add_fences(connection: sqlite3.Connection) -> None:
+    # Incarnations of comet nodes whose saves are refused.
+    connection.execute(
+        """
+        CREATE TABLE fences (
+            incarnation TEXT PRIMARY KEY,
+            until       INTEGER NOT NULL     -- second of the store's clock
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+
+
+MIGRATIONS: tuple[Migration, ...] = (_create, _add_fences)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:

@@ -14,7 +14,7 @@ from typing import Protocol
 import pytest
 
 from cluster.contracts.message import MAX_PUSH_ID_BYTES, Outcome, SaveBatch, SaveItem, SaveReply, SaveResult
-from cluster.errors import DeadlinePassedError, RequestError, UnavailableError
+from cluster.errors import DeadlinePassedError, NotOwnerError, RequestError, UnavailableError
 from cluster.mids import STEP, TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from message.storage.base import MAX_DEVICE_BYTES, MessageStore
@@ -719,6 +719,51 @@ class StoreSuite:
             await store.acknowledge(BOB, "d" * (MAX_DEVICE_BYTES + 1), Mid(80))
         with pytest.raises(RequestError):
             await store.acknowledge(BOB, "д" * (MAX_DEVICE_BYTES // 2 + 1), Mid(80))
+
+    # -- fences
+
+    async def test_fenced_incarnation_stores_nothing_and_others_do(self, store: MessageStore) -> None:
+        deadline = Mid(await store.clock() + 10 * TICKS_PER_SECOND)
+        before = SaveBatch(BOB, [item("1", b"[1]")], Mid(0), deadline, "old-1")
+        await store.save(before)
+
+        await store.fence("old-1")
+        await store.fence("old-1")
+        fenced = store.save(SaveBatch(BOB, [item("2", b"[2]")], Mid(0), deadline, "old-1"))
+        other = store.save(SaveBatch(ALICE, [item("3", b"[3]")], Mid(0), deadline, "new-2"))
+        nameless = store.save(SaveBatch(BOB, [item("4", b"[4]")], Mid(0), deadline))
+
+        with pytest.raises(NotOwnerError):
+            await fenced
+        with pytest.raises(NotOwnerError):
+            await store.save(before)
+        assert (await other).results[0].outcome is Outcome.SAVED
+        assert (await nameless).results[0].outcome is Outcome.SAVED
+        assert await payloads(store, BOB) == [b"[1]", b"[4]"]
+        assert await store.is_fenced("old-1")
+        assert not await store.is_fenced("new-2")
+
+    async def test_fence_is_remembered_for_a_day_and_over_a_restart(self, opened: Harness) -> None:
+        store = await opened.open()
+        await store.fence("old-1")
+        opened.advance(23 * 3600)
+
+        store = await opened.open()
+        within = await store.is_fenced("old-1")
+        opened.advance(2 * 3600)
+
+        assert within
+        assert not await store.is_fenced("old-1")
+
+    @pytest.mark.parametrize("name", ["", "x" * 65, "a\nb", "é"])
+    async def test_impossible_incarnation_is_a_request_error(self, store: MessageStore, name: str) -> None:
+        deadline = Mid(await store.clock() + 10 * TICKS_PER_SECOND)
+
+        with pytest.raises(RequestError):
+            await store.fence(name)
+        if name:
+            with pytest.raises(RequestError):
+                await store.save(SaveBatch(BOB, [item("1")], Mid(0), deadline, name))
 
     # -- looking
 
