@@ -10,9 +10,10 @@ BIN := $(VENV)/bin
 # Arguments for the server and for pytest: make serve ARGS="--host 127.0.0.1", make test ARGS=tests/wire
 ARGS ?=
 
-# Debian packages that the tests need: a browser, Redis as a peer and a store,
-# strace to see the sync before the answer, a compiler for the C peers of bench/.
-TEST_PACKAGES := chromium chromium-driver gcc libc6-dev redis-server strace
+# Debian packages that the tests need: a browser, Redis as a peer and a store, MariaDB as a
+# store, servers in another time, strace to see the sync before the answer, a compiler for
+# the C peers of bench/.
+TEST_PACKAGES := chromium chromium-driver faketime gcc libc6-dev mariadb-server redis-server strace
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: serve test check format bench clean system-packages
