@@ -76,8 +76,8 @@ class RpcClient:
         self._link: Link | None = None
         # Of the connection, once there was one.
         self._version = 0
-        # The peer has said goodbye: it finishes its calls and takes no more.
-        self._is_draining = False
+        # Calls are finished but not taken: the peer has said goodbye, or we were stopped.
+        self._is_closing = False
         self._is_stopped = False
         # By number, in the order of the calls. Numbers are never used twice.
         self._calls: dict[int, Call] = {}
@@ -88,6 +88,7 @@ class RpcClient:
         self._last_number = 0
         self._deadlines = Deadlines(self._loop, self._expire)
         self._idle: asyncio.Future[None] | None = None
+        self._create_future = self._loop.create_future
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode_fault = msgspec.msgpack.Decoder(Fault).decode
         self._down_reason = "not started"
@@ -95,7 +96,7 @@ class RpcClient:
     @property
     def is_up(self) -> bool:
         """Connected to a peer that takes calls."""
-        return self._link is not None and not self._is_draining and not self._is_stopped
+        return self._link is not None and not self._is_closing
 
     @property
     def is_connecting(self) -> bool:
@@ -125,7 +126,7 @@ class RpcClient:
         Args:
             finish_s: how long to wait for calls in flight; then they fail.
         """
-        self._is_stopped = True
+        self._is_stopped = self._is_closing = True
         self._down_reason = "stopped"
         try:
             if self._calls and finish_s > 0:
@@ -159,41 +160,46 @@ class RpcClient:
             RemoteProtocolError: the answer to a read is not what it must be.
             Whatever EnckeError the peer's handler raised.
         """
-        future: asyncio.Future[R] = self._loop.create_future()
+        future: asyncio.Future[R] = self._create_future()
         try:
             payload = self._encode(arguments)
-        except UnicodeEncodeError as error:
-            # Half a surrogate pair: text that came from outside.
-            future.set_exception(RequestError(f"{method.name}: not valid UTF-8: {error.reason}"))
-            return future
         except (TypeError, ValueError, OverflowError) as error:
-            future.set_exception(LocalProtocolError(f"{method.name}: {error}"))
+            future.set_exception(_unsendable(method, error))
             return future
         size = len(payload)
-        refusal = self._refusal(method, size, timeout_s)
-        if refusal is not None:
-            future.set_exception(refusal)
-            return future
-        deadline = self._loop.time() + timeout_s
+        link = self._link
+        if (
+            link is None
+            or timeout_s <= 0
+            or self._is_closing
+            or method.since > self._version
+            or size > self._max_payload_bytes
+            or (self._calls and self._is_full(size))
+        ):
+            refusal = self._refusal(method, size, timeout_s)
+            if refusal is not None:
+                future.set_exception(refusal)
+                return future
         number = self._last_number = self._last_number + 1
-        self._calls[number] = (future, method, deadline, size)
-        self._call_bytes += size
-        if self._link is None:
+        if link is None:
             self._unsent[number] = payload
         else:
-            head = request_head(size, number, method.number, timeout_ms(timeout_s))
-            self._link.send(head, payload)
+            link.send(request_head(size, number, method.number, int(timeout_s * 1000) + 1), payload)
+        deadline = self._loop.time() + timeout_s
+        self._calls[number] = (future, method, deadline, size)
+        self._call_bytes += size
         if deadline < self._deadlines.next_at:
             self._deadlines.wake_at(deadline)
         return future
 
     def _refusal(self, method: Method[R], size: int, timeout_s: float) -> EnckeError | None:
+        """Why a call cannot be made; None when it can, now or when the connection is there."""
         if self._link is None:
             if not self.is_connecting:
                 return UnavailableError(f"{self.address}: {self._down_reason}")
         elif method.since > self._version:
             return self._too_old(method)
-        if self._is_draining or self._is_stopped:
+        if self._is_closing:
             return UnavailableError(f"{self.address}: takes no more calls")
         if timeout_s <= 0:
             return DeadlinePassedError(f"{method.name}: no time left")
@@ -239,37 +245,37 @@ class RpcClient:
                 continue
             future, method, _, size = call
             self._call_bytes -= size
-            if not future.done():
-                self._answer(future, method, kind, frame[HEAD.size :])
+            if future.done():
+                continue
+            try:
+                if kind == REPLY:
+                    future.set_result(method.decode_result(frame[HEAD.size :]))
+                else:
+                    future.set_exception(self._read_fault(kind, frame))
+            except (msgspec.MsgspecError, RemoteProtocolError, RecursionError) as error:
+                future.set_exception(_unreadable(method, error))
+                # A wrong type is well formed: the peer may be of another version.
+                if not isinstance(error, msgspec.ValidationError):
+                    raise RemoteProtocolError(f"not an answer: {error}") from error
         if not calls:
             self._become_idle()
 
     def on_down(self, reason: Exception) -> None:
         """Sent calls have lost their answers; waiting ones wait on while the peer is dialled at once."""
         self._link = None
-        self._is_draining = False
+        self._is_closing = self._is_stopped
         self._down_reason = str(reason)
         self._fail_calls(str(reason), is_final=self._connector.state is not State.CONNECTING)
 
-    def _answer(self, future: asyncio.Future[R], method: Method[R], kind: int, body: bytes) -> None:
-        try:
-            if kind == REPLY:
-                future.set_result(method.decode_result(body))
-                return
-            if kind != FAULT:
-                raise RemoteProtocolError(f"unexpected frame of kind {kind}")
-            future.set_exception(to_error(self._decode_fault(body)))
-        except msgspec.ValidationError as error:
-            # Well formed, but not what this node expects: the peer may be of another version.
-            future.set_exception(_unreadable(method, error))
-        except (msgspec.DecodeError, RemoteProtocolError, RecursionError) as error:
-            future.set_exception(_unreadable(method, error))
-            raise RemoteProtocolError(f"not an answer: {error}") from error
+    def _read_fault(self, kind: int, frame: bytes) -> EnckeError:
+        if kind != FAULT:
+            raise RemoteProtocolError(f"unexpected frame of kind {kind}")
+        return to_error(self._decode_fault(frame[HEAD.size :]))
 
     def _on_other(self, kind: int, number: int) -> None:
         """Handle what belongs to no call: an answer that comes too late is dropped."""
         if kind == GOODBYE:
-            self._is_draining = True
+            self._is_closing = True
         elif number > self._last_number or kind not in (REPLY, FAULT):
             raise RemoteProtocolError(f"frame of kind {kind} for call {number}, which was never made")
 
@@ -305,6 +311,13 @@ class RpcClient:
     def _become_idle(self) -> None:
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
+
+
+def _unsendable(method: Method[Any], error: Exception) -> EnckeError:
+    """Arguments that cannot be encoded: half a surrogate pair came from outside, all else is our bug."""
+    if isinstance(error, UnicodeEncodeError):
+        return RequestError(f"{method.name}: not valid UTF-8: {error.reason}")
+    return LocalProtocolError(f"{method.name}: {error}")
 
 
 def _unreadable(method: Method[Any], error: Exception) -> EnckeError:

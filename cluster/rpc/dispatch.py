@@ -203,17 +203,13 @@ class Dispatcher:
             self._become_idle()
 
     def _answer(self, number: int, method: Method[Any], future: asyncio.Future[Any]) -> None:
-        if future.cancelled():
-            self._fault(number, method.answer_lost("given up by the peer"))
-            return
-        error = future.exception()
-        if error is not None:
-            self._fault(number, _presentable(method, error))
-            return
         try:
             payload = self._encode(future.result())
-        except Exception as bug:
-            self._fault(number, _presentable(method, bug))
+        except asyncio.CancelledError:
+            self._fault(number, method.answer_lost("given up by the peer"))
+            return
+        except Exception as error:
+            self._fault(number, _presentable(method, error))
             return
         if len(payload) > self._max_payload_bytes:
             text = f"answer over {self._max_payload_bytes} bytes"

@@ -33,24 +33,32 @@ REQUEST_HEAD = struct.Struct(">BQHI")
 PING = LENGTH.pack(0)
 MAX_TIMEOUT_MS = 2**32 - 1
 
-# Length and head in one: packing once instead of twice saves 0.1 us a frame.
+# The same with the length before it: packed for every call, so in one go.
 _FRAME = struct.Struct(">IBQ")
 _REQUEST_FRAME = struct.Struct(">IBQHI")
 
 
 def request_head(payload_bytes: int, call: int, method: int, timeout_ms: int) -> bytes:
-    """Start of a REQUEST frame; the encoded arguments follow it."""
-    return _REQUEST_FRAME.pack(payload_bytes + REQUEST_HEAD.size, REQUEST, call, method, timeout_ms)
+    """Start of a REQUEST frame; the encoded arguments follow it.
+
+    Args:
+        timeout_ms: more than MAX_TIMEOUT_MS is taken for that.
+    """
+    if timeout_ms > MAX_TIMEOUT_MS:
+        timeout_ms = MAX_TIMEOUT_MS
+    # 15 = REQUEST_HEAD.size
+    return _REQUEST_FRAME.pack(payload_bytes + 15, REQUEST, call, method, timeout_ms)
 
 
 def frame_head(payload_bytes: int, kind: int, call: int) -> bytes:
     """Start of any other frame; its payload follows it."""
-    return _FRAME.pack(payload_bytes + HEAD.size, kind, call)
+    # 9 = HEAD.size
+    return _FRAME.pack(payload_bytes + 9, kind, call)
 
 
 def timeout_ms(timeout_s: float) -> int:
     """Time left as it crosses the wire: rounded up, 0 when none is left."""
-    return min(int(timeout_s * 1000) + 1, MAX_TIMEOUT_MS) if timeout_s > 0 else 0
+    return int(timeout_s * 1000) + 1 if timeout_s > 0 else 0
 
 
 class FrameReader:

@@ -110,4 +110,6 @@ def test_ping_is_no_frame() -> None:
     [(0.0, 0), (-1.0, 0), (0.0001, 1), (1.5, 1501), (1e9, MAX_TIMEOUT_MS)],
 )
 def test_time_left_is_rounded_up_and_fits_its_field(seconds: float, expected: int) -> None:
-    assert timeout_ms(seconds) == expected
+    (body,) = FrameReader(LIMIT).feed(request_head(0, 7, 2, timeout_ms(seconds)))
+
+    assert REQUEST_HEAD.unpack_from(body) == (REQUEST, 7, 2, expected)
