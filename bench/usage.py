@@ -33,11 +33,6 @@ def resident_bytes(pid: int) -> int:
     raise ValueError(f"no Rss in smaps_rollup of {pid}")
 
 
-def thread_cpu_s(pid: int) -> dict[str, float]:
-    """CPU seconds by thread name; threads of one name are added up."""
-    by_name: dict[str, float] = {}
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        name = (task / "comm").read_text().strip()
-        ns = int((task / "schedstat").read_text().split()[0])
-        by_name[name] = by_name.get(name, 0.0) + ns / 1e9
-    return by_name
+def waited_s(pid: int) -> float:
+    """Seconds for which a process's main thread was ready to run and got no core: what others have taken."""
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[1]) / 1e9
