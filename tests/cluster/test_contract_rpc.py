@@ -322,54 +322,50 @@ async def test_errors_of_a_save_arrive_as_their_own() -> None:
 # -- old and new
 
 
-class NewerItem(msgspec.Struct, frozen=True, array_like=True):
-    push_id: str
-    payload: bytes
-    expire_s: int
-    id_ttl_s: int = 0
-    priority: int = 5
+VALUES = [BATCH, BATCH.items[0], REPLY, REPLY.results[0], PAGE, PAGE.messages[0], STORED]
+VALUES += [PUSH, PUSHED, PUSHED.failed[0], CONNECTION, CometStatus(1, 2, 3)]
 
 
-class NewerBatch(msgspec.Struct, frozen=True, array_like=True):
-    key: Key
-    items: list[NewerItem]
-    sent: Mid
-    deadline: Mid
-    incarnation: str = "unknown"
+def newer(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    """The struct as a later version may have it: with two more fields at its end."""
+    own = [
+        (f.name, f.type) if f.required else (f.name, f.type, msgspec.field(default=f.default))
+        for f in msgspec.structs.fields(kind)
+    ]
+    more: list[Any] = [("later", str, "unknown"), ("latest", list[int], ())]
+    return msgspec.defstruct(f"Newer{kind.__name__}", [*own, *more], array_like=True, frozen=True)
 
 
-class NewerReply(msgspec.Struct, frozen=True, array_like=True):
-    results: list[SaveResult]
-    clock: Mid
-    was_fenced: bool = False
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_values_of_newer_nodes_are_read_by_older_ones_and_the_other_way_round(value: msgspec.Struct) -> None:
+    kind = newer(type(value))
+    grown = kind(*msgspec.structs.astuple(value), "said", [1])
+
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(grown), type=type(value)) == value
+    read = msgspec.msgpack.decode(msgspec.msgpack.encode(value), type=kind)
+    assert read == kind(*msgspec.structs.astuple(value))
 
 
-NEWER_SAVE = Method(message_rpc.SAVE.number, "save", tuple[NewerBatch], NewerReply)
+async def test_newer_node_and_older_node_call_each_other() -> None:
+    newer_batch: Any = newer(SaveBatch)
+    newer_save = Method(message_rpc.SAVE.number, "save", tuple[newer_batch], newer(SaveReply))
+    asked: list[Any] = []
 
-
-async def test_newer_node_is_understood_by_an_older_one() -> None:
-    messages = Messages()
-    node = message_node(messages)
-    async with started(node):
-        newer = NewerBatch(BOB, [NewerItem("id-1", b'{"n":1}', 600, 60, 9)], Mid(80), CLOCK, "session-1")
-
-        reply = await node.client.call(NEWER_SAVE, (newer,), 20)
-
-        assert messages.asked == [("save", BATCH)]
-        assert reply == NewerReply(REPLY.results, CLOCK, False)
-
-
-async def test_older_node_is_understood_by_a_newer_one() -> None:
-    asked: list[NewerBatch] = []
-
-    async def save(batch: NewerBatch) -> NewerReply:
+    async def save(batch: Any) -> Any:
         asked.append(batch)
-        return NewerReply(REPLY.results, CLOCK, True)
+        return newer(SaveReply)(REPLY.results, CLOCK, "said")
 
-    node = Node(message_rpc.SERVICE, [Route(NEWER_SAVE, save)])
-    async with started(node):
-        assert await message_stub(node).save(BATCH) == REPLY
-        assert asked == [NewerBatch(BOB, [NewerItem("id-1", b'{"n":1}', 600, 60, 5)], Mid(80), CLOCK)]
+    messages = Messages()
+    old, new = message_node(messages), Node(message_rpc.SERVICE, [Route(newer_save, save)])
+    async with started(old, new):
+        grown = newer_batch(*msgspec.structs.astuple(BATCH), "said")
+
+        assert await message_stub(new).save(BATCH) == REPLY
+        reply: Any = await old.client.call(newer_save, (grown,), 20)
+
+        assert (asked[0].key, asked[0].items, asked[0].later) == (BOB, BATCH.items, "unknown")
+        assert messages.asked == [("save", BATCH)]
+        assert (reply.results, reply.later) == (REPLY.results, "unknown")
 
 
 # -- all message nodes as one
