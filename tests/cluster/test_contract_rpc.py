@@ -33,7 +33,7 @@ from cluster.rpc.methods import Method, Route
 from cluster.rpc.server import RpcServer
 from tests.cluster.rpc_nodes import QUICK, error_of
 from tests.support.eventually import eventually
-from tests.support.proxy import FaultProxy
+from tests.support.proxy import FaultProxy, Way
 
 V = TypeVar("V")
 
@@ -454,6 +454,26 @@ async def test_question_that_fails_everywhere_ends_with_the_error(is_alone: bool
 
         with pytest.raises(UnavailableError, match="busy"):
             await nodes.load_after(BOB, Mid(0), 1, 1)
+
+
+async def test_acknowledgement_in_doubt_is_repeated_on_another_node() -> None:
+    all_messages = [Messages(), Messages()]
+    for messages in all_messages:
+        messages.save_result = asyncio.get_running_loop().create_future()
+    node_a, node_b = (message_node(messages) for messages in all_messages)
+    async with started(node_a, node_b):
+        nodes, balancer = balanced(node_a, node_b)
+        first = balancer.choose(BOB)
+        lost = node_a if first is not None and first.client is node_a.client else node_b
+        lost.proxy.drop(Way.DOWN)
+        asked = all_messages[0 if lost is node_a else 1].asked
+
+        acknowledgement = asyncio.create_task(nodes.acknowledge(BOB, "phone", Mid(80)))
+        await eventually(lambda: asked)
+        lost.proxy.refuse()
+
+        await acknowledgement
+        assert [messages.asked for messages in all_messages] == [[("acknowledge", BOB, "phone", 80)]] * 2
 
 
 async def test_deletion_in_doubt_is_not_repeated() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from dataclasses import replace
 
@@ -22,7 +23,7 @@ from cluster.errors import (
 )
 from cluster.rpc.client import RpcClient
 from cluster.rpc.config import RpcConfig
-from cluster.rpc.connector import pause_s
+from cluster.rpc.connector import GOOD_LIFE_S, pause_s
 from cluster.rpc.handshake import Versions
 from cluster.rpc.methods import Method, Route
 from cluster.rpc.server import RpcServer
@@ -250,6 +251,39 @@ async def test_client_connects_again_by_itself() -> None:
 
         assert await ends.call(ECHO, b"again") == b"again"
         assert ends.proxy.accepted == 2
+
+
+async def test_peer_of_a_connection_that_lived_is_dialled_at_once_and_calls_wait_for_it() -> None:
+    async with pair(replace(QUICK, backoff_first_s=60.0, backoff_max_s=60.0)) as ends:
+        await ends.up()
+        loop = asyncio.get_running_loop()
+        up_at = loop.time()
+        await eventually(lambda: loop.time() - up_at > GOOD_LIFE_S)
+        lost = ends.call(CHANGE, "a")
+        await ends.service.called("a")
+
+        ends.proxy.cut()
+        assert type(await error_of(lost)) is InDoubtError
+
+        assert ends.client.is_connecting
+        assert await ends.call(ECHO, b"again") == b"again"
+
+
+async def test_peer_that_does_not_accept_is_given_up() -> None:
+    with socket.socket() as deaf, socket.socket() as first:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        # Fills the queue of connections that nobody accepts.
+        first.connect(deaf.getsockname())
+        host, port = deaf.getsockname()
+        client = RpcClient(f"{host}:{port}", SERVICE, replace(QUICK, connect_timeout_s=0.1))
+        client.start()
+
+        error = await error_of(client.call(CHANGE, ("a",), 20))
+
+        assert type(error) is UnavailableError
+        assert "no connection within 0.1 s" in str(error)
+        await client.stop()
 
 
 async def test_call_to_a_peer_that_cannot_be_reached_was_surely_not_made() -> None:

@@ -16,6 +16,7 @@ from cluster.rpc.client import RpcClient
 from cluster.rpc.config import RpcConfig
 from cluster.rpc.frames import (
     FAULT,
+    GOODBYE,
     HEAD,
     LENGTH,
     PING,
@@ -285,6 +286,25 @@ async def test_silent_peer_is_cut_and_one_that_pings_is_not() -> None:
         assert not closing.done()
         assert rpc.connections == 1
         closing.cancel()
+
+
+async def test_peer_that_is_let_in_while_the_server_stops_is_told_goodbye() -> None:
+    async with known() as (rpc, service, peer):
+        late = Peer(*await asyncio.open_connection(*rpc.address.split(":")))
+        await eventually(lambda: rpc.connections == 2)
+        peer.call(1, CHANGE.number, msgspec.msgpack.encode(("a",)))
+        handler = await service.called("a")
+        stopping = asyncio.create_task(rpc.stop())
+        assert HEAD.unpack_from(await peer.frame()) == (GOODBYE, 0)
+
+        await late.shake(ClientHandshake(SERVICE, OURS, "", NONCE))
+
+        assert HEAD.unpack_from(await late.frame()) == (GOODBYE, 0)
+        handler.set_result("done")
+        assert HEAD.unpack_from(await peer.frame()) == (REPLY, 1)
+        await stopping
+        assert await late.closed() == b""
+        await late.close()
 
 
 # -- at the client's door
