@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -43,6 +42,16 @@ void raise_descriptor_limit(void) {
 void watch(int epoll, int operation, int fd, uint32_t events, void *who) {
     struct epoll_event event = {.events = events, .data.ptr = who};
     if (epoll_ctl(epoll, operation, fd, &event)) die("epoll_ctl");
+}
+
+int wait_awake(int epoll, struct epoll_event *events, int size, double seconds) {
+    double end = now_s() + seconds;
+    int count;
+    do {
+        count = epoll_wait(epoll, events, size, 0);
+        if (count < 0 && errno != EINTR) die("epoll_wait");
+    } while (count <= 0 && now_s() < end);
+    return count;
 }
 
 static void bind_source(int fd, int source) {

@@ -2,6 +2,7 @@
  *
  *   load tcp|ws SUBSCRIBER-PORT ADMIN-PORT KEY-PREFIX
  *
+ * While it waits for something it takes a whole core (see wait_awake()); between commands it sleeps.
  * It is driven by commands on stdin, one a line, and answers each with one JSON object on stdout, so that the
  * caller can read the server's CPU time and memory in between:
  *
@@ -18,7 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 
 static double percentile_us(const double *sorted, long count, double p) {
     return count ? sorted[(long)(p * (count - 1))] * 1e6 : 0;

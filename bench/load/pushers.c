@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -147,7 +146,7 @@ struct push_result push_many(struct pushers *p, struct subscribers *s, long push
     double end = now_s() + RUN_TIMEOUT_S;
     while (result.answers < pushes || s->messages < pushes - result.failed) {
         if (now_s() > end) break;
-        int count = epoll_wait(s->epoll, events, BATCH, 1000);
+        int count = wait_awake(s->epoll, events, BATCH, 1);
         for (int i = 0; i < count; i++) {
             struct pusher *who = events[i].data.ptr;
             if (who->peer == SUBSCRIBER) {
@@ -195,7 +194,7 @@ struct fan_result push_to_all(struct pushers *p, struct subscribers *s, int expi
     free(body);
     int is_answered = 0;
     while ((!is_answered || s->messages < s->live) && now_s() < began + FAN_TIMEOUT_S) {
-        int count = epoll_wait(s->epoll, events, BATCH, 1000);
+        int count = wait_awake(s->epoll, events, BATCH, 1);
         for (int i = 0; i < count; i++) {
             struct pusher *who = events[i].data.ptr;
             const char *answer;

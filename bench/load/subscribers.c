@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -123,15 +122,14 @@ void on_subscriber(struct subscribers *s, struct subscriber *who, uint32_t event
     }
 }
 
-static int handle_events(struct subscribers *s, int timeout_ms) {
+static void handle_events(struct subscribers *s, double seconds) {
     struct epoll_event events[BATCH];
-    int count = epoll_wait(s->epoll, events, BATCH, timeout_ms);
+    int count = wait_awake(s->epoll, events, BATCH, seconds);
     for (int i = 0; i < count; i++) {
         struct subscriber *who = events[i].data.ptr;
         if (who->peer == SUBSCRIBER) on_subscriber(s, who, events[i].events);
         else give_up("a push connection ended, or was answered out of turn");
     }
-    return count;
 }
 
 void open_subscribers(struct subscribers *s, int count, int window) {
@@ -146,7 +144,7 @@ void open_subscribers(struct subscribers *s, int count, int window) {
             begin(s, &s->all[begun], begun);
             begun++;
         }
-        handle_events(s, 100);
+        handle_events(s, 0.1);
         if (now_s() > end) give_up("subscribing took too long");
     }
 }
@@ -176,6 +174,6 @@ void pump(struct subscribers *s, long messages, long heartbeats, double seconds)
     while ((left = end - now_s()) > 0) {
         if (messages && s->messages >= messages) return;
         if (heartbeats && s->heartbeats >= heartbeats) return;
-        handle_events(s, (int)(left * 1000) + 1);
+        handle_events(s, left);
     }
 }
