@@ -64,8 +64,19 @@ class StoreClock:
         """Whether any answer has arrived yet; before that now() means nothing."""
         return self._heard > 0
 
-    def hear(self, clock: Mid) -> None:
-        """Take the store's clock from an answer that has just arrived."""
+    def hear(self, clock: Mid, asked_at_ns: int) -> None:
+        """Take the store's clock from an answer that has just arrived.
+
+        An answer that was slow (a commit that took long) does not take the
+        bound back: below a mid that was sent, a message would be taken for one
+        that its subscriber has seen. A clock that has been set back does.
+
+        Args:
+            asked_at_ns: monotonic time of the question; the store read its clock after that.
+        """
+        bound_when_asked = self._heard + (asked_at_ns - self._heard_at_ns) // 100
+        if clock >= bound_when_asked and clock < self.now():
+            return
         self._heard = clock
         self._heard_at_ns = self._monotonic_ns()
 

@@ -111,7 +111,7 @@ class CometNode:
             OSError: an address cannot be bound.
             EnckeError: the store did not answer.
         """
-        self._clock.hear(await self._messages.clock())
+        await self._ask_clock()
         self._clock_task = asyncio.create_task(self._keep_clock())
         self._wheel.start()
         self._listeners["ws"] = await start_websocket(self._config, self._reception, self._wheel)
@@ -222,12 +222,16 @@ class CometNode:
             started_at=self._started_at,
         )
 
+    async def _ask_clock(self) -> None:
+        asked_at_ns = time.monotonic_ns()
+        self._clock.hear(await self._messages.clock(), asked_at_ns)
+
     async def _keep_clock(self) -> None:
         while True:
             await asyncio.sleep(CLOCK_REFRESH_S)
             try:
                 async with asyncio.timeout(self._config.store_timeout_s):
-                    self._clock.hear(await self._messages.clock())
+                    await self._ask_clock()
             except (EnckeError, TimeoutError) as error:
                 log.debug("store's clock not refreshed: reason=%r", error)
 

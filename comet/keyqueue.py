@@ -197,6 +197,7 @@ class KeyQueue:
         time, with a deadline in the clock that the store has now.
         """
         clock = Mid(0)
+        asked_at_ns = time.monotonic_ns()
         try:
             async with asyncio.timeout(self._context.store_timeout_s):
                 clock = await self._context.messages.clock()
@@ -205,7 +206,7 @@ class KeyQueue:
         if clock <= batch.deadline or self._time_left_s() <= 0:
             self._fail_batch(DeadlinePassedError.code)
             return
-        self._context.clock.hear(clock)
+        self._context.clock.hear(clock, asked_at_ns)
         self._save(msgspec.structs.replace(batch, deadline=self._deadline()))
 
     def _repeat_later(self, batch: SaveBatch, error: UnavailableError) -> None:
@@ -224,7 +225,7 @@ class KeyQueue:
 
     def _on_saved(self, reply: SaveReply) -> None:
         context = self._context
-        context.clock.hear(reply.clock)
+        context.clock.hear(reply.clock, int(self._saving_since * 1e9))
         context.metrics.save_seconds.observe(time.monotonic() - self._saving_since)
         channel = context.hub.channel(self._key)
         if channel is not None and has_hole(channel.cursor, reply.results):
