@@ -238,7 +238,11 @@ class _Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._server.listener.connection_count -= 1
         self._stop_head_timer()
+        # Between an answer and the rest of its request's body aiohttp waits for bytes that will not come.
+        lingering = None if self._request_in_progress else self._task_handler
         super().connection_lost(exc)
+        if lingering is not None:
+            lingering.cancel()
 
     def data_received(self, data: bytes) -> None:
         before = self._request_count

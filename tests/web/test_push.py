@@ -1,0 +1,250 @@
+"""web/push.py: to the owners of the keys and back, also when they change meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from cluster.contracts.comet import PushReply
+from cluster.errors import InDoubtError, NoNodeError, NotOwnerError, UnavailableError
+from cluster.membership import Members
+from cluster.model import Key
+from cluster.registry.memory import MemoryRegistry
+from cluster.stats import Stats
+from tests.support.eventually import eventually
+from tests.support.services import ScriptedComet, failing, not_owner
+from tests.support.web import comet_info
+from web.metrics import WebMetrics
+from web.owners import Owners
+from web.push import Pusher
+
+
+class Pushing:
+    """A pusher in front of scripted comet nodes."""
+
+    def __init__(self, timeout_s: float = 5.0) -> None:
+        self.registry = MemoryRegistry()
+        self.members = Members(self.registry)
+        self.comets: dict[str, ScriptedComet] = {}
+        self.metrics = WebMetrics(Stats())
+        owners = Owners(self.members, lambda info: self.comets[info.name], timeout_s)
+        self.pusher = Pusher(owners, self.metrics, "web-", idempotency_ttl_s=3600)
+
+    async def add(self, name: str) -> ScriptedComet:
+        comet = self.comets[name] = ScriptedComet()
+        await self.registry.register(comet_info(name))
+        return comet
+
+    async def push(self, *keys: str, caller_id: str = "") -> PushReply:
+        return await self.pusher.push([Key(key) for key in keys], b"1", 60, caller_id)
+
+    def owner(self, key: str) -> str:
+        return self.members.current.owner(Key(key)).name
+
+
+@pytest.fixture
+def pushing() -> Iterator[Pushing]:
+    made = Pushing()
+    yield made
+    made.pusher.close()
+    made.members.close()
+
+
+@pytest.fixture
+def keys() -> list[str]:
+    return [f"key-{n}" for n in range(50)]
+
+
+async def test_push_to_one_key_reaches_its_owner_with_the_epoch(pushing: Pushing) -> None:
+    comet = await pushing.add("a")
+    assert await pushing.pusher.push_one(Key("k"), b"1", 60) == ""
+    (push,) = comet.pushes
+    assert (push.keys, push.payload, push.expire_s, push.id_ttl_s) == (["k"], b"1", 60, 0)
+    assert push.epoch == pushing.members.current.epoch
+    assert pushing.metrics.pushed.value == 1
+
+
+async def test_each_push_has_its_own_id_unless_the_caller_gives_one(pushing: Pushing) -> None:
+    comet = await pushing.add("a")
+    await pushing.pusher.push_one(Key("k"), b"1", 60)
+    await pushing.push("k")
+    await pushing.push("k", caller_id="mine")
+    ids = [push.push_id for push in comet.pushes]
+    assert len(set(ids)) == 3
+    assert all(push_id.startswith("web-") for push_id in ids[:2])
+    assert (ids[2], comet.pushes[2].id_ttl_s) == ("mine", 3600)
+
+
+async def test_results_of_several_nodes_come_back_in_the_order_of_the_keys(
+    pushing: Pushing, keys: list[str]
+) -> None:
+    a, b = await pushing.add("a"), await pushing.add("b")
+    reply = await pushing.push(*keys)
+    for name, comet in (("a", a), ("b", b)):
+        (push,) = comet.pushes
+        assert push.keys == [key for key in keys if pushing.owner(key) == name]
+        assert [reply.mids[keys.index(key)] for key in push.keys] == [
+            80 * (i + 1) for i in range(len(push.keys))
+        ]
+    assert not reply.failed
+    assert reply.online == [1] * len(keys)
+
+
+async def test_failed_and_repeated_keys_keep_their_index(pushing: Pushing, keys: list[str]) -> None:
+    comets = {"a": await pushing.add("a"), "b": await pushing.add("b")}
+    bad = keys[7]
+    comets[pushing.owner(bad)].fates.append(failing({bad: "storage"}))
+    reply = await pushing.push(*keys)
+    assert [(failure.index, failure.code) for failure in reply.failed] == [(7, "storage")]
+    assert pushing.metrics.pushed_partly.value == 1
+
+
+async def test_refused_push_is_repeated_with_the_same_id_when_the_ring_has_changed(pushing: Pushing) -> None:
+    old = await pushing.add("a")
+    old.is_holding = True
+    old.fates.append(not_owner())
+    task = asyncio.create_task(pushing.push("k"))
+    await eventually(lambda: old.held_count)
+    registration = await pushing.registry.register(comet_info("c"))
+    pushing.comets["c"] = ScriptedComet()
+    old.is_holding = False
+    old.release()
+    reply = await task
+    assert not reply.failed
+    first, second = [*old.pushes, *pushing.comets["c"].pushes]
+    assert first.push_id == second.push_id
+    assert second.epoch > first.epoch
+    assert second.timeout_s <= first.timeout_s
+    assert pushing.metrics.retries.value == 1
+    await registration.withdraw()
+
+
+async def test_push_to_one_key_is_repeated_too(pushing: Pushing) -> None:
+    comet = await pushing.add("a")
+    comet.fates.append(not_owner())
+    assert await pushing.pusher.push_one(Key("k"), b"1", 60) == ""
+    first, second = comet.pushes
+    assert first.push_id == second.push_id
+
+
+async def test_only_refused_keys_are_sent_again(pushing: Pushing, keys: list[str]) -> None:
+    comets = {"a": await pushing.add("a"), "b": await pushing.add("b")}
+    moved = [key for key in keys if pushing.owner(key) == "a"]
+    comets["a"].fates.append(not_owner())
+    reply = await pushing.push(*keys)
+    assert not reply.failed
+    assert comets["a"].pushes[1].keys == moved
+    assert len(comets["b"].pushes) == 1
+
+
+async def test_keys_refused_one_by_one_are_sent_again(pushing: Pushing, keys: list[str]) -> None:
+    comet = await pushing.add("a")
+    comet.fates.append(failing({keys[3]: "not_owner", keys[4]: "storage"}))
+    reply = await pushing.push(*keys)
+    assert comet.pushes[1].keys == [keys[3]]
+    assert reply.mids[3] == 80
+    assert [(failure.index, failure.code) for failure in reply.failed] == [(4, "storage")]
+
+
+async def test_nobody_takes_the_key_in_time() -> None:
+    pushing = Pushing(timeout_s=0.25)
+    comet = await pushing.add("a")
+    comet.fates.extend([not_owner()] * 20)
+    with pytest.raises(NotOwnerError):
+        await pushing.push("k")
+    assert 2 <= len(comet.pushes) <= 4
+    comet.fates.clear()
+    comet.fates.extend([not_owner()] * 20)
+    with pytest.raises(NotOwnerError):
+        await pushing.pusher.push_one(Key("k"), b"1", 60)
+    assert pushing.metrics.not_pushed.value == 2
+
+
+async def test_node_that_never_answers_leaves_the_push_in_doubt() -> None:
+    pushing = Pushing(timeout_s=0.05)
+    comet = await pushing.add("a")
+    comet.fates.extend([None, None])
+    one = asyncio.create_task(pushing.pusher.push_one(Key("k"), b"1", 60))
+    many = asyncio.create_task(pushing.push("k", "l"))
+    for task in (one, many):
+        with pytest.raises(InDoubtError):
+            await task
+    assert len(comet.pushes) == 2
+    # The timer has gone with the last of them.
+    assert await pushing.pusher.push_one(Key("k"), b"1", 60) == ""
+
+
+async def test_pushes_that_wait_are_given_up_one_after_the_other() -> None:
+    pushing = Pushing(timeout_s=0.05)
+    comet = await pushing.add("a")
+    comet.is_holding = True
+    first = asyncio.create_task(pushing.push("k"))
+    second = asyncio.create_task(pushing.push("k"))
+    await eventually(lambda: comet.held_count == 2)
+    comet.release()
+    assert not (await first).failed
+    with pytest.raises(InDoubtError):
+        await second
+
+
+async def test_whole_refusal_of_the_only_node_is_its_error(pushing: Pushing) -> None:
+    comet = await pushing.add("a")
+    comet.fates.extend([UnavailableError("full"), UnavailableError("full")])
+    with pytest.raises(UnavailableError, match="full"):
+        await pushing.push("k", "l")
+    with pytest.raises(UnavailableError, match="full"):
+        await pushing.pusher.push_one(Key("k"), b"1", 60)
+
+
+async def test_whole_refusal_of_one_node_of_several_fails_its_keys(pushing: Pushing, keys: list[str]) -> None:
+    comets = {"a": await pushing.add("a"), "b": await pushing.add("b")}
+    comets["a"].fates.append(UnavailableError("full"))
+    reply = await pushing.push(*keys)
+    assert {keys[failure.index] for failure in reply.failed} == {
+        key for key in keys if pushing.owner(key) == "a"
+    }
+    assert {failure.code for failure in reply.failed} == {"unavailable"}
+
+
+async def test_no_comet_node_is_an_error(pushing: Pushing) -> None:
+    with pytest.raises(NoNodeError):
+        await pushing.push("k")
+    with pytest.raises(NoNodeError):
+        await pushing.pusher.push_one(Key("k"), b"1", 60)
+
+
+async def test_last_node_leaves_while_a_push_is_repeated(pushing: Pushing) -> None:
+    comet = pushing.comets["a"] = ScriptedComet()
+    registration = await pushing.registry.register(comet_info("a"))
+    comet.is_holding = True
+    comet.fates.append(not_owner())
+    task = asyncio.create_task(pushing.push("k"))
+    await eventually(lambda: comet.held_count)
+    await registration.withdraw()
+    comet.release()
+    with pytest.raises(NoNodeError):
+        await task
+
+
+async def test_cancelled_caller_leaves_nothing_behind(pushing: Pushing) -> None:
+    comet = await pushing.add("a")
+    comet.is_holding = True
+    task = asyncio.create_task(pushing.push("k"))
+    await eventually(lambda: comet.held_count)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    comet.release()
+
+
+async def test_abandoned_push_does_not_complain(pushing: Pushing) -> None:
+    comet = await pushing.add("a")
+    comet.is_holding = True
+    comet.fates.append(UnavailableError("full"))
+    pending = pushing.pusher.begin([Key("k")], b"1", 60)
+    assert not pending.is_answered
+    pending.abandon()
+    comet.release()
+    assert pending.is_answered
