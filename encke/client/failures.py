@@ -1,4 +1,4 @@
-"""What a failed HTTP request of the publisher means."""
+"""What a failed HTTP request means."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ def push_failure(url: str, error: Exception, push_id: str = "") -> PushError:
     Both are worth another attempt.
     """
     if isinstance(error, aiohttp.ClientConnectorError):
-        return PushError("unavailable", f"{url} cannot be reached: {error}", push_id)
+        return PushError("unavailable", failure_words(url, error), push_id)
+    return PushTimeoutError(failure_words(url, error), push_id)
+
+
+def failure_words(url: str, error: Exception) -> str:
+    """Say it in one line, without what the library repeats."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"{url} cannot be reached: {error.os_error.strerror or error.os_error}"
     if isinstance(error, TimeoutError):
-        return PushTimeoutError(f"{url} did not answer in time", push_id)
-    return PushTimeoutError(f"{url} did not answer: {error or type(error).__name__}", push_id)
+        return f"{url} did not answer in time"
+    return f"{url} did not answer: {error or type(error).__name__}"

@@ -9,6 +9,7 @@ import msgspec
 
 from cluster.model import Mid
 from encke.client.errors import Ended, ServerError, SubscribeError
+from encke.client.failures import failure_words
 from encke.client.words import Message
 
 TransportName = Literal["websocket", "tcp"]
@@ -80,7 +81,7 @@ class Locator:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             if isinstance(error, aiohttp.InvalidURL):
                 raise ServerError(f"{self._url} is no address of a server") from error
-            raise Ended(1006, f"{self._url} does not answer: {error or type(error).__name__}") from error
+            raise Ended(1006, failure_words(self._url, error)) from error
         if response.status >= 500 or response.status == 429:
             raise Ended(1006, f"{self._url} answered HTTP {response.status}")
         if response.status != 200:

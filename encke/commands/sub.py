@@ -106,11 +106,9 @@ def _tell(key: str, status: Status) -> None:
     if isinstance(status, Connected):
         print(f"encke: subscribed to {key} at {status.address}", file=sys.stderr, flush=True)
         return
-    print(
-        f"encke: {status.reason} ({status.code}); reconnecting in {status.delay_s:.1f} s",
-        file=sys.stderr,
-        flush=True,
-    )
+    # 1006 only means that the server did not say why.
+    reason = status.reason if status.code == 1006 else f"{status.reason} ({status.code})"
+    print(f"encke: {reason}; reconnecting in {status.delay_s:.1f} s", file=sys.stderr, flush=True)
 
 
 def _tell_gap(gap: Gap) -> None:

@@ -234,7 +234,7 @@ async def test_sub_tells_of_a_gap(server: Server, key: str) -> None:
 async def test_sub_waits_for_a_server_that_is_not_there() -> None:
     with command("sub", "bob", "--url", "http://127.0.0.1:1") as process:
         assert re.match(
-            r"encke: http://127.0.0.1:1 does not answer: .* reconnecting in 0\.\d s",
+            r"encke: http://127.0.0.1:1 cannot be reached: .*; reconnecting in 0\.\d s",
             await line(process.stderr),
         )
         process.send_signal(signal.SIGINT)
