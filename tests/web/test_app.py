@@ -1,0 +1,62 @@
+"""web/app.py: the life of a web node."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.errors import ConfigError
+from cluster.membership import Members, Membership
+from cluster.model import NodeKind
+from cluster.registry.memory import MemoryRegistry
+from tests.support.services import ScriptedComet
+from tests.support.web import Web, running_web
+from tests.web.conftest import no_messages
+
+
+async def test_node_registers_what_it_has_bound_and_leaves_when_it_drains(web: Web) -> None:
+    members = Members(web.registry)
+
+    def listed(membership: Membership) -> list[dict[str, tuple[str, ...]]]:
+        return [node.addresses for node in membership.of_kind(NodeKind.WEB)]
+
+    addresses = web.node.addresses
+    assert web.node.is_ready
+    assert listed(members.current) == [{purpose: (address,) for purpose, address in addresses.items()}]
+    seen_draining = []
+    members.on_change.append(
+        lambda membership: seen_draining.extend(n.is_draining for n in membership.of_kind(NodeKind.WEB))
+    )
+    await web.node.drain(1.0)
+    assert seen_draining == [True]
+    assert listed(members.current) == []
+    assert not web.node.is_ready
+    members.close()
+
+
+async def test_open_admin_port_without_a_token_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"web\.admin_bind"):
+        async with running_web({}, no_messages(), admin_bind="0.0.0.0:0"):
+            pass
+
+
+async def test_open_admin_port_without_a_token_can_be_wanted(
+    comet: ScriptedComet, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_web({"comet-1": comet}, no_messages(), admin_bind="0.0.0.0:0", admin_insecure=True):
+        assert "asks for no token" in caplog.text
+
+
+async def test_port_in_use_is_an_error_and_leaves_nothing_bound(web: Web) -> None:
+    registry = MemoryRegistry()
+    taken = web.node.addresses["admin"]
+    with pytest.raises(OSError, match="in use"):
+        async with running_web({}, no_messages(), registry=registry, admin_bind=taken):
+            pass
+    members = Members(registry)
+    assert not members.current.nodes
+    members.close()
+
+
+async def test_node_listens_on_ipv6() -> None:
+    async with running_web({}, no_messages(), public_bind="[::1]:0") as web:
+        assert web.node.addresses["public"].startswith("[::1]:")
