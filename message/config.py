@@ -4,6 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class StoreLimits(Protocol):
+    """The settings that bound every store, whatever its backend; EmbeddedSettings explains them."""
+
+    @property
+    def max_messages_per_key(self) -> int: ...
+    @property
+    def max_bytes_per_key(self) -> int: ...
+    @property
+    def max_devices_per_key(self) -> int: ...
+    @property
+    def device_memory_days(self) -> int: ...
+    @property
+    def max_id_ttl_s(self) -> int: ...
+    @property
+    def max_deadline_s(self) -> int: ...
+    @property
+    def expiry_interval_s(self) -> float: ...
+    @property
+    def expiry_batch(self) -> int: ...
+    @property
+    def max_queued_saves(self) -> int: ...
+    @property
+    def max_queued_bytes(self) -> int: ...
+    @property
+    def max_queued_reads(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,3 +178,46 @@ class EmbeddedSettings:
             yield "data_dir", "must not be empty"
         if self.max_group_bytes > self.max_queued_bytes:
             yield "max_group_bytes", "must not be above max_queued_bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    """The Redis store: one server, or several that share the keys by a ring."""
+
+    servers: tuple[str, ...] = field(
+        default=("redis://127.0.0.1:6379/0",),
+        metadata={
+            "doc": "Independent servers (not a Redis Cluster): redis://[[USER]:PASSWORD@]HOST:PORT/DB, "
+            "rediss:// with TLS, unix://[[USER]:PASSWORD@]/PATH?db=N. With ?weight=N a server holds N times "
+            "as many keys. Every message node must list the same servers with the same weights.",
+            "secret": True,
+        },
+    )
+    connect_timeout_s: float = field(
+        default=1.0,
+        metadata={"doc": "Time to connect and log in.", "min": 0.05, "max": 60.0},
+    )
+    timeout_s: float = field(
+        default=2.5,
+        metadata={
+            "doc": "A server that has not answered for this long is given up: what was sent to it is in "
+            "doubt, and a new connection is tried.",
+            "min": 0.05,
+            "max": 60.0,
+        },
+    )
+    retry_s: float = field(
+        default=0.2,
+        metadata={
+            "doc": "Pause between attempts to connect to a server that is away.",
+            "min": 0.01,
+            "max": 60.0,
+        },
+    )
+
+    def faults(self) -> Iterable[tuple[str, str]]:
+        """What is wrong between the values."""
+        if not self.servers:
+            yield "servers", "needs at least one server"
+        if len(set(self.servers)) < len(self.servers):
+            yield "servers", "names a server twice"

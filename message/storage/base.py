@@ -61,6 +61,8 @@ class Guarantee(msgspec.Struct, frozen=True):
     durability: str
     # The same in a sentence.
     promise: str
+    # What an operator must know when this is weaker than an answered push deserves; empty = it is not.
+    warning: str = ""
 
 
 class MessageStore(MessageService, Protocol):

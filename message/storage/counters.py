@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cluster.contracts.message import Outcome
 from cluster.stats import Stats
 
 
@@ -20,6 +21,15 @@ class Tally:
         self.trimmed = 0
         # Batches whose `sent` was too far ahead of the store's clock.
         self.ignored_sent = 0
+
+    def count(self, outcome: Outcome) -> None:
+        """Count one item that was answered."""
+        if outcome is Outcome.SAVED:
+            self.saved += 1
+        elif outcome is Outcome.REPEATED:
+            self.repeated += 1
+        else:
+            self.conflicts += 1
 
 
 class StoreCounters:
@@ -45,6 +55,11 @@ class StoreCounters:
         self.expired = stats.counter("store_expired_total", "messages removed because they had expired")
         self._ignored_sent = stats.counter(
             "store_sent_ignored_total", "saves whose comet node's clock was too far ahead of the store's"
+        )
+
+        self.unreadable = stats.counter(
+            "store_unreadable_total",
+            "stored values that were left out of an answer because they are no messages",
         )
 
     def add(self, tally: Tally) -> None:

@@ -12,7 +12,9 @@ from message.config import EmbeddedSettings
 from message.storage.base import MessageStore
 from message.storage.embedded import EmbeddedStore
 from tests.message.clocks import SteppedClock
+from tests.message.redis_stores import RedisHarness
 from tests.message.store_suite import Harness, Limits, StoreSuite
+from tests.support.servers import RedisServer
 
 
 class EmbeddedHarness:
@@ -49,3 +51,11 @@ class TestEmbeddedStore(StoreSuite):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
         return EmbeddedHarness(tmp_path / "data")
+
+
+class TestRedisStore(StoreSuite):
+    """Redis."""
+
+    @pytest.fixture
+    def harness(self, timed_redis: RedisServer) -> Harness:
+        return RedisHarness(timed_redis)

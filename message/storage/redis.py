@@ -1,0 +1,363 @@
+"""The Redis store: one server. Several of them are put together by sharded.py.
+
+    redis.py → redis_scripts.py (what happens in the server)
+             → redis_link.py (connections) · redis_members.py (messages as stored)
+             → redis_durability.py (what the server promises)
+
+Whatever changes a key goes over one connection, in its order; reads have
+another, so that a large page does not hold up the saves behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time as clocks
+from collections.abc import Callable
+from functools import partial
+from hashlib import blake2b
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection
+
+from cluster.contracts.message import Outcome, Page, SaveBatch, SaveReply, SaveResult, Stored
+from cluster.errors import (
+    DeadlinePassedError,
+    EnckeError,
+    NotOwnerError,
+    RequestError,
+    StorageError,
+    UnavailableError,
+)
+from cluster.mids import STEP
+from cluster.model import Key, Message, Mid, key_fault
+from message.config import RedisSettings, StoreLimits
+from message.expiry import Expiry
+from message.storage.base import Guarantee
+from message.storage.checks import batch_fault, device_fault, incarnation_fault
+from message.storage.clock import HeardClock
+from message.storage.counters import StoreCounters, Tally
+from message.storage.redis_durability import guarantee, read_settings
+from message.storage.redis_link import RedisLink
+from message.storage.redis_members import read_members
+from message.storage.redis_scripts import Scripts
+from message.storage.servers import ServerUrl
+
+_log = logging.getLogger(__name__)
+
+DIGEST_BYTES = 16
+
+_OUTCOMES = {b"0": Outcome.SAVED, b"1": Outcome.REPEATED, b"2": Outcome.CONFLICT}
+
+
+class RedisStore:
+    """MessageStore on one Redis server. Belongs to the event loop that starts it."""
+
+    def __init__(
+        self,
+        server: ServerUrl,
+        settings: RedisSettings,
+        limits: StoreLimits,
+        counters: StoreCounters,
+        *,
+        monotonic_ns: Callable[[], int] = clocks.monotonic_ns,
+    ) -> None:
+        """Make a store that is not open yet; start() opens it."""
+        self._server = server
+        self._settings = settings
+        self._limits = limits
+        self._counters = counters
+        self._scripts = Scripts(limits)
+        self._heard = HeardClock(monotonic_ns)
+        self._guarantee = guarantee(server.name, {})
+        self._warned = ""
+        self._is_open = False
+        # Asked for and not answered yet.
+        self.queued = 0
+        self._queued_bytes = 0
+        self._queued_reads = 0
+        self._expiry = Expiry(self.remove_expired, limits.expiry_interval_s, limits.expiry_batch)
+
+    async def start(self) -> None:
+        """Connect, and read what the server promises; see MessageStore.start().
+
+        A server that is away does not keep the others from serving their keys:
+        that is logged, and tried again with every save.
+        """
+        self._loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[str] = self._loop.create_future()
+        scripts = self._scripts.all()
+        parts = (self._server.url, self._server.name, self._settings, scripts)
+        self._writing = RedisLink(*parts, self._look_at_settings)
+        self._reading = RedisLink(*parts, _look_at_nothing)
+        self._writing.start()
+        self._reading.start()
+        self._is_open = True
+        try:
+            await self.clock()
+            await self._tell(self._writing.call(self._scripts.clock, b"0", self._bound()))
+        except (UnavailableError, StorageError):
+            _log.warning("redis is away at the start: %s", self._server.name)
+        self._expiry.start()
+
+    async def stop(self) -> None:
+        """Finish what was asked for, refuse the rest, close; see MessageStore.stop()."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        await self._expiry.stop()
+        await asyncio.gather(self._writing.stop(), self._reading.stop())
+
+    def describe(self) -> Guarantee:
+        """What the server promised when it was last connected."""
+        return self._guarantee
+
+    def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
+        """Store a batch; see MessageService.save()."""
+        future: asyncio.Future[SaveReply] = self._loop.create_future()
+        payload_bytes = 0
+        for item in batch.items:
+            payload_bytes += len(item.payload)
+        refusal = self._refusal(batch, payload_bytes)
+        if refusal is not None:
+            future.set_exception(refusal)
+            return future
+        arguments = [
+            b"1",
+            batch.key.encode(),
+            self._bound(),
+            b"%d" % batch.deadline,
+            b"%d" % batch.sent,
+            batch.incarnation.encode(),
+        ]
+        for item in batch.items:
+            arguments += (
+                item.push_id.encode(),
+                blake2b(item.payload, digest_size=DIGEST_BYTES).digest(),
+                b"%d" % item.expire_s,
+                b"%d" % item.id_ttl_s,
+                item.payload,
+            )
+        self.queued += 1
+        self._queued_bytes += payload_bytes
+        call = self._writing.call(self._scripts.save, *arguments)
+        call.add_done_callback(partial(self._on_saved, batch, payload_bytes, future, clocks.monotonic()))
+        return future
+
+    async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
+        """Read a page; see MessageService.load_after()."""
+        # Scores are doubles, exact for our mids but not for every `after`; what is too low is left out.
+        above = b"%d" % (after // STEP * STEP)
+        limits = (b"%d" % max_messages, b"%d" % max_bytes)
+        while True:
+            clock, mark, has_more, *found = await self._read(self._scripts.load, key, above, *limits)
+            self._heard.hear(int(clock))
+            messages = [m for m in self._readable(key, found, 0) if m.mid > after]
+            if messages or has_more == b"0":
+                return Page(messages, has_more == b"1", Mid(int(mark)), Mid(int(clock)))
+            above = found[-2]
+
+    async def acknowledge(self, key: Key, device: str, mid: Mid) -> None:
+        """Remember a device's mid; see MessageService.acknowledge()."""
+        if fault := device_fault(device):
+            raise RequestError(fault)
+        limits = self._limits
+        await self._change(
+            self._scripts.acknowledge,
+            key,
+            device.encode(),
+            b"%d" % mid,
+            b"%d" % limits.max_devices_per_key,
+            b"%d" % limits.device_memory_days,
+        )
+
+    async def acknowledged(self, key: Key, device: str) -> Mid:
+        """A device's acknowledged mid; see MessageService.acknowledged()."""
+        wall_s, value = await self._read(self._scripts.acknowledged, key, device.encode())
+        return self._device_mid(value, int(wall_s)) if value else Mid(0)
+
+    async def delete_key(self, key: Key) -> int:
+        """Delete what is stored for a key; see MessageService.delete_key()."""
+        return int(await self._change(self._scripts.delete_key, key))
+
+    async def delete_message(self, key: Key, mid: Mid) -> bool:
+        """Delete one message; see MessageService.delete_message()."""
+        return bool(await self._change(self._scripts.delete_message, key, b"%d" % mid))
+
+    async def inspect(self, key: Key) -> Stored:
+        """Count what is stored for a key; see MessageService.inspect()."""
+        _, wall_s, found, devices = await self._read(self._scripts.inspect, key)
+        now_s = int(wall_s)
+        pairs = [(found[n + 1], found[n]) for n in range(0, len(found), 2)]
+        messages = self._readable(key, [part for pair in pairs for part in pair], now_s)
+        acknowledged = {
+            device.decode(): mid
+            for device, value in zip(devices[::2], devices[1::2], strict=True)
+            if (mid := self._device_mid(value, now_s))
+        }
+        return Stored(
+            len(messages),
+            sum(len(message.payload) for message in messages),
+            messages[0].mid if messages else Mid(0),
+            messages[-1].mid if messages else Mid(0),
+            acknowledged,
+        )
+
+    async def clock(self) -> Mid:
+        """The server's clock; see MessageService.clock()."""
+        self._require_open()
+        return await self._tell(self._reading.call(self._scripts.clock, b"0", self._bound()))
+
+    async def fence(self, incarnation: str) -> None:
+        """Refuse an incarnation's saves; see MessageStore.fence()."""
+        if fault := incarnation_fault(incarnation):
+            raise RequestError(fault)
+        self._require_open()
+        await self._writing.call(self._scripts.fence, b"0", self._bound(), incarnation.encode())
+
+    async def is_fenced(self, incarnation: str) -> bool:
+        """Whether an incarnation is fenced; see MessageStore.is_fenced()."""
+        self._require_open()
+        return bool(
+            await self._reading.call(self._scripts.is_fenced, b"0", self._bound(), incarnation.encode())
+        )
+
+    async def remove_expired(self, limit: int) -> int:
+        """Free what has expired; see MessageStore.remove_expired(). Happens by itself, too.
+
+        Only messages: the server itself drops the rest.
+        """
+        self._require_open()
+        clock, rows, messages = await self._writing.call(
+            self._scripts.remove_expired, b"0", self._bound(), b"%d" % limit
+        )
+        self._heard.hear(int(clock))
+        self._counters.expired.value += messages
+        return int(rows)
+
+    def _on_saved(
+        self,
+        batch: SaveBatch,
+        payload_bytes: int,
+        future: asyncio.Future[SaveReply],
+        started: float,
+        call: asyncio.Future[bytes],
+    ) -> None:
+        self.queued -= 1
+        self._queued_bytes -= payload_bytes
+        self._counters.save_seconds.observe(clocks.monotonic() - started)
+        answer = call.exception() or self._save_answer(call.result(), batch)
+        if isinstance(answer, SaveReply):
+            if not future.done():
+                future.set_result(answer)
+            return
+        if not isinstance(answer, DeadlinePassedError):
+            self._counters.failed.value += len(batch.items)
+        if not future.done():
+            future.set_exception(answer)
+
+    def _save_answer(self, text: bytes, batch: SaveBatch) -> SaveReply | EnckeError:
+        """Read what the script says: status, clock, and for a good one what became of each item."""
+        status, clock_text, *rest = text.split()
+        clock = Mid(int(clock_text))
+        self._heard.hear(clock)
+        tally = Tally()
+        answer: SaveReply | EnckeError
+        if status == b"S":
+            tally.trimmed, tally.ignored_sent = int(rest[0]), int(rest[1])
+            results = [
+                SaveResult(_OUTCOMES[outcome], Mid(int(mid)), Mid(int(prev)))
+                for outcome, mid, prev in zip(rest[2::3], rest[3::3], rest[4::3], strict=True)
+            ]
+            for result in results:
+                tally.count(result.outcome)
+            answer = SaveReply(results, clock)
+        elif status == b"F":
+            answer = NotOwnerError("the node that saves has lost its keys")
+        elif status == b"L":
+            tally.late = len(batch.items)
+            answer = DeadlinePassedError("the deadline of the save has passed")
+        else:
+            answer = RequestError(
+                f"the deadline of the save is more than {self._limits.max_deadline_s} s ahead of"
+                " the store's clock"
+            )
+        self._counters.add(tally)
+        return answer
+
+    def _refusal(self, batch: SaveBatch, payload_bytes: int) -> EnckeError | None:
+        if not self._is_open:
+            return UnavailableError("the store is not open")
+        if fault := batch_fault(batch):
+            return RequestError(fault)
+        if self.queued >= self._limits.max_queued_saves:
+            return UnavailableError("too many saves wait for the store")
+        if self.queued and self._queued_bytes + payload_bytes > self._limits.max_queued_bytes:
+            return UnavailableError("too many bytes wait for the store")
+        return None
+
+    def _readable(self, key: Key, found: list[bytes], now_s: int) -> list[Message]:
+        messages: list[Message] = []
+        unreadable = 0
+        for message in read_members(found, now_s):
+            if message is None:
+                unreadable += 1
+            else:
+                messages.append(message)
+        if unreadable:
+            self._counters.unreadable.value += unreadable
+            _log.warning("left out %d stored values that are no messages: key=%s", unreadable, key)
+        return messages
+
+    def _device_mid(self, value: bytes, now_s: int) -> Mid:
+        mid, day = value.split()
+        is_known = int(day) >= now_s // 86_400 - self._limits.device_memory_days
+        return Mid(int(mid)) if is_known else Mid(0)
+
+    async def _change(self, script: Any, key: Key, *arguments: bytes) -> Any:
+        self._require_open()
+        if fault := key_fault(key):
+            raise RequestError(fault)
+        if self.queued >= self._limits.max_queued_saves:
+            raise UnavailableError("too many changes wait for the store")
+        self.queued += 1
+        try:
+            return await self._writing.call(script, b"1", key.encode(), self._bound(), *arguments)
+        finally:
+            self.queued -= 1
+
+    async def _read(self, script: Any, key: Key, *arguments: bytes) -> Any:
+        self._require_open()
+        if fault := key_fault(key):
+            raise RequestError(fault)
+        if self._queued_reads >= self._limits.max_queued_reads:
+            raise UnavailableError("too many reads wait for the store")
+        self._queued_reads += 1
+        try:
+            return await self._reading.call(script, b"1", key.encode(), self._bound(), *arguments)
+        finally:
+            self._queued_reads -= 1
+
+    async def _tell(self, call: asyncio.Future[bytes]) -> Mid:
+        clock = Mid(int(await call))
+        self._heard.hear(clock)
+        return clock
+
+    def _bound(self) -> bytes:
+        return b"%d" % self._heard.bound()
+
+    def _require_open(self) -> None:
+        if not self._is_open:
+            raise UnavailableError("the store is not open")
+
+    async def _look_at_settings(self, connection: AbstractConnection) -> None:
+        """Learn on every new connection what the server promises: it may be another one now."""
+        self._guarantee = guarantee(self._server.name, await read_settings(connection))
+        if self._guarantee.warning != self._warned:
+            self._warned = self._guarantee.warning
+            if self._warned:
+                _log.warning("redis %s: %s", self._server.name, self._warned)
+
+
+async def _look_at_nothing(connection: AbstractConnection) -> None:
+    pass

@@ -1,0 +1,75 @@
+"""What a Redis server's settings make of an answered push."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ResponseError
+
+from message.storage.base import Guarantee
+
+_SETTINGS = ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy")
+
+_LEVELS = {
+    "always": ("fsync", "an answered push survives a crash of the server's machine", ""),
+    "everysec": (
+        "everysec",
+        "an answered push survives a crash of the server's process; a crash of its machine may lose the "
+        "last two seconds",
+        "set appendfsync to always for more",
+    ),
+    "no": (
+        "os",
+        "an answered push survives a crash of the server's process; a crash of its machine may lose what "
+        "its system had not written, usually half a minute",
+        "set appendfsync to always",
+    ),
+    "off": (
+        "none",
+        "a crash of the server loses everything since its last snapshot",
+        "ANSWERED PUSHES ARE LOST when the server ends: set appendonly to yes and appendfsync to always",
+    ),
+    "unknown": (
+        "unknown",
+        "what an answered push survives is not known",
+        "its settings could not be read (CONFIG GET)",
+    ),
+}
+
+
+async def read_settings(connection: AbstractConnection) -> dict[str, str]:
+    """Ask a server for what decides about durability; empty when it does not tell."""
+    settings: dict[str, str] = {}
+    for name in _SETTINGS:
+        await connection.send_command("CONFIG", "GET", name)
+        try:
+            answer = await connection.read_response()
+        except ResponseError:
+            # Hosted servers often forbid CONFIG.
+            return {}
+        if len(answer) == 2:
+            settings[name] = _text(answer[1])
+    return settings
+
+
+def guarantee(location: str, settings: Mapping[str, str]) -> Guarantee:
+    """Say what a server with these settings promises."""
+    if "appendonly" not in settings:
+        level = "unknown"
+    elif settings["appendonly"] != "yes":
+        level = "off"
+    else:
+        level = settings.get("appendfsync", "unknown")
+    durability, promise, warning = _LEVELS.get(level, _LEVELS["unknown"])
+    warnings = [warning] if warning else []
+    policy = settings.get("maxmemory-policy", "noeviction")
+    if settings.get("maxmemory", "0") != "0" and policy != "noeviction":
+        warnings.append(
+            f"MESSAGES ARE EVICTED when its memory is full: set maxmemory-policy {policy} to noeviction"
+        )
+    return Guarantee("redis", location, durability, promise, "; ".join(warnings))
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

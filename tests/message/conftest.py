@@ -1,0 +1,18 @@
+"""The real servers of the stores, each started once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.servers import RedisServer
+
+
+@pytest.fixture(scope="session")
+def timed_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis whose clock tests may set; what is in it belongs to the test that runs."""
+    server = RedisServer(tmp_path_factory.mktemp("timed-redis"), has_own_time=True)
+    server.start()
+    yield server
+    server.stop()
