@@ -25,7 +25,7 @@ admin_origins = ["https://good.example"]
 durability = "os"
 """
 # Above the deadlines, with room for a busy machine.
-ENDS_WITHIN_S = 8.0
+ENDS_WITHIN_S = 20.0
 # What one kind of bad input may leave in the process.
 GROWTH_LIMIT_BYTES = 48 * 1024 * 1024
 

@@ -20,7 +20,7 @@ async def test_sigterm_under_load_loses_no_answered_push_and_closes_with_1001(ow
         Reader(load, key, transport, f"{key}-{transport}") for key in KEYS for transport in ("tcp", "ws")
     ]
     pushers = [Pusher(load, KEYS, (600, 600, 0)) for _ in range(4)]
-    async with in_background(*(reader.run for reader in readers)):
+    async with in_background(load.watch_stalls, *(reader.run for reader in readers)):
         tasks = [asyncio.create_task(pusher.run()) for pusher in pushers]
         await eventually(lambda: load.ack_count >= 200)
 
@@ -37,7 +37,7 @@ async def test_sigterm_under_load_loses_no_answered_push_and_closes_with_1001(ow
         for key in KEYS:
             await load.fetch(key)
         await wait_caught_up(readers)
-    load.assert_sound(Rules(within_s=10.0))
+    load.assert_sound(Rules(within_s=5.0))
 
 
 async def test_old_clients_are_closed_too_and_new_ones_are_refused(own_server: Server) -> None:
@@ -73,4 +73,4 @@ async def test_idle_server_ends_at_once(own_server: Server) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     assert await asyncio.to_thread(own_server.stop) == 0
-    assert loop.time() - began < 3
+    assert loop.time() - began < 7

@@ -154,7 +154,7 @@ async def test_dripping_command_does_not_extend_its_deadline(server: Server) -> 
     peer = await Peer.connect(server.addresses["tcp"])
     began = loop.time()
     try:
-        drip = asyncio.create_task(drip_bytes(peer, command("sub", "k" * 400, "30")))
+        drip = asyncio.create_task(drip_bytes(peer, command("sub", "k" * 500, "30")))
         assert await peer.read_to_end(ENDS_WITHIN_S) == b""
         assert loop.time() - began < ENDS_WITHIN_S
         drip.cancel()

@@ -19,7 +19,7 @@ import websockets
 from tests.support.browser import chromium, serve_page
 from tests.support.system import Server, running
 
-DEADLINE_S = 10
+DEADLINE_S = 30
 PAGE = Path(__file__).parent / "pages" / "old_sdk.html"
 BEAT = "+h\r\n"
 # A payload whose two shapes differ visibly, with characters that are escaped and some that are not.

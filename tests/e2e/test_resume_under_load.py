@@ -44,12 +44,12 @@ async def test_subscribers_that_come_and_go_see_every_message_once(tmp_path: Pat
         load = Load(server, seed)
         readers = [Hopper(load, key, t, f"{key}-{t}-{seed}") for key in KEYS for t in TRANSPORTS]
         pushers = [Pusher(load, KEYS) for _ in range(4)]
-        async with in_background(*(reader.run for reader in readers)):
+        async with in_background(load.watch_stalls, *(reader.run for reader in readers)):
             await push_until(load, pushers, 900)
             await wait_caught_up(list(readers))
             for key in KEYS:
                 await load.fetch(key)
-        load.assert_sound(Rules(within_s=10.0))
+        load.assert_sound(Rules(within_s=5.0))
         assert sum(reader.sessions for reader in readers) > 5 * len(readers)
         assert not any(reader.gaps for reader in readers)
 
@@ -82,21 +82,21 @@ async def test_trimmed_messages_are_announced_as_gaps_and_nothing_else_is_missin
         stayers = [Reader(load, key, t, f"stay-{key}-{t}") for key in KEYS for t in TRANSPORTS]
         leavers = [Reader(load, key, t, f"leave-{key}-{t}") for key in KEYS for t in TRANSPORTS]
         pushers = [Pusher(load, KEYS) for _ in range(4)]
-        async with in_background(*(reader.run for reader in stayers)):
+        async with in_background(load.watch_stalls, *(reader.run for reader in stayers)):
             for _ in range(3):
                 acks = load.ack_count + 200
                 await asyncio.gather(
                     *(some_of(reader, 10) for reader in leavers), push_until(load, pushers, acks)
                 )
                 pushers = [Pusher(load, KEYS) for _ in range(4)]
-        async with in_background(*(reader.run for reader in leavers)):
+        async with in_background(load.watch_stalls, *(reader.run for reader in leavers)):
             # What was trimmed will never come; what is stored must.
             stored = {key: await server.fetch(key) for key in KEYS}
             newest = {key: messages[-1]["mid"] for key, messages in stored.items()}
             await eventually(lambda: all(reader.last_mid == newest[reader.key] for reader in leavers))
             for key in KEYS:
                 await load.fetch(key)
-        load.assert_sound(Rules(cap=20, within_s=10.0))
+        load.assert_sound(Rules(cap=20, within_s=5.0))
         assert all(reader.gaps for reader in leavers)
 
 

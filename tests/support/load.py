@@ -17,7 +17,21 @@ from typing import Any
 from urllib.parse import quote
 
 from tests.support.eventually import eventually
-from tests.support.history import OK, Ack, Close, Event, Fetch, Gap, History, Live, Open, Push, Sub, Unknown
+from tests.support.history import (
+    OK,
+    Ack,
+    Close,
+    Event,
+    Fault,
+    Fetch,
+    Gap,
+    History,
+    Live,
+    Open,
+    Push,
+    Sub,
+    Unknown,
+)
 from tests.support.history_checks import Rules, check
 from tests.support.http import HttpClient, Response
 from tests.support.subscriber import (
@@ -30,6 +44,10 @@ from tests.support.subscriber import (
     subscribe_websocket,
 )
 from tests.support.system import Server, private_target
+
+# A shared machine can stand still for seconds: what is late because of that is nobody's fault.
+WATCH_S = 0.1
+STALL_S = 0.5
 
 # What ends a try when the server is killed or stops.
 LOST = (ConnectionError, TimeoutError, asyncio.IncompleteReadError, OSError)
@@ -73,6 +91,14 @@ class Load:
                 if key not in failed and expire_s > 0:
                     self.stored.setdefault(key, set()).add(uid)
         return True
+
+    async def watch_stalls(self) -> None:
+        """Record as faults when this process does not get to run; until cancelled."""
+        while True:
+            before = self.history.now()
+            await asyncio.sleep(WATCH_S)
+            if self.history.now() - before > STALL_S:
+                self.note(Fault(before, self.history.now()))
 
     async def fetch(self, key: str) -> None:
         """Read everything that is stored for a key."""
