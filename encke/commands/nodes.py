@@ -19,9 +19,7 @@ NARROWEST = 6
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Describe the arguments."""
     parser = subparsers.add_parser("nodes", help="list the nodes", description="List the nodes of a cluster.")
-    parser.add_argument(
-        "--admin", metavar="URL", default=DEFAULT_URL, help=f"admin address of a web node ({DEFAULT_URL})"
-    )
+    parser.add_argument("--url", default=DEFAULT_URL, help=f"admin address of a web node ({DEFAULT_URL})")
     parser.add_argument(
         "--admin-token",
         metavar="TOKEN",
@@ -37,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     import urllib.error
     import urllib.request
 
-    url = args.admin if "://" in args.admin else f"http://{args.admin}"
+    url = args.url if "://" in args.url else f"http://{args.url}"
     request = urllib.request.Request(url.rstrip("/") + "/2/admin/nodes")
     if args.admin_token:
         request.add_header("Authorization", f"Bearer {args.admin_token}")
@@ -45,10 +43,10 @@ def run(args: argparse.Namespace) -> int:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             text = answer.read().decode()
     except urllib.error.HTTPError as error:
-        return _complain(f"{args.admin} answered {error.code}: {_reason(error.read())}")
+        return _complain(f"{args.url} answered {error.code}: {_reason(error.read())}")
     except (urllib.error.URLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        return _complain(f"no answer from {args.admin} ({reason}): is the server running? give --admin URL")
+        return _complain(f"no answer from {args.url} ({reason}): is the server running? give --url URL")
     if args.json:
         print(text)
         return 0

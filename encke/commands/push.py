@@ -52,8 +52,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "--url",
-        "--admin",
-        dest="url",
         default=DEFAULT_URL,
         help=f"admin address of the server or a balancer ({DEFAULT_URL})",
     )

@@ -151,8 +151,8 @@ def test_backup_of_nothing_fails_with_one_line(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_nodes_without_a_server_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["nodes", "--admin", "127.0.0.1:1"]) == 1
+    assert main(["nodes", "--url", "127.0.0.1:1"]) == 1
     assert capsys.readouterr().err == (
         "encke: no answer from 127.0.0.1:1 ([Errno 111] Connection refused): "
-        "is the server running? give --admin URL\n"
+        "is the server running? give --url URL\n"
     )

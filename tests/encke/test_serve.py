@@ -280,9 +280,9 @@ def test_store_that_has_failed_ends_the_process_with_1(tmp_path: Path) -> None:
 def test_nodes_lists_comet_and_web(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with running(Server(tmp_path)) as server:
         host, port = server.addresses["admin"]
-        assert main(["nodes", "--admin", f"{host}:{port}"]) == 0
+        assert main(["nodes", "--url", f"{host}:{port}"]) == 0
         table = capsys.readouterr().out
-        assert main(["nodes", "--admin", f"http://{host}:{port}", "--json"]) == 0
+        assert main(["nodes", "--url", f"http://{host}:{port}", "--json"]) == 0
         nodes = json.loads(capsys.readouterr().out)["nodes"]
     head, *rows = table.splitlines()
     assert head.split() == ["KIND", "NAME", "STATE", "SHARE", "CONNS", "KEYS", "UP", "ADDRESSES"]
