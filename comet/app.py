@@ -149,6 +149,7 @@ class CometNode:
 
     async def stop(self) -> None:
         """Cut what is left, write acknowledgements, end all tasks."""
+        self._reception.drain()
         await self._resumer.stop()
         for listener in self._listeners.values():
             listener.abort()

@@ -96,7 +96,7 @@ class Resumer:
         self._metrics = metrics
         # Keeps a storm of reconnects from starving pushes of the store.
         self._loads = asyncio.Semaphore(config.max_resume_loads)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[Connection, asyncio.Task[None]] = {}
 
     @property
     def active_count(self) -> int:
@@ -112,12 +112,18 @@ class Resumer:
         self._metrics.resumes.inc()
         connection.catch_up = CatchUp(self._config.resume_hold_bytes, self._metrics)
         task = asyncio.create_task(self._guard(connection, connection.catch_up, key, find_start))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[connection] = task
+        task.add_done_callback(lambda _: self._tasks.pop(connection))
+
+    def cancel(self, connection: Connection) -> None:
+        """The connection has ended: do not wait for a turn to load for nobody."""
+        task = self._tasks.get(connection)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
 
     async def stop(self) -> None:
-        """End all catching up; the connections are the hub's to close."""
-        tasks = list(self._tasks)
+        """End all catching up, and with it the connections: none may go live with a hole."""
+        tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -128,6 +134,9 @@ class Resumer:
         """Close rather than leave a hole: the subscriber can resume."""
         try:
             await self._run(connection, catch_up, key, find_start)
+        except asyncio.CancelledError:
+            connection.close(CloseReason.DRAINING)
+            raise
         except (EnckeError, TimeoutError) as error:
             log.warning("resume failed, connection closed: key=%s reason=%r", key, error)
             connection.close(CloseReason.INTERNAL)

@@ -123,6 +123,8 @@ class Reception:
             self._metrics.drops.inc(reason.label)
         if key is not None:
             self._acknowledgements.hurry(key, connection.device)
+        if connection.catch_up is not None:
+            self._resumer.cancel(connection)
 
     def on_acknowledge(self, connection: Connection, mid: Mid) -> None:
         """Remember it for the device."""

@@ -8,6 +8,7 @@ from comet.metrics import CometMetrics
 from comet.outgoing import Outgoing
 from tests.comet.nodes import running_core, values
 from tests.support.eventually import eventually
+from tests.support.subscriber import End
 
 
 def outgoing(mid: int, *, is_stored: bool = True) -> Outgoing:
@@ -113,3 +114,25 @@ async def test_a_reader_that_stops_while_it_catches_up_is_closed_as_slow(tmp_pat
             await core.push("bob", "x" * 100_000 + str(n), expire_s=600)
         await core.subscribe("bob", mid=0, receive_buffer_bytes=2048)
         await eventually(lambda: core.comet.counted("closes_total", "slow_consumer") == 1)
+
+
+async def test_a_connection_whose_resume_is_cut_never_goes_live(tmp_path):
+    async with running_core(tmp_path) as core:
+        await core.push("bob", "missed", expire_s=600)
+        core.way.close_gate("bob")
+        bob = await core.subscribe("bob", mid=0)
+        await eventually(lambda: core.way.loads_waiting)
+        await core.node._resumer.stop()
+        assert (await core.push("bob", "after the hole")).online == [0]
+        assert (await bob.receive()) == End(1001, "going away")
+
+
+async def test_who_has_gone_does_not_wait_for_his_turn_to_load(tmp_path):
+    async with running_core(tmp_path, max_resume_loads=1, store_timeout_s=30.0) as core:
+        gate = core.way.close_gate("slow")
+        await core.subscribe("slow", mid=0)
+        await eventually(lambda: core.way.loads_waiting)
+        for n in range(10):
+            await (await core.subscribe(f"impatient-{n}", mid=0)).close()
+        await eventually(lambda: core.comet.counted("connections") == core.comet.counted("resuming") == 1)
+        gate.set()
