@@ -72,7 +72,7 @@ class CometNode:
         self._clock = StoreClock(time.monotonic_ns)
         self._hub = Hub(self._clock, config.max_connections_per_key, loop.call_later)
         self._pusher = Pusher(messages, self._hub, self._clock, config, metrics)
-        self._resumer = Resumer(messages, config, metrics)
+        self._resumer = Resumer(messages, self._clock, config, metrics)
         self._acknowledgements = Acknowledgements(
             messages, config.acknowledge_interval_s, config.store_timeout_s
         )

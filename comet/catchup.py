@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
 from cluster.contracts.message import MessageService, Page
 from cluster.errors import EnckeError
+from cluster.mids import StoreClock
 from cluster.model import Key, Message, Mid
 from comet.config import CometConfig
 from comet.connection import Connection
@@ -62,26 +64,32 @@ class CatchUp:
         self._held.clear()
         self._held_bytes = 0
 
-    def merge(self, page: Page) -> list[Message]:
+    def merge(self, page: Page, seen: Mid) -> list[Message]:
         """The page and what is held up to its end, in mid order, without repeats.
 
         From the last page on everything that is held comes along.
+
+        Args:
+            seen: the subscriber has everything up to here. A message that came
+                to it another way may be delivered late, and be held here.
         """
+        self._take_up_to(seen)
         merged: list[Message] = []
         for stored in page.messages:
-            self._take_up_to(stored.mid, merged)
+            merged += [message for message in self._take_up_to(stored.mid) if message.mid != stored.mid]
             merged.append(stored)
         if not page.has_more and not self.has_overflowed:
-            self._take_up_to(None, merged)
+            merged += self._take_up_to(None)
         return merged
 
-    def _take_up_to(self, mid: Mid | None, into: list[Message]) -> None:
+    def _take_up_to(self, mid: Mid | None) -> list[Message]:
+        taken: list[Message] = []
         held = self._held
         while held and (mid is None or held[0].mid <= mid):
             message = held.popleft()
             self._held_bytes -= len(message.payload)
-            if message.mid != mid:
-                into.append(Message(message.mid, message.payload))
+            taken.append(Message(message.mid, message.payload))
+        return taken
 
 
 class Resumer:
@@ -90,8 +98,11 @@ class Resumer:
     Owns a task for each connection that catches up; stop() ends them.
     """
 
-    def __init__(self, messages: MessageService, config: CometConfig, metrics: CometMetrics) -> None:
+    def __init__(
+        self, messages: MessageService, clock: StoreClock, config: CometConfig, metrics: CometMetrics
+    ) -> None:
         self._messages = messages
+        self._clock = clock
         self._config = config
         self._metrics = metrics
         # Keeps a storm of reconnects from starving pushes of the store.
@@ -156,16 +167,19 @@ class Resumer:
             async with self._loads, asyncio.timeout(self._config.store_timeout_s):
                 if position is None:
                     position = await find_start()
+                asked_at_ns = time.monotonic_ns()
                 page = await self._messages.load_after(
                     key, position, self._config.resume_page_messages, self._config.resume_page_bytes
                 )
+            # What is minted from now on stands above all that was read.
+            self._clock.hear(page.clock, asked_at_ns)
             if connection.has_ended():
                 return
             # From here to the end of the step nothing awaits.
             if connection.sent_mid == 0:
                 # A subscriber that claims a mid of the future must not miss what comes before it.
                 connection.sent_mid = min(position, page.clock)
-            merged = catch_up.merge(page)
+            merged = catch_up.merge(page, connection.sent_mid)
             self._write(connection, page, merged, position)
             if merged:
                 position = max(position, merged[-1].mid)

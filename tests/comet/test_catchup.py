@@ -1,6 +1,7 @@
 import pytest
 
 from cluster.contracts.message import Page
+from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Message, Mid
 from cluster.stats import Stats
 from comet.catchup import CatchUp
@@ -23,8 +24,8 @@ def test_a_merge_interleaves_by_mid_and_drops_repeats():
     catch_up = CatchUp(1000, CometMetrics(Stats()))
     for mid in (2, 3, 5, 6):
         catch_up.hold(outgoing(mid))
-    assert [m.mid for m in catch_up.merge(page(1, 3, 4, has_more=True))] == [1, 2, 3, 4]
-    assert [m.mid for m in catch_up.merge(page(5))] == [5, 6]
+    assert [m.mid for m in catch_up.merge(page(1, 3, 4, has_more=True), Mid(0))] == [1, 2, 3, 4]
+    assert [m.mid for m in catch_up.merge(page(5), Mid(4))] == [5, 6]
 
 
 def test_over_the_bound_held_messages_are_dropped_and_the_unsaved_ones_counted():
@@ -37,7 +38,7 @@ def test_over_the_bound_held_messages_are_dropped_and_the_unsaved_ones_counted()
     assert catch_up.has_overflowed
     assert metrics.drops.value == 1
     # What is held may have a hole before it: it must not come behind the page.
-    assert [m.mid for m in catch_up.merge(page(1))] == [1]
+    assert [m.mid for m in catch_up.merge(page(1), Mid(0))] == [1]
 
 
 @pytest.mark.parametrize("transport", ["tcp", "ws"])
@@ -114,6 +115,35 @@ async def test_a_reader_that_stops_while_it_catches_up_is_closed_as_slow(tmp_pat
             await core.push("bob", "x" * 100_000 + str(n), expire_s=600)
         await core.subscribe("bob", mid=0, receive_buffer_bytes=2048)
         await eventually(lambda: core.comet.counted("closes_total", "slow_consumer") == 1)
+
+
+async def test_a_message_that_the_subscriber_has_already_is_not_repeated_when_it_is_delivered_late(tmp_path):
+    async with running_core(tmp_path) as core:
+        # Somebody else of the key is online, so that what was saved elsewhere is a hole to be filled.
+        other = await core.subscribe("bob")
+        (elsewhere,) = await core.save_elsewhere("bob", "known to bob from the other node")
+        gate = core.way.close_gate("bob")
+        bob = await core.subscribe("bob", mid=elsewhere)
+        await eventually(lambda: core.way.loads_waiting)
+        # The push finds the hole and delivers both, while bob's own load still waits.
+        del core.way.gates["bob"]
+        await core.push("bob", "new", expire_s=600)
+        assert len(await other.documents(2)) == 2
+        gate.set()
+        assert values([await bob.next_document()]) == ["new"]
+        await bob.beat()
+
+
+async def test_an_unsaved_push_comes_after_what_a_resume_has_read(tmp_path):
+    async with running_core(tmp_path) as core:
+        # The node's idea of the store's clock lags behind.
+        core.way.clock_step = -5 * TICKS_PER_SECOND
+        await core.node._ask_clock()
+        await core.save_elsewhere("bob", "stored")
+        bob = await core.subscribe("bob", mid=0)
+        assert values([await bob.next_document()]) == ["stored"]
+        await core.push("bob", "unsaved")
+        assert values([await bob.next_document()]) == ["unsaved"]
 
 
 async def test_a_connection_whose_resume_is_cut_never_goes_live(tmp_path):
