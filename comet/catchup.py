@@ -26,6 +26,9 @@ from comet.protocol import CloseReason, gap_document, message_document
 
 log = logging.getLogger(__name__)
 
+# What a held message costs beside its payload: small ones must count, too.
+HELD_OVERHEAD_BYTES = 256
+
 
 class CatchUp:
     """Live messages held for one connection while it catches up."""
@@ -48,7 +51,7 @@ class CatchUp:
         Over the limit everything held is dropped: what is stored is read again,
         what is not stored is lost to this connection and counted.
         """
-        size = len(message.payload)
+        size = len(message.payload) + HELD_OVERHEAD_BYTES
         if self._held and self._held_bytes + size > self._limit_bytes:
             self.drop_all("catch_up_overflow")
             self.has_overflowed = True
@@ -87,7 +90,7 @@ class CatchUp:
         held = self._held
         while held and (mid is None or held[0].mid <= mid):
             message = held.popleft()
-            self._held_bytes -= len(message.payload)
+            self._held_bytes -= len(message.payload) + HELD_OVERHEAD_BYTES
             taken.append(Message(message.mid, message.payload))
         return taken
 

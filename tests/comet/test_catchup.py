@@ -4,7 +4,7 @@ from cluster.contracts.message import Page
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Message, Mid
 from cluster.stats import Stats
-from comet.catchup import CatchUp
+from comet.catchup import HELD_OVERHEAD_BYTES, CatchUp
 from comet.metrics import CometMetrics
 from comet.outgoing import Outgoing
 from tests.comet.nodes import running_core, values
@@ -21,7 +21,7 @@ def page(*mids: int, has_more: bool = False) -> Page:
 
 
 def test_a_merge_interleaves_by_mid_and_drops_repeats():
-    catch_up = CatchUp(1000, CometMetrics(Stats()))
+    catch_up = CatchUp(10_000, CometMetrics(Stats()))
     for mid in (2, 3, 5, 6):
         catch_up.hold(outgoing(mid))
     assert [m.mid for m in catch_up.merge(page(1, 3, 4, has_more=True), Mid(0))] == [1, 2, 3, 4]
@@ -30,7 +30,7 @@ def test_a_merge_interleaves_by_mid_and_drops_repeats():
 
 def test_over_the_bound_held_messages_are_dropped_and_the_unsaved_ones_counted():
     metrics = CometMetrics(Stats())
-    catch_up = CatchUp(3, metrics)
+    catch_up = CatchUp(3 * (HELD_OVERHEAD_BYTES + 1), metrics)
     catch_up.hold(outgoing(1, is_stored=False))
     catch_up.hold(outgoing(2))
     catch_up.hold(outgoing(3))
@@ -166,3 +166,10 @@ async def test_who_has_gone_does_not_wait_for_his_turn_to_load(tmp_path):
             await (await core.subscribe(f"impatient-{n}", mid=0)).close()
         await eventually(lambda: core.comet.counted("connections") == core.comet.counted("resuming") == 1)
         gate.set()
+
+
+def test_small_held_messages_count_more_than_their_payload():
+    catch_up = CatchUp(100 * HELD_OVERHEAD_BYTES, CometMetrics(Stats()))
+    for mid in range(1, 101):
+        catch_up.hold(outgoing(mid))
+    assert catch_up.has_overflowed
