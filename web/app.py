@@ -7,6 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 
 from cluster.contracts.comet import CometService
 from cluster.contracts.message import MessageService
@@ -29,6 +30,7 @@ from web.owners import Owners
 from web.params import BodyParser
 from web.push import Pusher
 from web.pushapi import PushApi
+from web.quick import QuickConnection, QuickPushes
 from web.routes import Router, admin_routes, public_routes
 from web.storetime import StoreTime
 from web.stream import PushStreams
@@ -96,15 +98,15 @@ class WebNode:
             Access(config.public_origins, "", refuses_foreign=False, methods="GET"),
             metrics,
         )
-        admin = Router(
-            with_document(admin_routes(pushes, self._streams, inspector)),
-            Access(
-                config.admin_origins, config.admin_token, refuses_foreign=True, methods="GET, POST, DELETE"
-            ),
-            metrics,
+        admin_access = Access(
+            config.admin_origins, config.admin_token, refuses_foreign=True, methods="GET, POST, DELETE"
         )
+        admin = Router(with_document(admin_routes(pushes, self._streams, inspector)), admin_access, metrics)
+        quick = QuickPushes(self._pusher, admin_access, metrics, config.max_payload_bytes)
         self._public = Listener(public.serve, config, self._budget, "public")
-        self._admin = Listener(admin.serve, config, self._budget, "admin")
+        self._admin = Listener(
+            admin.serve, config, self._budget, "admin", partial(QuickConnection, pushes=quick)
+        )
         self._add_gauges(stats)
 
     @property

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, cast
 
@@ -46,13 +46,27 @@ Serve = Callable[[Request], Awaitable[Answer | None]]
 class Listener:
     """One port of a web node."""
 
-    def __init__(self, serve: Serve, config: WebConfig, budget: ByteBudget, name: str) -> None:
-        """Prepare; start() binds. `name` is for the log."""
+    def __init__(
+        self,
+        serve: Serve,
+        config: WebConfig,
+        budget: ByteBudget,
+        name: str,
+        make_connection: Callable[..., Connection] | None = None,
+    ) -> None:
+        """Prepare; start() binds.
+
+        Args:
+            name: for the log.
+            make_connection: Connection, or a kind of it.
+        """
         self._serve = serve
         self._config = config
         self._budget = budget
         self._name = name
-        self._web_server: _WebServer | None = None
+        self._make_connection = make_connection or Connection
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._web_server: WebServer | None = None
         self._server: asyncio.Server | None = None
         self._in_progress = 0
         self._is_draining = False
@@ -62,7 +76,7 @@ class Listener:
         self._date_s = 0
         # Overload is logged when it starts and when it has ended.
         self._is_overloaded = False
-        # Open connections; changed by _Connection.
+        # Open connections; changed by Connection.
         self.connection_count = 0
         # Bound "host:port", once started.
         self.address = ""
@@ -80,11 +94,12 @@ class Listener:
         """
         host, port = split_address(bind)
         config = self._config
-        self._web_server = _WebServer(
+        self._web_server = WebServer(
             self,
             self._handle,
             config.header_timeout_s,
             config.max_connections,
+            self._make_connection,
             request_factory=self._make_request,
             access_log=None,
             keepalive_timeout=config.keep_alive_s,
@@ -101,6 +116,42 @@ class Listener:
         )
         name = self._server.sockets[0].getsockname()
         self.address = join_address(name[0], name[1])
+
+    @property
+    def is_draining(self) -> bool:
+        """No request is taken any more; answers end their connections."""
+        return self._is_draining
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another request is taken."""
+        return not self._is_draining and self._in_progress < self._config.max_requests
+
+    def count_in(self) -> None:
+        """A request is in progress."""
+        self._in_progress += 1
+        self._is_idle.clear()
+
+    def count_out(self) -> None:
+        """One less is in progress."""
+        self._in_progress -= 1
+        if not self._in_progress:
+            self._is_overloaded = False
+            self._is_idle.set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what belongs to a request; stop() cancels it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def date_line(self) -> bytes:
+        """The header of this second."""
+        now_s = int(time.time())
+        if now_s != self._date_s:
+            self._date_s = now_s
+            self._date = b"Date: %b\r\n" % formatdate(now_s, usegmt=True).encode()
+        return self._date
 
     async def drain(self, timeout_s: float) -> None:
         """Stop accepting, and wait until what was accepted is answered, at most timeout_s."""
@@ -121,6 +172,8 @@ class Listener:
         if self._web_server is not None:
             await self._web_server.shutdown(0.05)
             self._web_server = None
+        for task in list(self._tasks):
+            task.cancel()
 
     def _make_request(
         self,
@@ -135,8 +188,7 @@ class Listener:
     async def _handle(self, request: Request) -> _Sent:
         if self._in_progress >= self._config.max_requests:
             return await self._refuse(request)
-        self._in_progress += 1
-        self._is_idle.clear()
+        self.count_in()
         try:
             answer = await self._serve(request)
             if answer is None:
@@ -146,10 +198,7 @@ class Listener:
             return _CLOSE
         finally:
             request.release()
-            self._in_progress -= 1
-            if not self._in_progress:
-                self._is_overloaded = False
-                self._is_idle.set()
+            self.count_out()
 
     async def _send(self, request: Request, answer: Answer) -> _Sent:
         is_kept = request.is_body_read and not (request.wants_close or self._is_draining)
@@ -159,16 +208,9 @@ class Listener:
             head = b"HTTP/1.0" + head[8:]
             connection = b"Connection: keep-alive\r\n" if is_kept else b""
         body = b"" if request.method == "HEAD" else answer.body
-        data = b"%b%b%b%b\r\n%b" % (head, self._date_line(), connection, request.extra_head, body)
+        data = b"%b%b%b%b\r\n%b" % (head, self.date_line(), connection, request.extra_head, body)
         await request.write(data, self._config.send_timeout_s)
         return _KEEP if is_kept else _CLOSE
-
-    def _date_line(self) -> bytes:
-        now_s = int(time.time())
-        if now_s != self._date_s:
-            self._date_s = now_s
-            self._date = b"Date: %b\r\n" % formatdate(now_s, usegmt=True).encode()
-        return self._date
 
     async def _refuse(self, request: Request) -> _Sent:
         if not self._is_overloaded:
@@ -200,27 +242,34 @@ _KEEP = _Sent(True)
 _CLOSE = _Sent(False)
 
 
-class _WebServer(web.Server):
+class WebServer(web.Server):
     """Makes our kind of connection."""
 
     def __init__(
-        self, listener: Listener, handler: Any, header_timeout_s: float, max_connections: int, **options: Any
+        self,
+        listener: Listener,
+        handler: Any,
+        header_timeout_s: float,
+        max_connections: int,
+        make_connection: Callable[..., Connection],
+        **options: Any,
     ) -> None:
         super().__init__(handler, **options)
         self.listener = listener
         self.header_timeout_s = header_timeout_s
         self.max_connections = max_connections
+        self.make_connection = make_connection
 
     def __call__(self) -> RequestHandler:
-        return _Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
+        return self.make_connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
 
 
-class _Connection(RequestHandler):
+class Connection(RequestHandler):
     """aiohttp's connection, with a deadline for the head of a request and terse answers to nonsense."""
 
     __slots__ = ("_head_timer", "_server")
 
-    def __init__(self, server: _WebServer, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+    def __init__(self, server: WebServer, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(server, loop=loop, **options)
         self._server = server
         # Runs while the head of a request is awaited: from connecting, later

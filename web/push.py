@@ -85,31 +85,46 @@ class Pusher:
 
         Cancellation, Raises: as finish().
         """
-        loop = asyncio.get_running_loop()
+        pending = self.begin_one(key, payload, expire_s)
+        if self.take_success(pending):
+            return ""
+        reply = await self.finish(pending)
+        return reply.failed[0].code if reply.failed else ""
+
+    def begin_one(self, key: Key, payload: bytes, expire_s: int) -> PendingPush:
+        """As begin(), for one key."""
         owners = self._owners
-        now = loop.time()
         membership = owners.membership
+        now = asyncio.get_running_loop().time()
         self._pushes += 1
         push_id = f"{self._id_prefix}{self._pushes:x}"
         push = Push([key], payload, expire_s, push_id, 0, owners.timeout_s, membership.epoch)
-        future = owners.comets(membership.owner(key)).push(push)
-        try:
-            reply = future.result() if future.done() else await self._answer(future, now + owners.timeout_s)
-        except NotOwnerError:
-            reply = None
-        except EnckeError:
-            self._metrics.not_pushed.value += 1
-            raise
-        if reply is None or reply.failed:
-            pending = PendingPush(push.keys, payload, expire_s, push_id, 0, now)
-            pending.deadline = now + owners.timeout_s
-            pending.epoch = membership.epoch
-            pending.calls = [(push.keys, future)]
-            reply = await self.finish(pending)
-            return reply.failed[0].code if reply.failed else ""
+        pending = PendingPush(push.keys, payload, expire_s, push_id, 0, now)
+        pending.deadline = now + owners.timeout_s
+        pending.epoch = membership.epoch
+        pending.calls = [(push.keys, owners.comets(membership.owner(key)).push(push))]
+        return pending
+
+    def take_success(self, pending: PendingPush) -> bool:
+        """Count a push to one key that has succeeded; False = it has not, finish() tells more."""
+        future = pending.calls[0][1]
+        if not future.done() or future.cancelled() or future.exception() is not None:
+            return False
+        if future.result().failed:
+            return False
         self._metrics.pushed.value += 1
-        self._metrics.push_seconds.observe(loop.time() - now)
-        return ""
+        self._metrics.push_seconds.observe(asyncio.get_running_loop().time() - pending.sent_at)
+        return True
+
+    def expect(self, future: asyncio.Future[PushReply], deadline: float) -> None:
+        """Cancel an answer that has not come by the deadline (and GRACE_S)."""
+        self._waiting[future] = deadline + GRACE_S
+        if self._timer is None:
+            self._arm()
+        future.add_done_callback(self._forget)
+
+    def _forget(self, future: asyncio.Future[PushReply]) -> None:
+        self._waiting.pop(future, None)
 
     async def push(self, keys: list[Key], payload: bytes, expire_s: int, caller_id: str = "") -> PushReply:
         """Push to distinct keys and wait for the answer; see begin() and finish()."""
@@ -191,7 +206,7 @@ class Pusher:
             # One node owns all keys: its answer is the answer.
             future = pending.calls[0][1]
             try:
-                reply = future.result() if future.done() else await self._answer(future, pending.deadline)
+                reply = await self._answer(future, pending.deadline)
             except NotOwnerError:
                 pass
             else:
@@ -228,6 +243,9 @@ class Pusher:
         return refused
 
     async def _answer(self, future: asyncio.Future[PushReply], deadline: float) -> PushReply:
+        if future.cancelled():
+            # See expect().
+            raise InDoubtError("no answer in time")
         if future.done():
             return future.result()
         self._waiting[future] = deadline + GRACE_S

@@ -1,0 +1,262 @@
+"""web/quick.py: what goes the short way, and that nobody can tell."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cluster.errors import StorageError, UnavailableError
+from cluster.membership import Members
+from cluster.registry.memory import MemoryRegistry
+from cluster.stats import Stats
+from tests.support.eventually import eventually
+from tests.support.http import read_response
+from tests.support.peer import Peer
+from tests.support.services import Fate, ScriptedComet, failing, not_owner
+from tests.support.web import Web, comet_info, running_web
+from tests.web.conftest import no_messages
+from web.access import Access
+from web.metrics import WebMetrics
+from web.owners import Owners
+from web.push import Pusher
+from web.quick import MAX_BODY_BYTES, MAX_SECTIONS, QuickPushes
+
+TARGET = "/1/admin/push/private?key=k&expire=0"
+HEAD = b"POST /1/admin/push/private?key=k&expire=60 HTTP/1.1\r\n"
+TOKEN = "Authorization: Bearer s3cret"
+
+
+class Quick:
+    """The recogniser in front of a scripted comet node."""
+
+    def __init__(self, token: str = "") -> None:
+        self.comet = ScriptedComet()
+        self.registry = MemoryRegistry()
+        self.members = Members(self.registry)
+        metrics = WebMetrics(Stats())
+        self.pusher = Pusher(Owners(self.members, lambda _: self.comet, 5.0), metrics, "web-", 3600)
+        access = Access((), token, refuses_foreign=True, methods="POST")
+        self.pushes = QuickPushes(self.pusher, access, metrics, max_payload_bytes=64)
+
+    def begins(self, data: bytes) -> bool:
+        return self.pushes.begin(data) is not None
+
+
+@pytest.fixture
+async def quick() -> Quick:
+    made = Quick()
+    await made.registry.register(comet_info("comet-1"))
+    return made
+
+
+@pytest.fixture
+def guarded() -> Quick:
+    return Quick("s3cret")
+
+
+def post(body: bytes, *lines: str, target: str = TARGET) -> bytes:
+    head = [f"POST {target} HTTP/1.1", "Host: test", f"Content-Length: {len(body)}", *lines]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+async def warm(web: Web) -> Peer:
+    """A connection whose first request was answered: what follows may go the short way."""
+    peer = await Peer.connect(web.address("admin"))
+    await peer.send(post(b"1"))
+    assert (await read_response(peer)).body == b'{"ret":0}'
+    return peer
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        HEAD + b"Host: a\r\nContent-Length: 3\r\n\r\n[1]",
+        HEAD + b"host:a\r\ncontent-length:   3 \r\nContent-Type: application/json\r\n\r\n[1]",
+        HEAD + b"Host: a\r\nConnection: Keep-Alive\r\nContent-Length: 3\r\nUser-Agent: x/1 (y)\r\n\r\n[1]",
+        b"POST /admin/push?key=k&expire=60 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n[1]",
+    ],
+)
+async def test_plain_push_is_recognised(quick: Quick, data: bytes) -> None:
+    assert quick.begins(data)
+    push = quick.comet.pushes[0]
+    assert (push.keys, push.payload, push.expire_s, push.id_ttl_s) == (["k"], b"[1]", 60, 0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        HEAD,
+        HEAD + b"Host: a\r\nContent-Length: 3\r\n\r\n[1",
+        HEAD + b"Host: a\r\nContent-Length: 3\r\n\r\n[1]P",
+        HEAD + b"Host: a\r\nContent-Length: 3\r\n\r\n{1]",
+        HEAD + b"Host: a\r\n\r\n[1]",
+        HEAD + b"Content-Length: 3\r\n\r\n[1]",
+        HEAD + b"Host: a\r\nHost: b\r\nContent-Length: 3\r\n\r\n[1]",
+        HEAD + b"Host: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n[1]",
+        HEAD + b"Host: a\r\nContent-Length: +3\r\n\r\n[1]",
+        HEAD + b"Host: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n[1]",
+        HEAD + b"Host: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n[1]",
+        HEAD + b"Host: a\r\nContent-Length: 3\r\nConnection: close\r\n\r\n[1]",
+        HEAD + b"Host: a\r\nContent-Length: 3\r\nOrigin: http://a\r\n\r\n[1]",
+        HEAD + b"Host: a\r\nContent-Length: 3\r\nUpgrade: h2c\r\n\r\n[1]",
+        HEAD + b"Host: a\r\nContent-Length : 3\r\n\r\n[1]",
+        HEAD + b"Host: a\r\n Content-Length: 3\r\n\r\n[1]",
+        HEAD + b"Host: a\r\nContent-Length: 3\r\nX: \xff\r\n\r\n[1]",
+        HEAD + b"Host: a\r\nContent-Length: 3\nX: y\r\n\r\n[1]",
+        HEAD + b"Host: a\r\nContent-Length: 3\r\nX: " + b"x" * 4096 + b"\r\n\r\n[1]",
+        HEAD + b'Host: a\r\nContent-Length: 66\r\n\r\n"' + b"x" * 64 + b'"',
+        HEAD.replace(b"1.1", b"1.0") + b"Host: a\r\nContent-Length: 3\r\n\r\n[1]",
+        HEAD.replace(b"POST", b"GET") + b"Host: a\r\nContent-Length: 3\r\n\r\n[1]",
+        HEAD.replace(b"private", b"mprivate") + b"Host: a\r\nContent-Length: 3\r\n\r\n[1]",
+        HEAD.replace(b"private", b"private/") + b"Host: a\r\nContent-Length: 3\r\n\r\n[1]",
+        HEAD.replace(b"/1", b"http://a/1") + b"Host: a\r\nContent-Length: 3\r\n\r\n[1]",
+        HEAD.replace(b"key=k", b"key=") + b"Host: a\r\nContent-Length: 3\r\n\r\n[1]",
+        HEAD.replace(b"key=k", b"key=k#") + b"Host: a\r\nContent-Length: 3\r\n\r\n[1]",
+        HEAD.replace(b"=60", b"=-1") + b"Host: a\r\nContent-Length: 3\r\n\r\n[1]",
+        HEAD.replace(b" HTTP", b"  HTTP") + b"Host: a\r\nContent-Length: 3\r\n\r\n[1]",
+    ],
+)
+async def test_everything_else_goes_the_usual_way_and_nothing_is_pushed(quick: Quick, data: bytes) -> None:
+    # Twice, because header sections are remembered.
+    assert not quick.begins(data)
+    assert not quick.begins(data)
+    assert not quick.comet.pushes
+
+
+async def test_push_without_a_comet_node_goes_the_usual_way() -> None:
+    assert not Quick().begins(post(b"1"))
+
+
+async def test_large_body_goes_the_usual_way(quick: Quick) -> None:
+    assert not quick.begins(post(b" " * MAX_BODY_BYTES + b"1"))
+
+
+async def test_token_is_asked_for_each_time(guarded: Quick) -> None:
+    await guarded.registry.register(comet_info("comet-1"))
+    assert guarded.begins(post(b"1", TOKEN))
+    assert not guarded.begins(post(b"1"))
+    assert not guarded.begins(post(b"1", TOKEN + "x"))
+    assert guarded.begins(post(b"1", TOKEN))
+
+
+async def test_remembered_header_sections_are_bounded(quick: Quick) -> None:
+    for number in range(MAX_SECTIONS * 2):
+        assert quick.begins(post(b"1", f"X-Request-Id: {number}"))
+    assert len(quick.pushes._lengths) <= MAX_SECTIONS
+
+
+async def test_both_ways_answer_the_same(web: Web, comet: ScriptedComet) -> None:
+    peer = await Peer.connect(web.address("admin"))
+    answers = []
+    for _ in range(3):
+        await peer.send(post(b'{"a": 1}'))
+        response = await read_response(peer)
+        answers.append((response.status, sorted(response.headers.items()), response.body))
+    # The date may have changed between them; a third cannot differ from both.
+    assert answers[2] in answers[:2]
+    assert [push.payload for push in comet.pushes] == [b'{"a":1}'] * 3
+    assert len({push.push_id for push in comet.pushes}) == 3
+    assert web.counted("http_pushes_total", "ok") == 3
+    assert web.counted("http_requests_total", "/1/admin/push/private") == 3
+    await peer.close()
+
+
+async def test_what_stands_behind_an_unanswered_push_waits_its_turn(web: Web, comet: ScriptedComet) -> None:
+    peer = await warm(web)
+    comet.is_holding = True
+    await peer.send(post(b"2"))
+    await eventually(lambda: comet.held_count)
+    count = 2000
+    sending = asyncio.create_task(peer.send(b"".join(post(b"%d" % n) for n in range(count))))
+    comet.is_holding = False
+    comet.release()
+    for _ in range(1 + count):
+        assert (await read_response(peer)).body == b'{"ret":0}'
+    await sending
+    assert [push.payload for push in comet.pushes[2:]] == [b"%d" % n for n in range(count)]
+    await peer.close()
+
+
+async def test_client_that_has_shut_down_its_side_is_answered(web: Web, comet: ScriptedComet) -> None:
+    peer = await warm(web)
+    comet.is_holding = True
+    await peer.send(post(b"1"))
+    await eventually(lambda: comet.held_count)
+    peer.writer.write_eof()
+    # The end has arrived before the answer when another connection has been served.
+    await (await Peer.connect(web.address("admin"))).close()
+    comet.release()
+    assert (await peer.read_to_end()).endswith(b'{"ret":0}')
+    await peer.close()
+
+
+async def test_push_goes_on_when_its_client_goes_away(web: Web, comet: ScriptedComet) -> None:
+    peer = await warm(web)
+    comet.is_holding = True
+    await peer.send(post(b"1"))
+    await eventually(lambda: comet.held_count)
+    await peer.reset()
+    await eventually(lambda: not web.node._admin.connection_count)
+    comet.release()
+    await eventually(lambda: not web.node._admin.in_progress)
+    assert web.counted("http_pushes_total", "ok") == 2
+
+
+@pytest.mark.parametrize(
+    ("fates", "body"),
+    [
+        ([failing({"k": "storage"})], b'{"ret":65535}'),
+        ([StorageError("full")], b'{"ret":65535}'),
+        ([UnavailableError("draining")], b'{"ret":65535}'),
+        ([not_owner()], b'{"ret":0}'),
+        ([failing({"k": "not_owner"})], b'{"ret":0}'),
+    ],
+)
+async def test_push_that_does_not_succeed_is_answered_as_the_usual_way_does(
+    web: Web, comet: ScriptedComet, fates: list[Fate], body: bytes
+) -> None:
+    peer = await warm(web)
+    comet.fates.extend(fates)
+    await peer.send(post(b"1"))
+    assert (await read_response(peer)).body == body
+    await peer.send(post(b"1"))
+    assert (await read_response(peer)).body == b'{"ret":0}'
+    assert not web.node._admin.in_progress
+    await peer.close()
+
+
+async def test_push_that_is_never_answered_is_in_doubt(comet: ScriptedComet) -> None:
+    async with running_web({"comet-1": comet}, no_messages(), request_timeout_s=0.1) as web:
+        peer = await warm(web)
+        comet.fates.append(None)
+        await peer.send(post(b"1"))
+        assert (await read_response(peer)).body == b'{"ret":65535}'
+        assert web.counted("http_pushes_total", "failed") == 1
+        await peer.close()
+
+
+async def test_drain_answers_it_and_ends_its_connection(web: Web, comet: ScriptedComet) -> None:
+    peer = await warm(web)
+    comet.is_holding = True
+    await peer.send(post(b"1"))
+    await eventually(lambda: comet.held_count)
+    drain = asyncio.create_task(web.node.drain(5.0))
+    await eventually(lambda: web.node._admin.is_draining)
+    comet.release()
+    answer = await peer.read_to_end()
+    assert b"\r\nConnection: close\r\n" in answer
+    assert answer.endswith(b'{"ret":0}')
+    await drain
+    await peer.close()
+
+
+async def test_stop_leaves_no_push_behind(web: Web, comet: ScriptedComet) -> None:
+    peer = await warm(web)
+    comet.fates.extend([not_owner()] * 100)
+    await peer.send(post(b"1"))
+    await eventually(lambda: len(comet.pushes) > 2)
+    await web.node.stop()
+    assert await peer.read_to_end() == b""
+    await peer.close()
