@@ -57,8 +57,14 @@ class Acknowledgements:
         Raises:
             EnckeError: the store did not tell.
         """
+        # Asked before, too: what is written while the store's answer is on its way
+        # may be neither in the answer nor unwritten any more.
+        before = self._unwritten_mid(key, device)
         stored = await self._messages.acknowledged(key, device)
-        return max(stored, self._unwritten.get(key, {}).get(device, Mid(0)))
+        return max(stored, before, self._unwritten_mid(key, device))
+
+    def _unwritten_mid(self, key: Key, device: str) -> Mid:
+        return self._unwritten.get(key, {}).get(device, Mid(0))
 
     async def stop(self) -> None:
         """Write what is left, once."""

@@ -25,6 +25,25 @@ async def test_an_acknowledged_mid_is_where_the_device_resumes(tmp_path):
         assert values(await other.documents(3)) == [0, 1, 2]
 
 
+async def test_what_is_written_while_a_device_asks_for_it_is_not_missed(tmp_path):
+    async with running_core(tmp_path, acknowledge_interval_s=60.0) as core:
+        phone = await core.subscribe("bob", device="phone", mid=0)
+        for n in range(3):
+            await core.push("bob", n, expire_s=600)
+        documents = await phone.documents(3)
+        await phone.acknowledge(documents[1].mid)
+        await phone.beat()
+        gate = core.way.close_gate("bob")
+        again = await core.subscribe("bob", device="phone", mid="ack")
+        # The store has been read, its answer is on the way; the write overtakes it.
+        await eventually(lambda: core.way.loads_waiting)
+        await phone.close()
+        async with asyncio.timeout(10):
+            await core.way.acknowledged_writes.get()
+        gate.set()
+        assert values([await again.next_document()]) == [2]
+
+
 async def test_closing_writes_the_acknowledgement_at_once(tmp_path):
     async with running_core(tmp_path, acknowledge_interval_s=60.0) as core:
         phone = await core.subscribe("bob", device="phone")

@@ -22,7 +22,8 @@ class BadWay:
         self.load_refusals: deque[EnckeError] = deque()
         # This many next saves are done, but their answers are lost.
         self.answers_to_lose = 0
-        # Saves and loads of these keys wait until their gate is opened.
+        # Saves and loads of these keys wait until their gate is opened; so do the
+        # answers to what their devices have acknowledged.
         self.gates: dict[str, asyncio.Event] = {}
         self.loads_waiting = 0
         # How far ahead of the store's own clock it is told to be.
@@ -53,11 +54,14 @@ class BadWay:
     async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
         if self.load_refusals:
             raise self.load_refusals.popleft()
+        await self._pass_gate(key)
+        return await self.store.load_after(key, after, max_messages, max_bytes)
+
+    async def _pass_gate(self, key: Key) -> None:
         if key in self.gates:
             self.loads_waiting += 1
             await self.gates[key].wait()
             self.loads_waiting -= 1
-        return await self.store.load_after(key, after, max_messages, max_bytes)
 
     async def acknowledge(self, key: Key, device: str, mid: Mid) -> None:
         if self.refusals:
@@ -66,7 +70,9 @@ class BadWay:
         self.acknowledged_writes.put_nowait(mid)
 
     async def acknowledged(self, key: Key, device: str) -> Mid:
-        return await self.store.acknowledged(key, device)
+        mid = await self.store.acknowledged(key, device)
+        await self._pass_gate(key)
+        return mid
 
     async def delete_key(self, key: Key) -> int:
         return await self.store.delete_key(key)
