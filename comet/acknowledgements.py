@@ -18,26 +18,45 @@ log = logging.getLogger(__name__)
 
 # Writes asked for at a time: they share the store's commits.
 WRITES_IN_FLIGHT = 64
+# Devices whose acknowledgement may wait to be written: clients can invent them as
+# fast as they connect, and a store that is away takes none.
+MAX_UNWRITTEN = 100_000
 
 
 class Acknowledgements:
     """What subscribers have acknowledged and the store does not know yet."""
 
-    def __init__(self, messages: MessageService, interval_s: float, timeout_s: float) -> None:
+    def __init__(
+        self,
+        messages: MessageService,
+        interval_s: float,
+        timeout_s: float,
+        max_unwritten: int = MAX_UNWRITTEN,
+    ) -> None:
         self._messages = messages
         self._interval_s = interval_s
         self._timeout_s = timeout_s
-        # Key → device → highest acknowledged mid. Bounded by what the
-        # connections of one interval can name.
+        # Key → device → highest acknowledged mid.
         self._unwritten: dict[Key, dict[str, Mid]] = {}
+        # Devices in it.
+        self._unwritten_count = 0
+        self._max_unwritten = max_unwritten
         # Lives while there is something to write.
         self._writer: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         self._is_stopping = False
 
     def take(self, key: Key, device: str, mid: Mid) -> None:
-        """Remember an acknowledgement; it is written within the interval."""
-        devices = self._unwritten.setdefault(key, {})
+        """Remember an acknowledgement; it is written within the interval.
+
+        One device too many is not remembered: it will be sent messages again.
+        """
+        devices = self._unwritten.get(key, {})
+        if device not in devices:
+            if self._unwritten_count >= self._max_unwritten:
+                return
+            self._unwritten_count += 1
+        self._unwritten[key] = devices
         devices[device] = max(mid, devices.get(device, mid))
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_until_empty())
@@ -49,7 +68,7 @@ class Acknowledgements:
 
     def forget(self, key: Key) -> None:
         """The key was deleted: what is unwritten must not bring its acknowledgements back."""
-        self._unwritten.pop(key, None)
+        self._unwritten_count -= len(self._unwritten.pop(key, ()))
 
     async def resume_point(self, key: Key, device: str) -> Mid:
         """The device's acknowledged mid, written or not; 0 = none.
@@ -110,5 +129,6 @@ class Acknowledgements:
         devices = self._unwritten.get(key)
         if devices is not None and devices.get(device) == mid:
             del devices[device]
+            self._unwritten_count -= 1
             if not devices:
                 del self._unwritten[key]

@@ -3,7 +3,8 @@ import asyncio
 import pytest
 
 from cluster.errors import UnavailableError
-from cluster.model import Key
+from cluster.model import Key, Mid
+from comet.acknowledgements import Acknowledgements
 from tests.comet.nodes import running_core, values
 from tests.support.eventually import eventually
 
@@ -100,3 +101,20 @@ async def test_deleting_a_key_forgets_unwritten_acknowledgements(tmp_path):
         assert (await phone.end()).code == 4004
         await core.node.stop()
         assert await core.way.store.acknowledged(BOB, "phone") == 0
+
+
+async def test_devices_that_a_silent_store_does_not_take_are_bounded(tmp_path):
+    async with running_core(tmp_path) as core:
+        acknowledgements = Acknowledgements(core.way, interval_s=60.0, timeout_s=5.0, max_unwritten=3)
+        for n in range(5):
+            acknowledgements.take(Key(f"key-{n % 2}"), f"device-{n}", Mid(80))
+        # Known ones still advance.
+        acknowledgements.take(Key("key-0"), "device-0", Mid(160))
+        await acknowledgements.stop()
+        written = {
+            (n, await core.way.store.acknowledged(Key(f"key-{n % 2}"), f"device-{n}")) for n in range(5)
+        }
+        assert written == {(0, 160), (1, 80), (2, 80), (3, 0), (4, 0)}
+        acknowledgements.take(Key("key-1"), "device-3", Mid(80))
+        await acknowledgements.stop()
+        assert await core.way.store.acknowledged(Key("key-1"), "device-3") == 80
