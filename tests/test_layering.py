@@ -34,6 +34,8 @@ PURE = (
     "cluster/stats.py",
     "cluster/tokens.py",
     "cluster/registry/base.py",
+    "cluster/registry/config.py",
+    "cluster/registry/znodes.py",
     "cluster/rpc/balancer.py",
     "cluster/rpc/config.py",
     "cluster/rpc/faults.py",

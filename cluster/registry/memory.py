@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
+import msgspec
+
 from cluster.model import NodeInfo
-from cluster.registry.base import Snapshot
+from cluster.registry.base import SessionState, Snapshot
 
 
 class MemoryRegistry:
@@ -18,11 +21,21 @@ class MemoryRegistry:
         # Number of changes so far; with the fixed first part it is the epoch.
         self._changes = 0
 
+    @property
+    def session(self) -> SessionState:
+        """It is never away."""
+        return SessionState.CONNECTED
+
+    @property
+    def session_timeout_s(self) -> float:
+        """Entries end with the process, or when they are withdrawn."""
+        return math.inf
+
     async def register(self, info: NodeInfo) -> MemoryRegistration:
         """Announce an instance; it stays until it is withdrawn."""
         entry_id = self._new_id()
         self._set(entry_id, info)
-        return MemoryRegistration(self, entry_id)
+        return MemoryRegistration(self, entry_id, info.instance)
 
     def watch(self, on_change: Callable[[Snapshot], None]) -> Callable[[], None]:
         """Call on_change now and after each change, in the caller of the change."""
@@ -30,6 +43,13 @@ class MemoryRegistry:
         self._watchers[watcher_id] = on_change
         on_change(self._snapshot())
         return lambda: self._unwatch(watcher_id)
+
+    def watch_session(self, on_state: Callable[[SessionState], None]) -> Callable[[], None]:
+        """The state never changes."""
+        return lambda: None
+
+    async def refresh(self) -> None:
+        """Watchers have seen everything."""
 
     def _unwatch(self, watcher_id: int) -> None:
         self._watchers.pop(watcher_id, None)
@@ -49,24 +69,29 @@ class MemoryRegistry:
             on_change(snapshot)
 
     def _snapshot(self) -> Snapshot:
-        return Snapshot(epoch=(1, self._changes), nodes=tuple(self._entries.values()))
+        return Snapshot(
+            epoch=(1, self._changes),
+            nodes=tuple(self._entries.values()),
+            instances=frozenset(node.instance for node in self._entries.values()),
+        )
 
 
 class MemoryRegistration:
     """An entry of a MemoryRegistry."""
 
-    def __init__(self, registry: MemoryRegistry, entry_id: int) -> None:
+    def __init__(self, registry: MemoryRegistry, entry_id: int, instance: str) -> None:
+        self.instance = instance
+        self.is_standing = True
         self._registry = registry
         self._entry_id = entry_id
-        self._is_withdrawn = False
 
     async def update(self, info: NodeInfo) -> None:
         """Replace what is announced; does nothing after withdraw()."""
-        if not self._is_withdrawn:
-            self._registry._set(self._entry_id, info)
+        if self.is_standing:
+            self._registry._set(self._entry_id, msgspec.structs.replace(info, instance=self.instance))
 
     async def withdraw(self) -> None:
         """Remove the entry."""
-        if not self._is_withdrawn:
-            self._is_withdrawn = True
+        if self.is_standing:
+            self.is_standing = False
             self._registry._set(self._entry_id, None)

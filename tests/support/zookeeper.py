@@ -1,0 +1,161 @@
+"""A real ZooKeeper in a process of its own, on a free loopback port with its own directory.
+
+Driven without the event loop's help, so that one server can serve tests that
+each have a loop of their own. In a coroutine: asyncio.to_thread(server.start).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+# From Debian's libzookeeper-java; its manifest names the other jars.
+JAR = Path("/usr/share/java/zookeeper.jar")
+
+START_DEADLINE_S = 60.0
+STOP_DEADLINE_S = 20.0
+
+# Sessions end at a multiple of it: short, so that tests need not wait.
+TICK_MS = 200
+
+# Larger than any znode that a test makes; the servers' own default is 1 MiB.
+MAX_ZNODE_BYTES = 16 * 1024 * 1024
+
+
+class ZooKeeperFailedError(Exception):
+    """The server did not become ready; carries what it said."""
+
+
+class ZooKeeper:
+    """One ZooKeeper server. Not started by the constructor; keeps its port and its data from start to start."""
+
+    def __init__(self, directory: Path) -> None:
+        """Describe a server whose files are below the directory."""
+        self.directory = directory
+        self.data_dir = directory / "data"
+        self.log_path = directory / "zookeeper.log"
+        self.port = _free_port()
+        self._environ = dict(os.environ)
+        self._process: subprocess.Popen[bytes] | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def address(self) -> str:
+        """host:port for clients."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._process is not None, "it does not run"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and wait until it answers.
+
+        Raises:
+            ZooKeeperFailedError: it ended, or did not answer in time.
+        """
+        assert self._process is None, "it runs already"
+        assert JAR.exists(), "needs Debian's package libzookeeper-java"
+        self.data_dir.mkdir(exist_ok=True)
+        config = self.directory / "zoo.cfg"
+        config.write_text(self._config())
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command(config),
+                cwd=self.directory,
+                env=self._environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        end = time.monotonic() + START_DEADLINE_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > end:
+                self.kill()
+                raise ZooKeeperFailedError(self.log_path.read_text(errors="replace")[-4000:])
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """End it as a power loss would, if it runs."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        # A stopped process dies only after it was continued.
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGKILL)
+        process.wait(STOP_DEADLINE_S)
+
+    def stop(self) -> None:
+        """End it; what it holds is of no more use."""
+        self.kill()
+
+    def freeze(self) -> None:
+        """Let it do nothing until thaw()."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def wipe(self) -> None:
+        """Delete all that it stores; only while it does not run."""
+        assert self._process is None, "it runs"
+        shutil.rmtree(self.data_dir)
+
+    def set_environ(self, **variables: str) -> None:
+        """Variables for its next start."""
+        self._environ.update(variables)
+
+    def _config(self) -> str:
+        settings = {
+            "tickTime": TICK_MS,
+            "minSessionTimeout": 2 * TICK_MS,
+            "maxSessionTimeout": 60_000,
+            "dataDir": self.data_dir,
+            "clientPort": self.port,
+            "clientPortAddress": "127.0.0.1",
+            "admin.enableServer": "false",
+            "maxClientCnxns": 0,
+            "4lw.commands.whitelist": "*",
+        }
+        return "".join(f"{key}={value}\n" for key, value in settings.items())
+
+    def _command(self, config: Path) -> list[str]:
+        # The small heap and the serial collector start quickest and use least.
+        return [
+            "java",
+            "-Xms32m",
+            "-Xmx192m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-Dzookeeper.forceSync=no",
+            f"-Djute.maxbuffer={MAX_ZNODE_BYTES}",
+            "-cp",
+            f"{self.directory}:{JAR}",
+            "org.apache.zookeeper.server.ZooKeeperServerMain",
+            str(config),
+        ]
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1.0) as connection:
+                connection.settimeout(1.0)
+                connection.sendall(b"ruok")
+                return connection.recv(16) == b"imok"
+        except OSError:
+            return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
