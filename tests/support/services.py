@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import NoReturn
 
 from cluster.contracts.comet import CometStatus, ConnectionInfo, Failure, Push, PushReply
+from cluster.contracts.message import Page, Stored
 from cluster.errors import EnckeError, NotOwnerError
 from cluster.model import Epoch, Key, Mid
 
@@ -48,7 +50,7 @@ class ScriptedComet:
         self._held: deque[tuple[asyncio.Future[PushReply], Push, Fate]] = deque()
         # Of the next deletions.
         self.refusals: deque[EnckeError] = deque()
-        # status() never answers.
+        # Nothing but pushes is ever answered.
         self.is_silent = False
 
     def push(self, push: Push) -> asyncio.Future[PushReply]:
@@ -74,6 +76,8 @@ class ScriptedComet:
     async def delete_key(self, key: Key, epoch: Epoch) -> int:
         if self.refusals:
             raise self.refusals.popleft()
+        if self.is_silent:
+            await _never()
         self.deleted.append(key)
         return 3
 
@@ -82,8 +86,29 @@ class ScriptedComet:
 
     async def status(self) -> CometStatus:
         if self.is_silent:
-            await asyncio.get_running_loop().create_future()
+            await _never()
         return CometStatus(connections=7, channels=5, capacity=100)
+
+
+class SilentStore:
+    """A store that answers nothing."""
+
+    async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
+        await _never()
+
+    async def inspect(self, key: Key) -> Stored:
+        await _never()
+
+    async def delete_message(self, key: Key, mid: Mid) -> bool:
+        await _never()
+
+    async def clock(self) -> Mid:
+        await _never()
+
+
+async def _never() -> NoReturn:
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError
 
 
 def not_owner() -> NotOwnerError:

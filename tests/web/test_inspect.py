@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
 
+from cluster.contracts.message import MessageService
 from cluster.errors import UnavailableError
 from cluster.model import NodeInfo, NodeKind, NodeName
 from cluster.registry.memory import MemoryRegistry
-from tests.support.services import ScriptedComet, not_owner
+from cluster.stats import Stats
+from message.config import EmbeddedSettings
+from message.storage.embedded import EmbeddedStore
+from tests.support.services import ScriptedComet, SilentStore, not_owner
 from tests.support.subscriber import subscribe_tcp
 from tests.support.web import Web, comet_info, running_web
 from tests.web.conftest import no_messages
@@ -159,3 +164,35 @@ async def test_deletion_that_no_node_takes_fails_in_time(comet: ScriptedComet) -
     async with running_web({"comet-1": comet}, no_messages(), request_timeout_s=0.25) as web:
         response = await web.admin("DELETE", "/2/admin/keys/k")
         assert (response.status, response.json["error"]["code"]) == (503, "not_owner")
+
+
+async def test_node_that_is_silent_leaves_a_deletion_in_doubt(comet: ScriptedComet) -> None:
+    comet.is_silent = True
+    async with running_web({"comet-1": comet}, no_messages(), request_timeout_s=0.05) as web:
+        response = await web.admin("DELETE", "/2/admin/keys/k")
+        assert (response.status, response.json["error"]["code"]) == (504, "in_doubt")
+
+
+async def test_store_that_is_silent_is_unavailable(comet: ScriptedComet) -> None:
+    store = cast(MessageService, SilentStore())
+    async with running_web({"comet-1": comet}, store, request_timeout_s=0.05) as web:
+        for method, target in (
+            ("GET", "/2/admin/keys/k"),
+            ("GET", "/2/admin/keys/k/messages"),
+            ("DELETE", "/2/admin/keys/k/messages/80"),
+        ):
+            response = await web.admin(method, target)
+            assert (response.status, response.json["error"]["code"]) == (503, "unavailable")
+        for target in ("/1/msg/get?k=k&m=0", "/1/time/get"):
+            assert (await web.get(target)).body == b'{"ret":65535}'
+
+
+async def test_key_can_be_looked_at_when_no_comet_node_is_left(tmp_path: Path) -> None:
+    store = EmbeddedStore(EmbeddedSettings(data_dir=str(tmp_path)), Stats())
+    await store.start()
+    try:
+        async with running_web({}, store) as web:
+            state = (await web.admin("GET", "/2/admin/keys/k")).json
+            assert (state["owner"], state["connections"], state["stored"]["messages"]) == (None, [], 0)
+    finally:
+        await store.stop()

@@ -24,6 +24,14 @@ def post(target: str, body: bytes, *lines: str, length: int | None = None) -> by
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
+def shut_down_by_client(web: Web) -> bool:
+    """Whether the only connection of the admin API has seen its client's end."""
+    server = web.node._admin._web_server
+    assert server is not None
+    (connection,) = server.connections
+    return connection._close
+
+
 async def connect(web: Web, listener: str = "admin") -> Peer:
     return await Peer.connect(web.address(listener))
 
@@ -111,6 +119,7 @@ async def test_client_that_has_shut_down_its_side_is_answered(web: Web, comet: S
     await peer.send(post(PUSH, b"1"))
     await eventually(lambda: comet.held_count)
     peer.writer.write_eof()
+    await eventually(lambda: shut_down_by_client(web))
     comet.release()
     assert (await peer.read_to_end()).endswith(b'{"ret":0}')
     await peer.close()
@@ -272,6 +281,17 @@ async def test_bytes_of_bodies_beyond_the_limit_are_refused(comet: ScriptedComet
         await eventually(lambda: web.counted("http_buffered_bytes") == 0)
         assert (await web.push("k", big)).json == {"ret": 0}
         await first.close()
+
+
+async def test_bytes_of_a_body_that_came_at_once_are_counted_too(web: Web, comet: ScriptedComet) -> None:
+    comet.is_holding = True
+    peer = await connect(web)
+    await peer.send(post(PUSH, b'"' + b"x" * 10_000 + b'"'))
+    await eventually(lambda: comet.held_count)
+    assert web.counted("http_buffered_bytes") == 10_002
+    comet.release()
+    assert (await read_response(peer)).body == b'{"ret":0}'
+    await peer.close()
 
 
 async def test_connections_beyond_the_limit_are_closed_at_once() -> None:

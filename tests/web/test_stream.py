@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from cluster.errors import UnavailableError
 from cluster.registry.memory import MemoryRegistry
 from tests.support.eventually import eventually
 from tests.support.peer import Peer
@@ -131,17 +132,16 @@ async def test_too_long_lines_are_skipped_without_holding_them(comet: ScriptedCo
         opened(web) as stream,
     ):
         await stream.push("a")
+        await stream.send(b"x" * 3000)
+        # Answered although its end has not come.
+        answers = [await stream.answer(), await stream.answer()]
         for _ in range(50):
-            await stream.send(b"x" * 1000)
-        await stream.send(b"\n" + line("b", "y" * 3000) + line("c"))
+            await stream.send(b"x" * 3000)
+        await stream.send(b"\n" + line("b", "y" * 3000) + line("c") + b"z" * 3000)
+        answers += [await stream.answer() for _ in range(3)]
         await stream.end()
-        answers = await stream.rest()
-    assert [answer.get("error", {}).get("code") for answer in answers] == [
-        None,
-        "too_large",
-        "too_large",
-        None,
-    ]
+        assert await stream.rest() == []
+    assert [outcome(answer) for answer in answers] == ["a", "too_large", "too_large", "c", "too_large"]
     assert [push.keys for push in comet.pushes] == [["a"], ["c"]]
 
 
@@ -220,6 +220,14 @@ async def test_no_comet_node_is_answered_line_by_line() -> None:
         assert (await stream.answer())["error"]["code"] == "no_node"
         await stream.end()
         assert await stream.rest() == []
+
+
+async def test_node_that_refuses_is_answered_at_its_line(web: Web, comet: ScriptedComet) -> None:
+    comet.fates.extend([failing({}), UnavailableError("full")])
+    async with opened(web) as stream:
+        await stream.send(line("a") + line("b") + line("c"))
+        await stream.end()
+        assert [outcome(answer) for answer in await stream.rest()] == ["a", "unavailable", "c"]
 
 
 async def test_keys_that_are_none_fail_within_their_line(web: Web, comet: ScriptedComet) -> None:
