@@ -16,6 +16,7 @@ port 0 = any); one that ends in ``_advertise`` may be empty.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import typing
 from collections.abc import Iterator
@@ -114,8 +115,10 @@ class Setting:
             raise ValueError("must be one line of text")
         if self.key.endswith("_bind"):
             split_address(value)
-        elif self.key.endswith("_advertise") and value and not split_address(value)[0]:
-            raise ValueError(f"needs a host{self._got(value)}")
+        elif self.key.endswith("_advertise") and value:
+            host, port = split_address(value)
+            if not host or not port or is_unspecified(host):
+                raise ValueError(f"needs a host and a port that others can connect to{self._got(value)}")
 
     def _got(self, value: Value) -> str:
         if self.is_secret:
@@ -152,6 +155,14 @@ def split_address(text: str) -> tuple[str, int]:
 def join_address(host: str, port: int) -> str:
     """The opposite of split_address()."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_unspecified(host: str) -> bool:
+    """Whether it means "all interfaces": a host to listen on, none to connect to."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def to_toml(value: Value) -> str:

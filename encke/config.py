@@ -10,6 +10,7 @@ from pathlib import Path
 from cluster.config import Override, load
 from cluster.log import LogConfig
 from cluster.service import ProcessConfig
+from cluster.settings import is_unspecified
 from comet.config import CometConfig
 from message.config import EmbeddedSettings
 from web.config import WebConfig
@@ -32,6 +33,11 @@ class ServeConfig:
             "doc": "Where /healthz, /readyz and /metrics are answered. Nothing secret, but not for everybody."
         },
     )
+
+    def faults(self) -> Iterable[tuple[str, str]]:
+        """Refuse to send subscribers where nobody can connect to."""
+        if is_unspecified(self.advertise_host):
+            yield "advertise_host", f"must be a host that others can connect to, got {self.advertise_host!r}"
 
 
 @dataclass(frozen=True, slots=True)
