@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from cluster.model import Key
+from cluster.tokens import mint
 from tests.e2e.hostile import CONFIG, ENDS_WITHIN_S, answer_of, undisturbed
 from tests.support.http import read_response
 from tests.support.peer import Peer
@@ -175,6 +177,33 @@ async def test_bad_request_gets_its_http_status(server: Server, name: str) -> No
     finally:
         await peer.close()
     assert answer.status in {status} | ALSO_GOOD.get(status, set())
+
+
+# -- subscriber tokens
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that asks for subscriber tokens, and soon loses patience with bad ones."""
+    config = '[auth]\nsecrets = ["s3cret-1", "s3cret-2"]\n[web]\ntoken_failures_per_minute = 5\n'
+    with running(Server(tmp_path_factory.mktemp("guarded"), config=config)) as started:
+        yield started
+
+
+async def test_stored_messages_are_only_told_with_the_token_of_their_key(guarded: Server) -> None:
+    assert await guarded.push("bob", "secret", 600) == 0
+    good = mint("s3cret-2", Key("bob"), 4_000_000_000)
+    for target in (f"/1/msg/get?k=bob&m=0&token={good}", f"/msg/get?key=bob&mid=0&token={good}"):
+        assert b"secret" in (await guarded.ask("public", "GET", target)).body
+    refused = ["", "x", mint("s3cret-1", Key("bob"), 1), mint("s3cret-1", Key("eve"), 4_000_000_000)]
+    for token in refused:
+        answer = await guarded.ask("public", "GET", f"/1/msg/get?k=bob&m=0&token={token}")
+        assert answer.json == {"ret": 65534}
+    for _ in range(5):
+        answer = await guarded.ask("public", "GET", "/1/msg/get?k=bob&m=0&token=guess")
+    assert answer.status == 429
+    assert "s3cret" not in guarded.log
+    assert b"s3cret" not in (await guarded.ask("status", "GET", "/metrics")).body
 
 
 @pytest.mark.parametrize("kind", ["public", "admin"])

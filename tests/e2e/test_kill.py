@@ -47,6 +47,7 @@ async def test_killed_ten_times_in_the_middle_of_pushes_it_loses_and_repeats_not
         for _ in range(KILLS):
             await wait_acks(load, load.random.randint(FEWEST, MOST))
             await kill_and_restart(load)
+            await load.ask_time()
         await stop_pushers(pushers, tasks)
         await wait_caught_up(readers)
         for key in KEYS:

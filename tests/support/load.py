@@ -21,6 +21,7 @@ from tests.support.history import (
     OK,
     Ack,
     Close,
+    Delete,
     Event,
     Fault,
     Fetch,
@@ -30,6 +31,7 @@ from tests.support.history import (
     Open,
     Push,
     Sub,
+    Time,
     Unknown,
 )
 from tests.support.history_checks import Rules, check
@@ -107,6 +109,19 @@ class Load:
         messages = response.json.get("data", {}).get("msgs", [])
         found = tuple((m["mid"], m["msg"]["uid"]) for m in messages)
         self.note(Fetch(asked_at, self.history.now(), key, 0, found))
+
+    async def delete(self, key: str) -> None:
+        """Delete a key's messages and close its connections."""
+        asked_at = self.history.now()
+        answer = await self.server.ask("admin", "POST", f"/1/admin/msg/del?key={quote(key)}", b"")
+        assert answer.json == {"ret": OK}, answer
+        self.note(Delete(asked_at, self.history.now(), key))
+
+    async def ask_time(self) -> None:
+        """Ask what time it is, as a mid."""
+        asked_at = self.history.now()
+        told = (await self.server.ask("public", "GET", "/1/time/get")).json["data"]["timeid"]
+        self.note(Time(asked_at, self.history.now(), told))
 
     def assert_sound(self, rules: Rules) -> None:
         """Judge the run."""
