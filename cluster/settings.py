@@ -118,7 +118,7 @@ class Setting:
         elif self.key.endswith("_advertise") and value:
             host, port = split_address(value)
             if not host or not port or is_unspecified(host):
-                raise ValueError(f"needs a host and a port that others can connect to{self._got(value)}")
+                raise ValueError(f"needs a host and a port to connect to{self._got(value)}")
 
     def _got(self, value: Value) -> str:
         if self.is_secret:

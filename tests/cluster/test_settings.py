@@ -81,14 +81,14 @@ def test_good_value_is_taken_in_its_type(key: str, value: Any, typed: Any) -> No
         ("ports", [True], "expected a list of whole numbers, got [True]"),
         ("web_bind", "80", "expected \"host:port\", got '80'"),
         ("web_advertise", "host", "expected \"host:port\", got 'host'"),
-        ("web_advertise", ":80", "needs a host and a port that others can connect to, got ':80'"),
+        ("web_advertise", ":80", "needs a host and a port to connect to, got ':80'"),
         (
             "web_advertise",
             "0.0.0.0:80",
-            "needs a host and a port that others can connect to, got '0.0.0.0:80'",
+            "needs a host and a port to connect to, got '0.0.0.0:80'",
         ),
-        ("web_advertise", "[::]:80", "needs a host and a port that others can connect to, got '[::]:80'"),
-        ("web_advertise", "a:0", "needs a host and a port that others can connect to, got 'a:0'"),
+        ("web_advertise", "[::]:80", "needs a host and a port to connect to, got '[::]:80'"),
+        ("web_advertise", "a:0", "needs a host and a port to connect to, got 'a:0'"),
     ],
 )
 def test_bad_value_is_refused_in_words(key: str, value: Any, text: str) -> None:
