@@ -10,6 +10,7 @@ decide otherwise, and no error is answered here but one of a push.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ from web.replies import Answer, Api, compatible, failure, failure_code
 
 if TYPE_CHECKING:
     from web.listener import WebServer
+
+log = logging.getLogger(__name__)
 
 PATHS = ("/1/admin/push/private", "/admin/push")
 
@@ -51,6 +54,7 @@ class QuickPushes:
     def __init__(self, pusher: Pusher, access: Access, metrics: WebMetrics, max_payload_bytes: int) -> None:
         self._pusher = pusher
         self._access = access
+        self._metrics = metrics
         self._max_payload_bytes = max_payload_bytes
         self._counters = {path.encode(): metrics.requests.child(path) for path in PATHS}
         # Length of the body by header section, None where the usual way must be gone.
@@ -89,6 +93,10 @@ class QuickPushes:
             reply = await self._pusher.finish(pending)
         except EnckeError as error:
             return failure(error, Api.COMPATIBLE)
+        except Exception:
+            self._metrics.errors.value += 1
+            log.exception("push failed: key=%s", pending.keys[0])
+            return failure(EnckeError("internal error"), Api.COMPATIBLE)
         return failure_code(reply.failed[0].code, "", Api.COMPATIBLE) if reply.failed else self._ok
 
     def expect(self, pending: PendingPush) -> None:

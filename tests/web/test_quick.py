@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from cluster.contracts.comet import PushReply
 from cluster.errors import StorageError, UnavailableError
 from cluster.membership import Members
 from cluster.registry.memory import MemoryRegistry
@@ -259,4 +260,18 @@ async def test_stop_leaves_no_push_behind(web: Web, comet: ScriptedComet) -> Non
     await eventually(lambda: len(comet.pushes) > 2)
     await web.node.stop()
     assert await peer.read_to_end() == b""
+    await peer.close()
+
+
+async def test_our_own_fault_is_logged_and_answered(
+    web: Web, comet: ScriptedComet, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer = await warm(web)
+    future: asyncio.Future[PushReply] = asyncio.get_running_loop().create_future()
+    future.set_exception(ZeroDivisionError("broken"))
+    comet.push = lambda _: future  # type: ignore[method-assign]
+    await peer.send(post(b"1"))
+    assert (await read_response(peer)).body == b'{"ret":65535}'
+    assert "broken" in caplog.text
+    assert web.counted("http_errors_total") == 1
     await peer.close()
