@@ -13,7 +13,11 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from kazoo.client import KazooClient
 
 # From Debian's libzookeeper-java; its manifest names the other jars.
 JAR = Path("/usr/share/java/zookeeper.jar")
@@ -33,7 +37,7 @@ class ZooKeeperFailedError(Exception):
 
 
 class ZooKeeper:
-    """One ZooKeeper server. Not started by the constructor; keeps its port and its data from start to start."""
+    """One ZooKeeper server. Keeps its port and its data from start to start."""
 
     def __init__(self, directory: Path) -> None:
         """Describe a server whose files are below the directory."""
@@ -159,3 +163,19 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@contextlib.contextmanager
+def operator(server: ZooKeeper, client_id: tuple[int, bytes] | None = None) -> Iterator[Any]:
+    """Somebody with a client of his own, kazoo's; its calls block, for milliseconds.
+
+    Args:
+        client_id: take over the session of another client; it ends with this one.
+    """
+    client = KazooClient(server.address, timeout=10.0, client_id=client_id)
+    client.start(START_DEADLINE_S)
+    try:
+        yield client
+    finally:
+        client.stop()
+        client.close()

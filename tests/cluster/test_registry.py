@@ -1,0 +1,25 @@
+"""Every registry against the one conformance suite."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cluster.registries import MemoryHarness, ZooKeeperHarness
+from tests.cluster.registry_suite import Harness, RegistrySuite
+from tests.support.zookeeper import ZooKeeper
+
+
+class TestMemoryRegistry(RegistrySuite):
+    """One process."""
+
+    @pytest.fixture
+    def harness(self) -> Harness:
+        return MemoryHarness()
+
+
+class TestZooKeeperRegistry(RegistrySuite):
+    """ZooKeeper."""
+
+    @pytest.fixture
+    def harness(self, zookeeper: ZooKeeper) -> Harness:
+        return ZooKeeperHarness(zookeeper)
