@@ -6,13 +6,22 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.servers import RedisServer
+from tests.support.servers import MariaServer, RedisServer
 
 
 @pytest.fixture(scope="session")
 def timed_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A Redis whose clock tests may set; what is in it belongs to the test that runs."""
     server = RedisServer(tmp_path_factory.mktemp("timed-redis"), has_own_time=True)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def timed_mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaServer]:
+    """A MariaDB whose clock tests may set; what is in it belongs to the test that runs."""
+    server = MariaServer(tmp_path_factory.mktemp("timed-mariadb"), has_own_time=True)
     server.start()
     yield server
     server.stop()

@@ -54,6 +54,11 @@ def item(push_id: str, payload: bytes = b"{}", expire_s: int = 600, id_ttl_s: in
     return SaveItem(push_id, payload, expire_s, id_ttl_s)
 
 
+def text(content: str) -> bytes:
+    """A JSON text of ASCII characters."""
+    return f'"{content}"'.encode()
+
+
 async def save(
     store: MessageStore, key: Key, *items: SaveItem, sent: int = 0, within_s: float = 10
 ) -> list[SaveResult]:
@@ -205,12 +210,12 @@ class StoreSuite:
         keys = [Key(f"key-{number}") for number in range(700)]
 
         replies = await asyncio.gather(
-            *(store.save(SaveBatch(key, [item(f"id-{key}", key.encode())], Mid(0), deadline)) for key in keys)
+            *(store.save(SaveBatch(key, [item(f"id-{key}", text(key))], Mid(0), deadline)) for key in keys)
         )
 
         assert all(reply.results[0].outcome is Outcome.SAVED for reply in replies)
         for key in keys[::50]:
-            assert await payloads(store, key) == [key.encode()]
+            assert await payloads(store, key) == [text(key)]
 
     async def test_batch_of_many_items_is_stored_in_order(self, store: MessageStore) -> None:
         items = [item(f"id-{number}", b"[%d]" % number) for number in range(700)]
@@ -433,7 +438,7 @@ class StoreSuite:
         assert not rest.has_more
 
     async def test_pages_are_cut_by_bytes_but_never_empty(self, store: MessageStore) -> None:
-        await save(store, BOB, *(item(str(n), b"x" * 100) for n in range(5)))
+        await save(store, BOB, *(item(str(n), text("x" * 98)) for n in range(5)))
 
         two = await store.load_after(BOB, Mid(0), PLENTY, 250)
         one = await store.load_after(BOB, Mid(0), PLENTY, 1)
@@ -534,13 +539,15 @@ class StoreSuite:
 
     async def test_bytes_of_a_key_are_limited_and_the_newest_always_fits(self, opened: Harness) -> None:
         store = await opened.open(Limits(max_bytes_per_key=1024))
-        await save(store, BOB, item("1", b"a" * 500), item("2", b"b" * 500), item("3", b"c" * 500))
+        await save(
+            store, BOB, item("1", text("a" * 498)), item("2", text("b" * 498)), item("3", text("c" * 498))
+        )
         two = await payloads(store, BOB)
-        await save(store, BOB, item("4", b"d" * 3000))
+        await save(store, BOB, item("4", text("d" * 2998)))
         one = await payloads(store, BOB)
 
-        assert two == [b"b" * 500, b"c" * 500]
-        assert one == [b"d" * 3000]
+        assert two == [text("b" * 498), text("c" * 498)]
+        assert one == [text("d" * 2998)]
 
     async def test_full_default_limit_keeps_at_least_its_newest(self, store: MessageStore) -> None:
         for start in range(0, 1200, 100):

@@ -12,9 +12,10 @@ from message.config import EmbeddedSettings
 from message.storage.base import MessageStore
 from message.storage.embedded import EmbeddedStore
 from tests.message.clocks import SteppedClock
+from tests.message.mysql_stores import MysqlHarness
 from tests.message.redis_stores import RedisHarness
 from tests.message.store_suite import Harness, Limits, StoreSuite
-from tests.support.servers import RedisServer
+from tests.support.servers import MariaServer, RedisServer
 
 
 class EmbeddedHarness:
@@ -59,3 +60,11 @@ class TestRedisStore(StoreSuite):
     @pytest.fixture
     def harness(self, timed_redis: RedisServer) -> Harness:
         return RedisHarness(timed_redis)
+
+
+class TestMysqlStore(StoreSuite):
+    """MariaDB."""
+
+    @pytest.fixture
+    def harness(self, timed_mariadb: MariaServer) -> Harness:
+        return MysqlHarness(timed_mariadb)

@@ -1,0 +1,102 @@
+"""Open MySQL stores the way that tests need."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import asdict, replace
+from typing import Any
+
+import pymysql
+
+from cluster.stats import Stats
+from message.config import EmbeddedSettings, MysqlSettings
+from message.storage.base import MessageStore
+from message.storage.counters import StoreCounters
+from message.storage.mysql import MysqlStore
+from message.storage.mysql_connection import Connection
+from message.storage.mysql_schema import init_schema
+from message.storage.servers import read_server_url
+from tests.message.store_suite import Limits
+from tests.support.servers import MariaServer
+
+DATABASE = "encke_test"
+TABLES = ("private_msg", "encke_keys", "encke_ids", "encke_devices", "encke_incarnations")
+
+
+def query(server: MariaServer, *statements: str, database: str | None = DATABASE) -> Sequence[Sequence[Any]]:
+    """Run statements as an operator would; the rows of the last."""
+    with (
+        closing(
+            pymysql.connect(
+                host="127.0.0.1", port=server.port, user="root", database=database, autocommit=True
+            )
+        ) as connection,
+        connection.cursor() as cursor,
+    ):
+        for statement in statements:
+            cursor.execute(statement)
+        return cursor.fetchall()
+
+
+def make_empty(server: MariaServer) -> None:
+    """Have a database with our tables and nothing in them."""
+    query(server, f"CREATE DATABASE IF NOT EXISTS {DATABASE}", database=None)
+    connection = Connection(read_server_url(server.url(DATABASE), ("mysql",)), MysqlSettings())
+    try:
+        init_schema(connection)
+        for table in TABLES:
+            connection.execute(f"DELETE FROM {table}")
+        connection.execute("UPDATE encke_store SET clock = 0, floor = 0")
+    finally:
+        connection.close()
+
+
+def make_store(url: str, stats: Stats | None = None, limits: Any = None, **changed: Any) -> MysqlStore:
+    """A store on one server that is not open yet; expiry only when asked for."""
+    settings = replace(EmbeddedSettings(), expiry_interval_s=3600.0, **asdict(limits or Limits()))
+    server = read_server_url(url, ("mysql", "mysqls"))
+    counters = StoreCounters(stats or Stats())
+    return MysqlStore(server, replace(MysqlSettings(), servers=(url,), **changed), settings, counters)
+
+
+@asynccontextmanager
+async def open_mysql(url: str, stats: Stats | None = None, **changed: Any) -> AsyncIterator[MysqlStore]:
+    """An open store, stopped at the end."""
+    store = make_store(url, stats, **changed)
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.stop()
+
+
+class MysqlHarness:
+    """The MySQL store on a server that it has for itself."""
+
+    def __init__(self, server: MariaServer) -> None:
+        self._server = server
+        self._store: MysqlStore | None = None
+        self._offset_s = 0.0
+        server.clock.set("+0")
+        make_empty(server)
+
+    async def open(self, limits: Limits | None = None) -> MessageStore:
+        await self._stop()
+        self._store = make_store(self._server.url(DATABASE), limits=limits, timeout_s=20.0)
+        await self._store.start()
+        # The store's own search may be queued behind this one.
+        await self._store.remove_expired(1)
+        return self._store
+
+    async def close(self) -> None:
+        await self._stop()
+        self._server.clock.set("+0")
+
+    def advance(self, seconds: float) -> None:
+        self._offset_s += seconds
+        self._server.clock.set(f"{self._offset_s:+.3f}")
+
+    async def _stop(self) -> None:
+        if self._store is not None:
+            await self._store.stop()
