@@ -22,7 +22,13 @@ from typing import Any
 import msgspec
 
 from cluster.contracts.message import MessageService, Outcome, SaveBatch, SaveItem, SaveReply, SaveResult
-from cluster.errors import ConflictError, DeadlinePassedError, EnckeError, UnavailableError
+from cluster.errors import (
+    ConflictError,
+    DeadlinePassedError,
+    EnckeError,
+    RemoteProtocolError,
+    UnavailableError,
+)
 from cluster.mids import STEP, TICKS_PER_SECOND, StoreClock
 from cluster.model import Key, Mid
 from comet.hub import Hub
@@ -173,13 +179,17 @@ class KeyQueue:
             return
         error = answer.exception()
         if error is None:
-            self._on_saved(answer.result())
-        elif isinstance(error, UnavailableError) and not isinstance(error, DeadlinePassedError):
+            reply = answer.result()
+            if len(reply.results) == len(self._batch):
+                self._on_saved(reply)
+                return
+            error = RemoteProtocolError(f"{len(reply.results)} results for {len(self._batch)} messages")
+        if isinstance(error, UnavailableError) and not isinstance(error, DeadlinePassedError):
             self._repeat_later(batch, error)
         elif isinstance(error, DeadlinePassedError) and self._time_left_s() > 0:
             self._context.spawn(self._save_by_its_clock(batch))
         else:
-            if not isinstance(error, EnckeError):
+            if not isinstance(error, EnckeError) or isinstance(error, RemoteProtocolError):
                 log.error("save failed: key=%s", self._key, exc_info=error)
             self._fail_batch(error.code if isinstance(error, EnckeError) else EnckeError.code)
 
@@ -203,6 +213,9 @@ class KeyQueue:
                 clock = await self._context.messages.clock()
         except (EnckeError, TimeoutError) as error:
             log.warning("store's clock unknown: key=%s reason=%r", self._key, error)
+        except Exception:
+            # Whatever it is, the pushes are answered and the key goes on.
+            log.exception("store's clock unknown: key=%s", self._key)
         if clock <= batch.deadline or self._time_left_s() <= 0:
             self._fail_batch(DeadlinePassedError.code)
             return
@@ -262,8 +275,16 @@ class KeyQueue:
         filled: dict[Mid, int] = {}
         try:
             await self._fill(results, filled)
-        except (EnckeError, TimeoutError) as error:
-            log.warning("hole not filled, connections closed: key=%s reason=%r", self._key, error)
+        except Exception as error:
+            # A bug, too: the pushes are answered, and the key goes on.
+            is_known = isinstance(error, EnckeError | TimeoutError)
+            log.log(
+                logging.WARNING if is_known else logging.ERROR,
+                "hole not filled, connections closed: key=%s reason=%r",
+                self._key,
+                error,
+                exc_info=None if is_known else error,
+            )
             # They can resume; staying would hide the hole.
             self._context.hub.close_key(self._key, CloseReason.INTERNAL)
         self._deliver(results, filled)

@@ -166,6 +166,31 @@ async def test_a_hole_that_cannot_be_filled_closes_the_connections(tmp_path):
         assert (await push).failed == []
 
 
+async def test_a_bug_while_a_hole_is_filled_closes_the_connections_and_the_key_goes_on(tmp_path, caplog):
+    async with running_core(tmp_path) as core:
+        bob = await core.subscribe_websocket("bob")
+        await core.save_elsewhere("bob", "a")
+        core.way.load_refusals.append(ZeroDivisionError("a bug"))
+        push = core.push("bob", "b", expire_s=600)
+        assert (await bob.end()).code == 1011
+        assert (await push).failed == []
+        assert (await core.push("bob", "c", expire_s=600)).failed == []
+        assert "a bug" in caplog.text
+        assert core.comet.counted("busy_keys") == 0
+
+
+async def test_an_answer_that_does_not_fit_the_batch_fails_it_and_the_key_goes_on(tmp_path):
+    async with running_core(tmp_path) as core:
+        bob = await core.subscribe("bob")
+        core.way.answers_to_cut = 1
+        reply = await core.push("bob", "who knows", expire_s=600)
+        assert [failure.code for failure in reply.failed] == ["remote_protocol"]
+        await core.push("bob", "next", expire_s=600)
+        # What was stored all the same comes first.
+        assert values(await bob.documents(2)) == ["who knows", "next"]
+        assert core.comet.counted("pending_keys") == 0
+
+
 async def test_the_same_id_again_is_answered_with_the_first_mid_and_not_delivered(tmp_path):
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")

@@ -19,9 +19,11 @@ class BadWay:
         self.batches: list[SaveBatch] = []
         # Accidents of the next saves, acknowledgements and loads, first one first.
         self.refusals: deque[EnckeError] = deque()
-        self.load_refusals: deque[EnckeError] = deque()
+        self.load_refusals: deque[Exception] = deque()
         # This many next saves are done, but their answers are lost.
         self.answers_to_lose = 0
+        # The answers to this many next saves lack their last result.
+        self.answers_to_cut = 0
         # Saves and loads of these keys wait until their gate is opened; so do the
         # answers to what their devices have acknowledged.
         self.gates: dict[str, asyncio.Event] = {}
@@ -49,6 +51,9 @@ class BadWay:
         if self.answers_to_lose:
             self.answers_to_lose -= 1
             raise InDoubtError("the answer was lost")
+        if self.answers_to_cut:
+            self.answers_to_cut -= 1
+            return SaveReply(reply.results[:-1], reply.clock)
         return reply
 
     async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
