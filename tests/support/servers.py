@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -153,23 +152,20 @@ class MariaServer(ServerProcess):
             *("--innodb-buffer-pool-size=32M", "--skip-name-resolve"),
             *options,
         ]
-        if os.geteuid() == 0:
-            # It refuses to run as root; its files must be its user's.
-            command.append("--user=mysql")
+        # Refuses to run as root unless it is told to.
+        self._user = ["--user=root"] if os.geteuid() == 0 else []
+        command += self._user
         environ = self.clock.environ if has_own_time else {}
         super().__init__(command, directory, self._answers, environ)
 
     def start(self) -> None:
         """Make the data directory at the first start, then as ServerProcess.start()."""
         if not self._data.exists():
-            if os.geteuid() == 0:
-                shutil.chown(self._directory, "mysql")
-                self._open_way()
             subprocess.run(
                 [
                     *("mariadb-install-db", "--no-defaults", f"--datadir={self._data}"),
                     *("--auth-root-authentication-method=normal", "--skip-test-db"),
-                    *(["--user=mysql"] if os.geteuid() == 0 else []),
+                    *self._user,
                 ],
                 check=True,
                 capture_output=True,
@@ -180,13 +176,6 @@ class MariaServer(ServerProcess):
     def url(self, database: str) -> str:
         """Where a database of it is."""
         return f"mysql://root@127.0.0.1:{self.port}/{database}"
-
-    def _open_way(self) -> None:
-        """Let the server's user pass through pytest's directories, which are for their owner only."""
-        for parent in self._directory.parents:
-            mode = parent.stat().st_mode
-            if parent.stat().st_uid == os.geteuid() and not mode & 0o001:
-                parent.chmod(mode | 0o011)
 
     def _answers(self) -> bool:
         try:
