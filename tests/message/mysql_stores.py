@@ -29,7 +29,12 @@ def query(server: MariaServer, *statements: str, database: str | None = DATABASE
     with (
         closing(
             pymysql.connect(
-                host="127.0.0.1", port=server.port, user="root", database=database, autocommit=True
+                host="127.0.0.1",
+                port=server.port,
+                user="root",
+                database=database,
+                autocommit=True,
+                ssl_disabled=True,
             )
         ) as connection,
         connection.cursor() as cursor,
