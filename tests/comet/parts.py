@@ -1,0 +1,52 @@
+"""Parts of a comet node on their own: connections on transports in memory, in a context that takes notes."""
+
+from __future__ import annotations
+
+from cluster.model import Key, Mid
+from comet.connection import Connection
+from comet.protocol import ClientVersion, CloseReason, Subscribe, TcpWire, Wire
+from tests.support.transport import MemoryTransport
+
+NOW = 1000.0
+
+
+class Context:
+    """What connections share; notes what they report."""
+
+    def __init__(self, unread_limit_bytes: int = 1000) -> None:
+        self.unread_limit_bytes = unread_limit_bytes
+        self.linger_s = 2.0
+        self.closes: list[CloseReason] = []
+        self.acknowledged: list[Mid] = []
+        self.lingering: list[Connection] = []
+        self.forgotten: list[Connection] = []
+        self.dropped = 0
+
+    def on_close(self, connection: Connection, reason: CloseReason) -> None:
+        self.closes.append(reason)
+
+    def on_drop(self) -> None:
+        self.dropped += 1
+
+    def on_acknowledge(self, connection: Connection, mid: Mid) -> None:
+        self.acknowledged.append(mid)
+
+    def linger(self, connection: Connection) -> None:
+        self.lingering.append(connection)
+
+    def forget(self, connection: Connection) -> None:
+        self.forgotten.append(connection)
+
+
+def subscription(version: ClientVersion = ClientVersion.TWO, heartbeat_s: int = 30) -> Subscribe:
+    return Subscribe(Key("bob"), heartbeat_s, "", version, None, "phone")
+
+
+def make_connection(
+    context: Context | None = None, *, wire: Wire | None = None, heartbeat_s: int = 30
+) -> tuple[Connection, MemoryTransport]:
+    """A live connection and its transport."""
+    wire = wire or TcpWire(ClientVersion.TWO)
+    transport = MemoryTransport()
+    subscribe = subscription(wire.version, heartbeat_s)
+    return Connection(context or Context(), transport, wire, subscribe, NOW, 1_700_000_000), transport
