@@ -156,7 +156,7 @@ PUSHED |= {
     )
 }
 
-# Vectors with a test of their own in test_vectors.py, because they are more than a request and an answer.
+# Vectors that are more than a request and an answer have tests of their own in test_vectors*.py.
 SCENES = {
     "tcp_65th_subscriber",
     "tcp_after_one_left",
