@@ -70,8 +70,8 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._in_progress = 0
         self._is_draining = False
-        self._is_idle = asyncio.Event()
-        self._is_idle.set()
+        # Set when no request is in progress any more; made by a drain that waits for it.
+        self._emptied: asyncio.Event | None = None
         self._date = b""
         self._date_s = 0
         # Overload is logged when it starts and when it has ended.
@@ -130,14 +130,14 @@ class Listener:
     def count_in(self) -> None:
         """A request is in progress."""
         self._in_progress += 1
-        self._is_idle.clear()
 
     def count_out(self) -> None:
         """One less is in progress."""
         self._in_progress -= 1
         if not self._in_progress:
             self._is_overloaded = False
-            self._is_idle.set()
+            if self._emptied is not None:
+                self._emptied.set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run what belongs to a request; stop() cancels it."""
@@ -158,9 +158,12 @@ class Listener:
         self._is_draining = True
         if self._server is not None:
             self._server.close()
+        if not self._in_progress:
+            return
+        self._emptied = self._emptied or asyncio.Event()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._is_idle.wait()
+                await self._emptied.wait()
         except TimeoutError:
             log.warning("%s requests of the %s API not answered in time", self._in_progress, self._name)
 

@@ -73,8 +73,9 @@ def escape(json: bytes) -> bytes:
     These characters occur only inside JSON's strings, so replacing them
     anywhere changes no value.
     """
-    for raw, escaped in _ESCAPES:
-        if raw in json:
+    # Nearly all payloads need none: four searches cost half of a loop over the table.
+    if b"<" in json or b">" in json or b"&" in json or b"\xe2\x80" in json:
+        for raw, escaped in _ESCAPES:
             json = json.replace(raw, escaped)
     return json
 
