@@ -41,6 +41,10 @@ class ConnectionContext(Protocol):
         """The connection has stopped being live: take it out of its channel, count the reason."""
         ...
 
+    def on_drop(self) -> None:
+        """A message found no room."""
+        ...
+
     def on_acknowledge(self, connection: Connection, mid: Mid) -> None:
         """The subscriber has processed everything up to mid."""
         ...
@@ -129,6 +133,7 @@ class Connection:
         if mid <= self.sent_mid:
             return True
         if self._is_paused and self._transport.get_write_buffer_size() > self._context.unread_limit_bytes:
+            self._context.on_drop()
             self.close(CloseReason.SLOW_CONSUMER)
             return False
         if not self.write(frame):

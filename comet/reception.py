@@ -118,13 +118,14 @@ class Reception:
         key = connection.channel.key if connection.channel is not None else None
         self._hub.detach(connection)
         self._metrics.closes.inc(reason.label)
-        if reason is CloseReason.SLOW_CONSUMER:
-            # The message that found no room; what was unread before it was counted as delivered.
-            self._metrics.drops.inc(reason.label)
         if key is not None:
             self._acknowledgements.hurry(key, connection.device)
         if connection.catch_up is not None:
             self._resumer.cancel(connection)
+
+    def on_drop(self) -> None:
+        """Count the message that found no room; what was unread before it was counted as delivered."""
+        self._metrics.drops.inc(CloseReason.SLOW_CONSUMER.label)
 
     def on_acknowledge(self, connection: Connection, mid: Mid) -> None:
         """Remember it for the device."""
