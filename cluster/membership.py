@@ -47,6 +47,10 @@ class Membership:
             raise NoNodeError("no comet node is registered")
         return [(self._serving[name], group) for name, group in groups.items()]
 
+    def serving(self, name: NodeName) -> NodeInfo | None:
+        """The comet instance that serves under a name, None when none does."""
+        return self._serving.get(name)
+
     def is_serving(self, node: NodeInfo) -> bool:
         """Whether this instance is in the ring (not a standby, not draining)."""
         return self._serving.get(node.name) is node

@@ -165,6 +165,18 @@ def is_unspecified(host: str) -> bool:
         return False
 
 
+def advertised_address(advertise: str, bound: str) -> str:
+    """The address to tell others: as configured (port 0: the bound port), else the bound one.
+
+    One that is bound to all interfaces is told without its host: "the host you asked".
+    """
+    host, port = split_address(bound)
+    if advertise:
+        told_host, told_port = split_address(advertise)
+        return join_address(told_host, told_port or port)
+    return f":{port}" if is_unspecified(host) else bound
+
+
 def to_toml(value: Value) -> str:
     """Write a value as TOML does."""
     if isinstance(value, bool):

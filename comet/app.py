@@ -7,23 +7,30 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 from cluster.contracts.comet import CometStatus, ConnectionInfo, Push, PushReply
+from cluster.contracts.comet_rpc import SERVICE, comet_routes
 from cluster.contracts.message import MessageService
 from cluster.errors import EnckeError, NotOwnerError, UnavailableError
 from cluster.membership import Members
 from cluster.mids import StoreClock
 from cluster.model import Epoch, Key, NodeInfo, NodeKind, NodeName
-from cluster.registry.base import Registration, Registry
+from cluster.registry.base import Registration, Registry, SessionState
+from cluster.rpc.config import RpcConfig
+from cluster.rpc.server import RpcServer
+from cluster.settings import advertised_address
 from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
 from comet.acknowledgements import Acknowledgements
 from comet.catchup import Resumer
 from comet.closing import close_paced
 from comet.config import CometConfig
+from comet.epochs import EpochGate
 from comet.hub import Hub
 from comet.listener import Listener, start_tcp, start_websocket
 from comet.metrics import CometMetrics
+from comet.moving import Mover
 from comet.ownership import Ownership
 from comet.protocol import CloseReason
 from comet.push import Pusher
@@ -32,8 +39,12 @@ from comet.timers import TimerWheel
 
 log = logging.getLogger(__name__)
 
+# For the own mark "draining" to come back from the registry.
+DRAIN_NOTICE_S = 1.0
 # The store's clock is asked for this often when no save brings it along.
 CLOCK_REFRESH_S = 5.0
+
+NO_NEWS = "this node has not heard of the newest membership yet"
 
 
 class CometNode:
@@ -51,6 +62,7 @@ class CometNode:
         members: Members,
         verifier: TokenVerifier,
         stats: Stats,
+        rpc: RpcConfig | None = None,
         unix_time: Callable[[], float] = time.time,
     ) -> None:
         """Build a node that does not listen yet; needs a running loop.
@@ -58,6 +70,7 @@ class CometNode:
         Args:
             capacity: connections that the process can hold; config.max_connections may lower it.
             instance: unique name of this run, for the registry.
+            rpc: how web nodes in other processes call it; None = they are all in this one.
         """
         loop = asyncio.get_running_loop()
         metrics = CometMetrics(stats)
@@ -71,13 +84,20 @@ class CometNode:
         self._capacity = min(capacity, config.max_connections or capacity)
         self._clock = StoreClock(time.monotonic_ns)
         self._hub = Hub(self._clock, config.max_connections_per_key, loop.call_later)
-        self._pusher = Pusher(messages, self._hub, self._clock, config, metrics)
+        self._rpc = None if rpc is None else RpcServer(SERVICE, comet_routes(self), rpc)
+        self._pusher = Pusher(messages, self._hub, self._clock, config, metrics, self._incarnation)
         self._resumer = Resumer(messages, self._clock, config, metrics)
         self._acknowledgements = Acknowledgements(
             messages, config.acknowledge_interval_s, config.store_timeout_s
         )
         self._wheel = TimerWheel(loop)
+        self._members = members
+        # In this order: what follows a change of the membership asks who owns what.
         self._ownership = Ownership(members, NodeName(config.name))
+        self._mover = Mover(self._hub, self._pusher, config.close_pace_per_s)
+        members.on_change.append(lambda _: self._mover.take(self._ownership.holdings))
+        self._epochs = EpochGate(members, registry, config.membership_wait_s)
+        self._unwatch_session: Callable[[], None] | None = None
         self._reception = Reception(
             config,
             self._capacity,
@@ -96,8 +116,9 @@ class CometNode:
 
     @property
     def addresses(self) -> dict[str, str]:
-        """Bound "host:port" by purpose ("ws", "tcp"), once started."""
-        return {purpose: listener.address for purpose, listener in self._listeners.items()}
+        """Bound "host:port" by purpose ("ws", "tcp", in a cluster "rpc"), once started."""
+        bound = {purpose: listener.address for purpose, listener in self._listeners.items()}
+        return bound if self._rpc is None else {**bound, "rpc": self._rpc.address}
 
     @property
     def is_ready(self) -> bool:
@@ -116,7 +137,12 @@ class CometNode:
         self._wheel.start()
         self._listeners["ws"] = await start_websocket(self._config, self._reception, self._wheel)
         self._listeners["tcp"] = await start_tcp(self._config, self._reception, self._wheel)
-        self._registration = await self._registry.register(self._info(is_draining=False))
+        if self._rpc is not None:
+            await self._rpc.start(self._config.rpc_bind)
+        info = self._info(is_draining=False)
+        self._ownership.serve_at(info.addresses)
+        self._registration = await self._registry.register(info)
+        self._unwatch_session = self._registry.watch_session(self._take_session)
 
     async def drain(self, timeout_s: float) -> None:
         """Leave the ring, finish pushes, close subscribers with 1001 spread over the time, unregister.
@@ -125,9 +151,9 @@ class CometNode:
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
-        if self._registration is not None:
-            await self._registration.update(self._info(is_draining=True))
+        await self._mover.stop()
         self._reception.drain()
+        await self._leave_ring()
         for listener in self._listeners.values():
             listener.stop_accepting()
         with contextlib.suppress(TimeoutError):
@@ -145,11 +171,17 @@ class CometNode:
                 await asyncio.gather(*(listener.wait_closed() for listener in self._listeners.values()))
         if self._registration is not None:
             await self._registration.withdraw()
-            self._registration = None
+        # Last: until the entry has gone somebody may still ask, and is told where the key is not.
+        if self._rpc is not None:
+            await self._rpc.stop(max(0.0, end - loop.time()))
 
     async def stop(self) -> None:
         """Cut what is left, write acknowledgements, end all tasks."""
         self._reception.drain()
+        if self._unwatch_session is not None:
+            self._unwatch_session()
+        await self._mover.stop()
+        await self._epochs.stop()
         await self._resumer.stop()
         for listener in self._listeners.values():
             listener.abort()
@@ -162,19 +194,42 @@ class CometNode:
         if self._registration is not None:
             await self._registration.withdraw()
             self._registration = None
+        if self._rpc is not None:
+            await self._rpc.stop(0.0)
 
     # -- CometService
 
     def push(self, push: Push) -> asyncio.Future[PushReply]:
         """See CometService.push()."""
-        if not self._ownership.owns_all(push.keys):
-            refused: asyncio.Future[PushReply] = asyncio.get_running_loop().create_future()
-            refused.set_exception(NotOwnerError("another node owns a key of this push"))
-            return refused
-        return self._pusher.push(push)
+        epoch = self._members.current.epoch
+        # In one process both are the same object.
+        if push.epoch is not epoch and push.epoch > epoch:
+            return self._push_later(push)
+        if self._ownership.owns_all(push.keys):
+            return self._pusher.push(push)
+        refused: asyncio.Future[PushReply] = asyncio.get_running_loop().create_future()
+        refused.set_exception(NotOwnerError("another node owns a key of this push"))
+        return refused
+
+    def _push_later(self, push: Push) -> asyncio.Future[PushReply]:
+        """Push, or refuse, under a membership at least as new as the caller's."""
+        answer: asyncio.Future[PushReply] = asyncio.get_running_loop().create_future()
+
+        def go_on(is_reached: bool) -> None:
+            if answer.done():
+                return
+            if is_reached:
+                self.push(push).add_done_callback(partial(_pass_on, answer))
+            else:
+                answer.set_exception(UnavailableError(NO_NEWS))
+
+        self._epochs.when(push.epoch, push.timeout_s, go_on)
+        return answer
 
     async def delete_key(self, key: Key, epoch: Epoch) -> int:
         """See CometService.delete_key()."""
+        if not await self._epochs.wait(epoch):
+            raise UnavailableError(NO_NEWS)
         if not self._ownership.owns(key):
             raise NotOwnerError("another node owns this key")
         deleted = 0
@@ -208,14 +263,40 @@ class CometNode:
 
     # -- own affairs
 
+    def _incarnation(self) -> str:
+        """What the store's fence knows this node by; nobody fences a node of the same process."""
+        return "" if self._rpc is None or self._registration is None else self._registration.instance
+
+    async def _leave_ring(self) -> None:
+        """Mark the own entry, and see it marked: from then on pushes are answered NotOwner."""
+        if self._registration is None:
+            return
+        await self._registration.update(self._info(is_draining=True))
+        with contextlib.suppress(EnckeError, TimeoutError):
+            async with asyncio.timeout(DRAIN_NOTICE_S):
+                await self._registry.refresh()
+
+    def _take_session(self, state: SessionState) -> None:
+        """The registration has ended: who knows since when others own the keys, and have pushed to them."""
+        if state is SessionState.LOST:
+            log.warning("the registration has ended: subscribers are sent away until the node is back")
+            self._ownership.lose()
+            self._mover.take(self._ownership.holdings)
+
     def _info(self, is_draining: bool) -> NodeInfo:
+        config = self._config
+        advertised = {
+            "ws": config.ws_advertise,
+            "tcp": config.tcp_advertise,
+            "rpc": config.rpc_advertise,
+        }
         return NodeInfo(
             kind=NodeKind.COMET,
             name=NodeName(self._config.name),
             instance=self._instance,
             addresses={
-                "ws": (_advertised(self._config.ws_advertise, self._listeners["ws"].address),),
-                "tcp": (_advertised(self._config.tcp_advertise, self._listeners["tcp"].address),),
+                purpose: (advertised_address(advertised[purpose], bound),)
+                for purpose, bound in self.addresses.items()
             },
             weight=self._config.weight,
             is_draining=is_draining,
@@ -243,16 +324,16 @@ class CometNode:
         stats.gauge("capacity", "Subscribers that this process can hold.", lambda: self._capacity)
         stats.gauge("busy_keys", "Keys with a push in progress.", lambda: pusher.busy_key_count)
         stats.gauge("pending_keys", "Results that pushes wait for.", lambda: pusher.pending_key_count)
+        stats.gauge("leaving", "Connections of lost keys, to be closed.", lambda: self._mover.leaving_count)
         stats.gauge("resuming", "Connections that catch up.", lambda: self._resumer.active_count)
 
 
-def _advertised(advertise: str, bound: str) -> str:
-    """The address to tell: as configured (port 0: the bound port), else the bound one.
-
-    One that is bound to all interfaces is told without its host: "the host you asked".
-    """
-    host, _, port = bound.rpartition(":")
-    if advertise:
-        told_host, _, told_port = advertise.rpartition(":")
-        return f"{told_host}:{port}" if told_port == "0" else advertise
-    return f":{port}" if host in ("0.0.0.0", "[::]", "::") else bound
+def _pass_on(answer: asyncio.Future[PushReply], done: asyncio.Future[PushReply]) -> None:
+    """Answer with the outcome of another future."""
+    if done.cancelled():
+        answer.cancel()
+    elif (error := done.exception()) is None:
+        if not answer.done():
+            answer.set_result(done.result())
+    elif not answer.done():
+        answer.set_exception(error)

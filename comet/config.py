@@ -24,6 +24,20 @@ class CometConfig:
         },
     )
     tcp_advertise: str = field(default="", metadata={"doc": "host:port told to TCP subscribers, likewise."})
+    rpc_bind: str = field(
+        default="127.0.0.1:6970",
+        metadata={
+            "doc": "Where web nodes call `encke comet`. On an address that others can reach set rpc.secret."
+        },
+    )
+    rpc_advertise: str = field(
+        default="",
+        metadata={"doc": "host:port told to web nodes. Empty: the bound one; 0.0.0.0 needs it."},
+    )
+    status_bind: str = field(
+        default="127.0.0.1:6972",
+        metadata={"doc": "Where `encke comet` answers /healthz, /readyz and /metrics."},
+    )
     ws_origins: tuple[str, ...] = field(
         default=(), metadata={"doc": "Web origins that browsers may subscribe from. Empty: any."}
     )
@@ -106,6 +120,14 @@ class CometConfig:
     )
     store_timeout_s: float = field(
         default=5.0, metadata={"doc": "How long a read from the store may take.", "min": 0.1}
+    )
+    membership_wait_s: float = field(
+        default=2.0,
+        metadata={
+            "doc": "How long a push under a newer membership than this node's waits for that one.",
+            "min": 0.0,
+            "max": 60.0,
+        },
     )
     acknowledge_interval_s: float = field(
         default=1.0,

@@ -66,6 +66,10 @@ class Hub:
         if not len(channel):
             self._drop(channel.key)
 
+    def keys(self) -> list[Key]:
+        """The keys of all channels."""
+        return list(self._channels)
+
     def connections(self) -> Iterator[Connection]:
         """Every live connection; the hub must not change meanwhile, so take a list to wait or close."""
         for channel in self._channels.values():

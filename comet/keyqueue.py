@@ -26,6 +26,7 @@ from cluster.errors import (
     ConflictError,
     DeadlinePassedError,
     EnckeError,
+    InDoubtError,
     RemoteProtocolError,
     UnavailableError,
 )
@@ -46,9 +47,13 @@ MAX_BATCH_BYTES = 1024 * 1024
 # Unsaved turns of one key delivered before other work of the loop.
 MAX_TURNS_AT_ONCE = 256
 
-# Pause before a batch in doubt is repeated; doubles up to the last.
+# Pause before a batch that was not answered is repeated; doubles up to the last.
 FIRST_REPEAT_S = 0.02
 LAST_REPEAT_S = 1.0
+
+# A batch in doubt is given up this long after its deadline: the store will not
+# carry it out any more, and what it has done of it the next save's `prev` tells.
+DOUBT_GRACE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,8 @@ class QueueContext:
     metrics: CometMetrics
     # How long a read from the store may take.
     store_timeout_s: float
+    # This node's registration, for the store's fence; empty = nobody can fence it.
+    incarnation: Callable[[], str]
     # Runs a coroutine in a task that the pusher owns.
     spawn: Callable[[Coroutine[Any, Any, None]], object]
     # The queue of a key has become empty.
@@ -78,7 +85,16 @@ ExclusiveTurn = Callable[[], Coroutine[Any, Any, None]]
 class KeyQueue:
     """The turns of one busy key."""
 
-    __slots__ = ("_batch", "_context", "_key", "_loop", "_repeat_s", "_saving_since", "_turns")
+    __slots__ = (
+        "_batch",
+        "_context",
+        "_is_in_doubt",
+        "_key",
+        "_loop",
+        "_repeat_s",
+        "_saving_since",
+        "_turns",
+    )
 
     def __init__(self, context: QueueContext, key: Key) -> None:
         self._context = context
@@ -90,6 +106,8 @@ class KeyQueue:
         # Monotonic seconds at which the batch was first asked to be saved.
         self._saving_since = 0.0
         self._repeat_s = FIRST_REPEAT_S
+        # An answer to the batch was lost.
+        self._is_in_doubt = False
 
     def __len__(self) -> int:
         return len(self._turns) + len(self._batch)
@@ -138,7 +156,9 @@ class KeyQueue:
         channel = self._context.hub.channel(self._key)
         self._saving_since = now
         self._repeat_s = FIRST_REPEAT_S
-        self._save(SaveBatch(self._key, items, channel.cursor if channel else Mid(0), self._deadline()))
+        self._is_in_doubt = False
+        sent = channel.cursor if channel else Mid(0)
+        self._save(SaveBatch(self._key, items, sent, self._deadline(), self._context.incarnation()))
         return True
 
     def _take_batch(self, now: float) -> list[SaveItem]:
@@ -223,14 +243,21 @@ class KeyQueue:
         self._save(msgspec.structs.replace(batch, deadline=self._deadline()))
 
     def _repeat_later(self, batch: SaveBatch, error: UnavailableError) -> None:
-        """The answer was lost: nothing else of this key is saved until the store has told.
+        """Ask again with the same ids: in doubt to learn what became of it, else in the hope of another node.
 
-        The same ids are asked for again. A store that has them says so whenever
-        it is asked; one that has not refuses them after the deadline.
+        While an answer is lost nothing else of this key is saved until the store
+        has told. A store that has the ids says so whenever it is asked; one that
+        has not refuses them after the deadline.
         """
-        if self._repeat_s == FIRST_REPEAT_S:
+        if isinstance(error, InDoubtError) and not self._is_in_doubt:
+            self._is_in_doubt = True
             self._context.metrics.in_doubt.inc()
             log.warning("save in doubt, repeating: key=%s reason=%r", self._key, error)
+        patience_s = self._time_left_s() + (DOUBT_GRACE_S if self._is_in_doubt else 0.0)
+        if self._repeat_s >= patience_s:
+            # Answered before its callers stop waiting, where nothing is in doubt.
+            self._fail_batch(InDoubtError.code if self._is_in_doubt else error.code)
+            return
         self._loop.call_later(self._repeat_s, self._save, batch)
         self._repeat_s = min(self._repeat_s * 2, LAST_REPEAT_S)
 
@@ -254,7 +281,7 @@ class KeyQueue:
         """
         batch, self._batch = self._batch, []
         # Its repeat finds what the first attempt stored: that is no repeat of the caller's.
-        was_in_doubt = self._repeat_s > FIRST_REPEAT_S
+        was_in_doubt = self._is_in_doubt
         for (job, index), result in zip(batch, results, strict=True):
             if result.outcome is Outcome.CONFLICT:
                 self._fail(job, index, ConflictError.code)

@@ -2,30 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cluster.errors import NoNodeError
-from cluster.membership import Members
+from cluster.membership import Members, Membership
 from cluster.model import Key, NodeName
+from cluster.ring import Ring
 
 
-class Ownership:
-    """Answers for one node of the ring."""
+class Holdings:
+    """What this node owns under one membership. Immutable."""
 
-    def __init__(self, members: Members, name: NodeName) -> None:
-        self._members = members
+    __slots__ = ("_name", "_ring", "is_everything", "is_serving")
+
+    def __init__(self, name: NodeName, ring: Ring | None) -> None:
+        """Say what a node owns; without a ring it owns nothing (it stands by, drains, is not registered)."""
         self._name = name
+        self._ring = ring
+        self.is_serving = ring is not None
+        # The only node: it owns every key without hashing.
+        self.is_everything = ring is not None and ring.sole == name
 
     def owns(self, key: Key) -> bool:
         """Whether the ring gives this node the key."""
-        ring = self._members.current.ring
-        if ring.sole == self._name:
+        if self.is_everything:
             return True
+        if self._ring is None:
+            return False
         try:
-            return ring.owner(key) == self._name
+            return self._ring.owner(key) == self._name
         except NoNodeError:
             return False
 
+
+class Ownership:
+    """Answers for one instance of a node of the ring."""
+
+    def __init__(self, members: Members, name: NodeName) -> None:
+        """Follow `members`; owns nothing before serve_at()."""
+        self._members = members
+        self._name = name
+        self._addresses: Mapping[str, tuple[str, ...]] | None = None
+        self.holdings = Holdings(name, None)
+        members.on_change.append(self._take)
+
+    def serve_at(self, addresses: Mapping[str, tuple[str, ...]]) -> None:
+        """Own what the ring gives the instance that announces these addresses.
+
+        By its addresses a process knows its entry from that of a standby under
+        the same name; its incarnation it may learn later than others see it.
+        """
+        self._addresses = addresses
+        self._take(self._members.current)
+
+    def lose(self) -> None:
+        """Own nothing until a later membership names this instance: its registration has ended."""
+        self.holdings = Holdings(self._name, None)
+
+    def owns(self, key: Key) -> bool:
+        """Whether the ring gives this node the key."""
+        return self.holdings.owns(key)
+
     def owns_all(self, keys: list[Key]) -> bool:
         """Whether it owns every one; costs nothing while it is the only node."""
-        if self._members.current.ring.sole == self._name:
-            return True
-        return all(self.owns(key) for key in keys)
+        holdings = self.holdings
+        return holdings.is_everything or all(map(holdings.owns, keys))
+
+    def _take(self, membership: Membership) -> None:
+        serving = membership.serving(self._name)
+        is_mine = serving is not None and serving.addresses == self._addresses
+        self.holdings = Holdings(self._name, membership.ring if is_mine else None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from cluster.contracts.comet import Push, PushReply
@@ -35,7 +35,13 @@ class Pusher:
         clock: StoreClock,
         config: CometConfig,
         metrics: CometMetrics,
+        incarnation: Callable[[], str] = str,
     ) -> None:
+        """Make a pusher without work.
+
+        Args:
+            incarnation: of this node's registration, for the store's fence; empty = nobody can fence us.
+        """
         self._config = config
         self._metrics = metrics
         # Only keys with something in progress have a queue.
@@ -46,6 +52,7 @@ class Pusher:
             clock=clock,
             metrics=metrics,
             store_timeout_s=config.store_timeout_s,
+            incarnation=incarnation,
             spawn=self._spawn,
             forget=self._queues.__delitem__,
             on_done=self._on_done,
@@ -110,6 +117,17 @@ class Pusher:
             raise UnavailableError(f"{len(queue)} pushes wait for this key")
         self._enqueue(key, run)
         await done
+
+    def at_turn(self, key: Key, call: Callable[[], None]) -> None:
+        """Call after everything of the key that was accepted before; now, when nothing is in progress."""
+        if key not in self._queues:
+            call()
+            return
+
+        async def turn() -> None:
+            call()
+
+        self._enqueue(key, turn)
 
     async def drain(self) -> None:
         """Refuse new pushes and wait for those in progress. The caller bounds the wait."""

@@ -1,0 +1,100 @@
+"""Closes the connections of keys that this node has lost, paced, so that they find the new owner.
+
+The others are not touched. A key's connections are closed at its turn: after
+what this node had accepted for it was saved and delivered, so that whoever
+resumes elsewhere finds it in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
+
+from comet.connection import Connection
+from comet.hub import Hub
+from comet.ownership import Holdings
+from comet.protocol import CloseReason
+from comet.push import Pusher
+
+STEP_S = 0.05
+
+# Keys looked up on the ring before other work of the loop: about a millisecond.
+SCAN_SLICE = 256
+
+
+class Mover:
+    """Sends subscribers away after changes of the ring."""
+
+    def __init__(self, hub: Hub, pusher: Pusher, per_s: int) -> None:
+        """Make a mover with nothing to do; `per_s` connections are closed a second."""
+        self._hub = hub
+        self._pusher = pusher
+        self._per_step = max(1, int(per_s * STEP_S))
+        # Each is looked at: a key that was lost and came back has missed messages meanwhile.
+        self._changes: deque[Holdings] = deque()
+        # Connections that are to be closed, in order.
+        self._leaving: dict[Connection, None] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._is_stopped = False
+
+    @property
+    def leaving_count(self) -> int:
+        """Connections that wait to be closed."""
+        return len(self._leaving)
+
+    def take(self, holdings: Holdings) -> None:
+        """Close the connections of all keys but these."""
+        if holdings.is_everything or self._is_stopped or not self._hub.channel_count:
+            return
+        self._changes.append(holdings)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Close no more. May be called more than once."""
+        self._is_stopped = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        try:
+            while self._changes or self._leaving:
+                if self._changes:
+                    await self._scan(self._changes.popleft())
+                else:
+                    self._close_some()
+                    # Jittered: nodes that lose keys at one moment do not close in step.
+                    await asyncio.sleep(STEP_S * random.uniform(0.5, 1.5))
+        finally:
+            self._task = None
+
+    async def _scan(self, holdings: Holdings) -> None:
+        keys = self._hub.keys()
+        for start in range(0, len(keys), SCAN_SLICE):
+            for key in keys[start : start + SCAN_SLICE]:
+                if not holdings.owns(key) and (channel := self._hub.channel(key)) is not None:
+                    self._leaving.update(dict.fromkeys(channel.connections()))
+            await asyncio.sleep(0)
+
+    def _close_some(self) -> None:
+        closed = 0
+        while self._leaving and closed < self._per_step:
+            connection = next(iter(self._leaving))
+            channel = connection.channel
+            # All of a key at once, if they must go: they are few, and it is one turn of the key.
+            together = [connection]
+            if channel is not None:
+                together = [one for one in channel.connections() if one in self._leaving]
+                self._pusher.at_turn(channel.key, partial(_close, together))
+            for one in together:
+                del self._leaving[one]
+            closed += len(together)
+
+
+def _close(connections: Iterable[Connection]) -> None:
+    for connection in connections:
+        connection.close(CloseReason.MOVED)
