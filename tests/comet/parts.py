@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cluster.model import Key, Mid
 from comet.connection import Connection
 from comet.protocol import ClientVersion, CloseReason, Subscribe, TcpWire, Wire
@@ -21,9 +23,12 @@ class Context:
         self.lingering: list[Connection] = []
         self.forgotten: list[Connection] = []
         self.dropped = 0
+        # Takes an ended connection out of its channel, where there is one.
+        self.detach: Callable[[Connection], None] = lambda connection: None
 
     def on_close(self, connection: Connection, reason: CloseReason) -> None:
         self.closes.append(reason)
+        self.detach(connection)
 
     def on_drop(self) -> None:
         self.dropped += 1
