@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from message.storage.servers import MYSQL_SCHEMES, REDIS_SCHEMES, server_faults
+
 
 class StoreLimits(Protocol):
     """The settings that bound every store, whatever its backend; EmbeddedSettings explains them."""
@@ -217,10 +219,8 @@ class RedisSettings:
 
     def faults(self) -> Iterable[tuple[str, str]]:
         """What is wrong between the values."""
-        if not self.servers:
-            yield "servers", "needs at least one server"
-        if len(set(self.servers)) < len(self.servers):
-            yield "servers", "names a server twice"
+        for fault in server_faults(self.servers, REDIS_SCHEMES):
+            yield "servers", fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +280,5 @@ class MysqlSettings:
 
     def faults(self) -> Iterable[tuple[str, str]]:
         """What is wrong between the values."""
-        if not self.servers:
-            yield "servers", "needs at least one server"
-        if len(set(self.servers)) < len(self.servers):
-            yield "servers", "names a server twice"
+        for fault in server_faults(self.servers, MYSQL_SCHEMES):
+            yield "servers", fault

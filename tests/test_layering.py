@@ -54,6 +54,7 @@ PURE = (
     "comet/resp.py",
     "comet/timers.py",
     "message/config.py",
+    "message/storage/servers.py",
     "web/config.py",
     "web/params.py",
     "web/payload.py",

@@ -11,6 +11,7 @@ another, so that a large page does not hold up the saves behind it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time as clocks
 from collections.abc import Callable
@@ -106,6 +107,8 @@ class RedisStore:
             return
         self._is_open = False
         await self._expiry.stop()
+        with contextlib.suppress(UnavailableError, StorageError):
+            await self._writing.call(self._scripts.clock, b"0", self._bound(), b"keep")
         await asyncio.gather(self._writing.stop(), self._reading.stop())
 
     def describe(self) -> Guarantee:

@@ -388,9 +388,11 @@ end
 return {text(clock), #entries, messages}
 """
 
-# Written once a second, so that a clock that was told is not told again after a restart.
+# Written once a second and at the end (ARGV[2]), so that a clock that was told is not told again
+# after a restart.
 _KEEP_CLOCK = """
-if clock > highest + {ticks_per_s} then redis.call('SET', '\\1clock', text(clock)) end
+local is_due = clock > highest + {ticks_per_s} or (ARGV[2] == 'keep' and clock > highest)
+if is_due then redis.call('SET', '\\1clock', text(clock)) end
 """
 
 _TELL_CLOCK = """

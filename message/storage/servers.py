@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from cluster.errors import ConfigError
+
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+MYSQL_SCHEMES = ("mysql", "mysqls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +48,30 @@ def read_server_url(text: str, schemes: tuple[str, ...]) -> ServerUrl:
     rest = urlencode([(key, value) for key, value in query if key != "weight"])
     url = urlunsplit((parts.scheme, parts.netloc, parts.path, rest, ""))
     return ServerUrl(url, name, int(weight_text))
+
+
+def server_faults(texts: Sequence[str], schemes: tuple[str, ...]) -> Iterator[str]:
+    """Everything that is wrong with a list of servers, without secrets."""
+    names: set[str] = set()
+    for text in texts:
+        try:
+            server = read_server_url(text, schemes)
+        except ValueError as error:
+            yield str(error)
+            continue
+        if server.name in names:
+            yield f"names {server.name} twice"
+        names.add(server.name)
+    if not texts:
+        yield "needs at least one server"
+
+
+def read_server_urls(texts: Sequence[str], schemes: tuple[str, ...]) -> list[ServerUrl]:
+    """The servers of a list.
+
+    Raises:
+        ConfigError: with all faults.
+    """
+    if faults := list(server_faults(texts, schemes)):
+        raise ConfigError(faults)
+    return [read_server_url(text, schemes) for text in texts]

@@ -19,6 +19,15 @@ def timed_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServe
 
 
 @pytest.fixture(scope="session")
+def plain_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis for everything else. Tests that change its settings put them back."""
+    server = RedisServer(tmp_path_factory.mktemp("plain-redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
 def timed_mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaServer]:
     """A MariaDB whose clock tests may set; what is in it belongs to the test that runs."""
     server = MariaServer(tmp_path_factory.mktemp("timed-mariadb"), has_own_time=True)

@@ -16,7 +16,7 @@ from message.storage.counters import StoreCounters
 from message.storage.mysql import MysqlStore
 from message.storage.mysql_connection import Connection
 from message.storage.mysql_schema import init_schema
-from message.storage.servers import read_server_url
+from message.storage.servers import MYSQL_SCHEMES, read_server_url
 from tests.message.store_suite import Limits
 from tests.support.servers import MariaServer
 
@@ -47,7 +47,7 @@ def query(server: MariaServer, *statements: str, database: str | None = DATABASE
 def make_empty(server: MariaServer) -> None:
     """Have a database with our tables and nothing in them."""
     query(server, f"CREATE DATABASE IF NOT EXISTS {DATABASE}", database=None)
-    connection = Connection(read_server_url(server.url(DATABASE), ("mysql",)), MysqlSettings())
+    connection = Connection(read_server_url(server.url(DATABASE), MYSQL_SCHEMES), MysqlSettings())
     try:
         init_schema(connection)
         for table in TABLES:
@@ -60,7 +60,7 @@ def make_empty(server: MariaServer) -> None:
 def make_store(url: str, stats: Stats | None = None, limits: Any = None, **changed: Any) -> MysqlStore:
     """A store on one server that is not open yet; expiry only when asked for."""
     settings = replace(EmbeddedSettings(), expiry_interval_s=3600.0, **asdict(limits or Limits()))
-    server = read_server_url(url, ("mysql", "mysqls"))
+    server = read_server_url(url, MYSQL_SCHEMES)
     counters = StoreCounters(stats or Stats())
     return MysqlStore(server, replace(MysqlSettings(), servers=(url,), **changed), settings, counters)
 

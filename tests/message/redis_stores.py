@@ -14,7 +14,7 @@ from message.config import EmbeddedSettings, RedisSettings
 from message.storage.base import MessageStore
 from message.storage.counters import StoreCounters
 from message.storage.redis import RedisStore
-from message.storage.servers import read_server_url
+from message.storage.servers import REDIS_SCHEMES, read_server_url
 from tests.message.store_suite import Limits
 from tests.support.servers import RedisServer
 
@@ -22,7 +22,7 @@ from tests.support.servers import RedisServer
 def make_store(url: str, stats: Stats | None = None, limits: Any = None, **changed: Any) -> RedisStore:
     """A store on one server that is not open yet; expiry only when asked for."""
     settings = replace(EmbeddedSettings(), expiry_interval_s=3600.0, **asdict(limits or Limits()))
-    server = read_server_url(url, ("redis", "rediss", "unix"))
+    server = read_server_url(url, REDIS_SCHEMES)
     counters = StoreCounters(stats or Stats())
     return RedisStore(server, replace(RedisSettings(), servers=(url,), **changed), settings, counters)
 

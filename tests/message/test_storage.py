@@ -14,6 +14,7 @@ from message.storage.embedded import EmbeddedStore
 from tests.message.clocks import SteppedClock
 from tests.message.mysql_stores import MysqlHarness
 from tests.message.redis_stores import RedisHarness
+from tests.message.sharded_stores import ShardedHarness
 from tests.message.store_suite import Harness, Limits, StoreSuite
 from tests.support.servers import MariaServer, RedisServer
 
@@ -68,3 +69,11 @@ class TestMysqlStore(StoreSuite):
     @pytest.fixture
     def harness(self, timed_mariadb: MariaServer) -> Harness:
         return MysqlHarness(timed_mariadb)
+
+
+class TestShardedStore(StoreSuite):
+    """Several servers as one."""
+
+    @pytest.fixture
+    def harness(self, timed_redis: RedisServer) -> Harness:
+        return ShardedHarness(timed_redis)

@@ -1,0 +1,145 @@
+"""A message node: a store, and in a cluster the way to it. The only file that knows all its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from cluster.contracts.message_rpc import SERVICE, message_routes
+from cluster.errors import ConfigError, StorageError
+from cluster.membership import Members
+from cluster.model import NodeInfo, NodeKind, NodeName
+from cluster.registry.base import Registration, Registry
+from cluster.rpc.config import RpcConfig
+from cluster.rpc.server import RpcServer
+from cluster.settings import advertised_address
+from message.fencing import Fencer
+from message.nodeconfig import MessageConfig
+from message.storage.base import MessageStore
+
+log = logging.getLogger(__name__)
+
+
+class MessageNode:
+    """Opens a store, serves it, tells the others."""
+
+    def __init__(
+        self,
+        config: MessageConfig,
+        *,
+        store: MessageStore,
+        instance: str,
+        version: str,
+        registry: Registry,
+        members: Members,
+        rpc: RpcConfig | None = None,
+        unix_time: Callable[[], float] = time.time,
+    ) -> None:
+        """Build a node that serves nothing yet.
+
+        Args:
+            store: not open yet; the node opens and closes it.
+            instance: unique name of this run, for the registry.
+            rpc: how other processes call it; None = who uses the store is in this one.
+        """
+        self._config = config
+        self.store = store
+        self._instance = instance
+        self._version = version
+        self._registry = registry
+        self._members = members
+        self._started_at = unix_time()
+        self._rpc = None if rpc is None else RpcServer(SERVICE, message_routes(store), rpc)
+        self._fencer = Fencer(registry, store.fence)
+        self._registration: Registration | None = None
+        self._is_open = asyncio.Event()
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Bound "host:port" by purpose (in a cluster "rpc"), once started."""
+        return {} if self._rpc is None else {"rpc": self._rpc.address}
+
+    @property
+    def is_ready(self) -> bool:
+        """The store is open, and others know of it."""
+        return self._registration is not None
+
+    async def start(self) -> None:
+        """Open the store, listen, register. When it raises, stop() releases what had been opened.
+
+        Raises:
+            ConfigError: the store cannot be opened, or another node's store would have half of the messages.
+            OSError: the address cannot be bound.
+        """
+        await self.store.start()
+        self._is_open.set()
+        if self._rpc is not None:
+            await self._rpc.start(self._config.rpc_bind)
+            self._fencer.start()
+        self._registration = await self._registry.register(self._info(is_draining=False))
+        self._refuse_second_embedded()
+
+    async def run(self) -> None:
+        """End when the store cannot go on: what it says it stored might not be there.
+
+        Raises:
+            StorageError: it cannot.
+        """
+        await self._is_open.wait()
+        reason = await self.store.failed
+        raise StorageError(f"the store has failed: {reason}")
+
+    async def drain(self, timeout_s: float) -> None:
+        """Send the callers to other nodes, finish what was asked for within the time, unregister."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        if self._registration is not None:
+            await self._registration.update(self._info(is_draining=True))
+        if self._rpc is not None:
+            await self._rpc.stop(max(0.0, end - loop.time()))
+        await self._unregister()
+
+    async def stop(self) -> None:
+        """Close everything, the store last. May be called without start() or drain()."""
+        await self._fencer.stop()
+        if self._rpc is not None:
+            await self._rpc.stop(0.0)
+        await self._unregister()
+        await self.store.stop()
+
+    async def _unregister(self) -> None:
+        registration, self._registration = self._registration, None
+        if registration is not None:
+            await registration.withdraw()
+
+    def _info(self, *, is_draining: bool) -> NodeInfo:
+        advertise = self._config.rpc_advertise
+        return NodeInfo(
+            kind=NodeKind.MESSAGE,
+            name=NodeName(self._config.name),
+            instance=self._instance,
+            addresses={
+                purpose: (advertised_address(advertise, bound),) for purpose, bound in self.addresses.items()
+            },
+            weight=self._config.weight,
+            is_draining=is_draining,
+            version=self._version,
+            started_at=self._started_at,
+        )
+
+    def _refuse_second_embedded(self) -> None:
+        """Two embedded stores would each have a part of every key's messages."""
+        if self._rpc is None or self._config.store != "embedded":
+            return
+        own = self._info(is_draining=False).addresses
+        for node in self._members.current.of_kind(NodeKind.MESSAGE):
+            if node.addresses != own:
+                where = ", ".join(node.addresses.get("rpc", ()))
+                raise ConfigError(
+                    [
+                        f"message.store: the embedded store allows one message node, and {node.name} at {where}"
+                        " is registered: choose redis or mysql for all"
+                    ]
+                )

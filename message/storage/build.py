@@ -1,0 +1,74 @@
+"""Makes the store of a cluster's message nodes from their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import closing
+
+import pymysql
+
+from cluster.errors import ConfigError
+from cluster.stats import Stats
+from message.config import MysqlSettings, RedisSettings, StoreLimits
+from message.storage.counters import StoreCounters
+from message.storage.mysql import MysqlStore
+from message.storage.mysql_connection import Connection, explain
+from message.storage.mysql_schema import init_schema
+from message.storage.redis import RedisStore
+from message.storage.servers import MYSQL_SCHEMES, REDIS_SCHEMES, ServerUrl, read_server_urls
+from message.storage.sharded import ServerStore, ShardedStore
+
+
+def build_redis_store(settings: RedisSettings, limits: StoreLimits, stats: Stats) -> ShardedStore:
+    """The Redis store, not open yet.
+
+    Raises:
+        ConfigError: an address is wrong.
+    """
+    counters = StoreCounters(stats)
+    return _build(
+        read_server_urls(settings.servers, REDIS_SCHEMES),
+        lambda server: RedisStore(server, settings, limits, counters),
+        stats,
+    )
+
+
+def build_mysql_store(settings: MysqlSettings, limits: StoreLimits, stats: Stats) -> ShardedStore:
+    """The MySQL store, not open yet.
+
+    Raises:
+        ConfigError: an address is wrong.
+    """
+    counters = StoreCounters(stats)
+    return _build(
+        read_server_urls(settings.servers, MYSQL_SCHEMES),
+        lambda server: MysqlStore(server, settings, limits, counters),
+        stats,
+    )
+
+
+def init_mysql_schema(settings: MysqlSettings) -> list[tuple[str, int]]:
+    """Make the tables on every server, or bring them to the present version. Blocks.
+
+    Returns:
+        Names of the servers, with the version that each had before: 0 = no tables of ours.
+
+    Raises:
+        ConfigError: a server could not be reached or refused; those before it are done.
+    """
+    done = []
+    for server in read_server_urls(settings.servers, MYSQL_SCHEMES):
+        try:
+            with closing(Connection(server, settings)) as connection:
+                done.append((server.name, init_schema(connection)))
+        except (pymysql.err.Error, OSError) as error:
+            raise ConfigError([f"{server.name}: {explain(error)}"]) from error
+    return done
+
+
+def _build(
+    servers: Iterable[ServerUrl], make: Callable[[ServerUrl], ServerStore], stats: Stats
+) -> ShardedStore:
+    store = ShardedStore({server: make(server) for server in servers})
+    stats.gauge("store_queued_saves", "saves and changes that wait for their commit", lambda: store.queued)
+    return store

@@ -1,0 +1,179 @@
+"""Several store servers as one store: each key lives on the server that a ring gives it.
+
+The servers know nothing of each other. One that is away fails the saves and
+reads of its own keys only; what asks all of them says what it does then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from uhashring import HashRing
+
+from cluster.contracts.message import Page, SaveBatch, SaveReply, Stored
+from cluster.errors import ConfigError, EnckeError, UnavailableError
+from cluster.model import Key, Mid
+from message.storage.base import Guarantee, MessageStore
+from message.storage.servers import ServerUrl
+
+T = TypeVar("T")
+
+# Points per unit of weight. Never to be changed, nor the ring's other properties: stored
+# messages are found where these say. Therefore it is not the ring of the comet nodes, which
+# may be built otherwise some day.
+VNODES = 160
+
+# From weak to strong, see Guarantee.durability.
+_STRENGTH = ("none", "unknown", "os", "everysec", "fsync")
+
+
+class ServerStore(MessageStore, Protocol):
+    """A store on one server."""
+
+    @property
+    def queued(self) -> int:
+        """Saves and changes that wait for the server."""
+        ...
+
+
+class ShardedStore:
+    """MessageStore over one store per server. Belongs to the event loop that starts it."""
+
+    def __init__(self, stores: Mapping[ServerUrl, ServerStore]) -> None:
+        """Put them together.
+
+        Args:
+            stores: by server, each not open yet. Their names must differ.
+        """
+        self._stores: list[ServerStore] = list(stores.values())
+        self._by_name = {server.name: store for server, store in stores.items()}
+        self._ring = HashRing(
+            nodes={server.name: {"weight": server.weight, "vnodes": VNODES} for server in stores}
+        )
+
+    @property
+    def queued(self) -> int:
+        """Saves and changes that wait, for all servers together."""
+        return sum(store.queued for store in self._stores)
+
+    def server_of(self, key: Key) -> str:
+        """Name of the server that holds a key."""
+        return str(self._ring.get_node(key))
+
+    async def start(self) -> None:
+        """Start the stores; see MessageStore.start(). A server that is away is tried again later."""
+        self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        results = await _ask_all([store.start() for store in self._stores])
+        faults = [fault for r in results if isinstance(r, ConfigError) for fault in r.faults]
+        errors = [r for r in results if isinstance(r, BaseException)]
+        if errors:
+            await self.stop()
+            raise ConfigError(faults) if faults else errors[0]
+
+    async def stop(self) -> None:
+        """Stop the stores; see MessageStore.stop()."""
+        await asyncio.gather(*(store.stop() for store in self._stores))
+
+    def describe(self) -> Guarantee:
+        """What the weakest server promises, and what there is to warn of each."""
+        all_of_them = [store.describe() for store in self._stores]
+        weakest = min(all_of_them, key=lambda one: _STRENGTH.index(one.durability))
+        if len(all_of_them) == 1:
+            return weakest
+        warnings = [f"{one.location}: {one.warning}" for one in all_of_them if one.warning]
+        return Guarantee(
+            weakest.backend,
+            ", ".join(one.location for one in all_of_them),
+            weakest.durability,
+            weakest.promise,
+            "; ".join(warnings),
+        )
+
+    def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
+        """Store a batch; see MessageService.save()."""
+        return self._store(batch.key).save(batch)
+
+    async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
+        """Read a page; see MessageService.load_after()."""
+        return await self._store(key).load_after(key, after, max_messages, max_bytes)
+
+    async def acknowledge(self, key: Key, device: str, mid: Mid) -> None:
+        """Remember a device's mid; see MessageService.acknowledge()."""
+        await self._store(key).acknowledge(key, device, mid)
+
+    async def acknowledged(self, key: Key, device: str) -> Mid:
+        """A device's acknowledged mid; see MessageService.acknowledged()."""
+        return await self._store(key).acknowledged(key, device)
+
+    async def delete_key(self, key: Key) -> int:
+        """Delete what is stored for a key; see MessageService.delete_key()."""
+        return await self._store(key).delete_key(key)
+
+    async def delete_message(self, key: Key, mid: Mid) -> bool:
+        """Delete one message; see MessageService.delete_message()."""
+        return await self._store(key).delete_message(key, mid)
+
+    async def inspect(self, key: Key) -> Stored:
+        """Count what is stored for a key; see MessageService.inspect()."""
+        return await self._store(key).inspect(key)
+
+    async def clock(self) -> Mid:
+        """The clock of the server that is furthest behind, of those that answer.
+
+        Raises:
+            UnavailableError, StorageError: none does.
+        """
+        return min(_answers(await _ask_all([store.clock() for store in self._stores])))
+
+    async def fence(self, incarnation: str) -> None:
+        """Refuse an incarnation's saves on every server; see MessageStore.fence().
+
+        Raises:
+            UnavailableError, StorageError: not all have answered; those that have know it.
+        """
+        for result in await _ask_all([store.fence(incarnation) for store in self._stores]):
+            if isinstance(result, BaseException):
+                raise result
+
+    async def is_fenced(self, incarnation: str) -> bool:
+        """Whether any server has the incarnation fenced; see MessageStore.is_fenced().
+
+        Raises:
+            UnavailableError, StorageError: no server has answered.
+        """
+        return any(_answers(await _ask_all([store.is_fenced(incarnation) for store in self._stores])))
+
+    async def remove_expired(self, limit: int) -> int:
+        """Free what has expired on each server; see MessageStore.remove_expired()."""
+        return sum(_answers(await _ask_all([store.remove_expired(limit) for store in self._stores])))
+
+    def _store(self, key: Key) -> ServerStore:
+        if len(self._stores) == 1:
+            return self._stores[0]
+        try:
+            return self._by_name[self._ring.get_node(key)]
+        except UnicodeEncodeError:
+            # No key at all; any of them says so.
+            return self._stores[0]
+
+
+async def _ask_all(asking: Sequence[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
+    return await asyncio.gather(*asking, return_exceptions=True)
+
+
+def _answers(results: Sequence[T | BaseException]) -> list[T]:
+    """The answers that there are; when there is none, the error of the first is raised."""
+    answers: list[T] = []
+    first: BaseException = UnavailableError("no store server")
+    for result in reversed(results):
+        if not isinstance(result, BaseException):
+            answers.append(result)
+        elif isinstance(result, EnckeError):
+            first = result
+        else:
+            raise result
+    if not answers:
+        raise first
+    return answers
