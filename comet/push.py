@@ -17,6 +17,7 @@ from cluster.contracts.message import MessageService
 from cluster.errors import UnavailableError
 from cluster.mids import StoreClock
 from cluster.model import Key
+from comet.backlog import Backlog
 from comet.config import CometConfig
 from comet.hub import Hub
 from comet.keyqueue import ExclusiveTurn, KeyQueue, QueueContext, deliver_unsaved
@@ -57,6 +58,8 @@ class Pusher:
             forget=self._queues.__delitem__,
             on_done=self._on_done,
         )
+        # What large pushes have still to do.
+        self._backlog = Backlog(self._serve)
         self._tasks: set[asyncio.Task[None]] = set()
         # Of the jobs in progress.
         self._pending_keys = 0
@@ -88,6 +91,8 @@ class Pusher:
         self._pending_keys += len(push.keys)
         self._pending_bytes += len(push.payload)
         self._is_idle.clear()
+        if self._backlog.unfinished:
+            self._backlog.index()
         self._serve_slice(job, 0)
         return future
 
@@ -112,6 +117,7 @@ class Pusher:
                 if not done.done():
                     done.set_result(None)
 
+        self._serve_earlier(key)
         queue = self._queues.get(key)
         if queue is not None and len(queue) >= self._config.max_queue_per_key:
             raise UnavailableError(f"{len(queue)} pushes wait for this key")
@@ -120,6 +126,7 @@ class Pusher:
 
     def at_turn(self, key: Key, call: Callable[[], None]) -> None:
         """Call after everything of the key that was accepted before; now, when nothing is in progress."""
+        self._serve_earlier(key)
         if key not in self._queues:
             call()
             return
@@ -160,15 +167,36 @@ class Pusher:
         end = min(start + self._config.fan_out_slice, len(keys))
         queues = self._queues
         context = self._context
+        backlog = self._backlog
+        is_contended = backlog.is_contended
         message = Outgoing(context.clock.now(), job.push.payload, False)
         for index in range(start, end):
             key = keys[index]
+            if is_contended and not backlog.serve_before(key, job):
+                continue
             if not job.is_saved and key not in queues:
                 deliver_unsaved(context, job, index, message)
             else:
                 self._take_turn(key, job, index)
-        if end < len(keys):
-            asyncio.get_running_loop().call_soon(self._serve_slice, job, end)
+        if len(keys) > self._config.fan_out_slice:
+            backlog.advance(job, end)
+            if end < len(keys):
+                asyncio.get_running_loop().call_soon(self._serve_slice, job, end)
+
+    def _serve(self, job: PushJob, index: int) -> None:
+        """Give one key of a push its turn."""
+        key = job.push.keys[index]
+        if not job.is_saved and key not in self._queues:
+            message = Outgoing(self._context.clock.now(), job.push.payload, False)
+            deliver_unsaved(self._context, job, index, message)
+        else:
+            self._take_turn(key, job, index)
+
+    def _serve_earlier(self, key: Key) -> None:
+        """Let a key have its turns in pushes that were called before, though their slices are to come."""
+        if self._backlog.unfinished:
+            self._backlog.index()
+            self._backlog.serve_before(key, None)
 
     def _take_turn(self, key: Key, job: PushJob, index: int) -> None:
         queue = self._queues.get(key)

@@ -1,8 +1,10 @@
 import asyncio
+from random import Random
 
 import pytest
 
 from cluster.errors import NotOwnerError, UnavailableError
+from cluster.model import Key
 from tests.comet.nodes import running_core, values
 
 
@@ -67,3 +69,54 @@ async def test_a_drain_finishes_what_was_begun_refuses_the_rest_and_says_goodbye
         assert values([await bob.next_document()]) == ["begun"]
         assert (await bob.end()).code == 1001
         await drain
+
+
+async def test_a_push_does_not_overtake_a_large_one_that_was_called_before(tmp_path):
+    async with running_core(tmp_path, fan_out_slice=10) as core:
+        first, last = await core.subscribe("k0"), await core.subscribe("k99")
+        large = core.push([f"k{n}" for n in range(100)], "large")
+        # The other way round, so that it meets the first one's keys early.
+        reverse = core.push([f"k{n}" for n in reversed(range(100))], "reverse")
+        small = core.push("k99", "small")
+        assert small.done()
+        assert not large.done()
+        assert values(await last.documents(3)) == ["large", "reverse", "small"]
+        assert values(await first.documents(2)) == ["large", "reverse"]
+        for push in (large, reverse):
+            reply = await push
+            assert (sum(reply.online), reply.failed) == (2, [])
+            assert all(reply.mids)
+        for subscriber in (first, last):
+            await subscriber.beat()
+
+
+async def test_a_deletion_comes_after_a_large_push_that_was_called_before(tmp_path):
+    async with running_core(tmp_path, fan_out_slice=10) as core:
+        large = core.push([f"k{n}" for n in range(100)], "large", expire_s=600)
+        deletion = asyncio.ensure_future(core.node.delete_key(Key("k99"), (0, 0)))
+        assert await deletion == 1
+        assert (await large).failed == []
+        assert (await core.way.store.inspect(Key("k99"))).messages == 0
+        assert (await core.way.store.inspect(Key("k98"))).messages == 1
+
+
+async def test_each_key_gets_its_pushes_in_the_order_of_the_calls_whatever_their_size(tmp_path):
+    async with running_core(tmp_path, fan_out_slice=2) as core:
+        keys = [f"k{n}" for n in range(6)]
+        subscribers = {key: await core.subscribe(key) for key in keys}
+        random = Random(11)
+        wanted: dict[str, list[int]] = {key: [] for key in keys}
+        pushes = []
+        for number in range(200):
+            names = random.sample(keys, random.randint(1, len(keys)))
+            pushes.append(core.push(names, number, expire_s=random.choice([0, 0, 600])))
+            for name in names:
+                wanted[name].append(number)
+            if random.random() < 0.2:
+                # Lets slices and saves go on.
+                await asyncio.sleep(0)
+        for push in pushes:
+            assert (await push).failed == []
+        for key, subscriber in subscribers.items():
+            assert values(await subscriber.documents(len(wanted[key]))) == wanted[key]
+        assert core.comet.counted("busy_keys") == core.comet.counted("pending_keys") == 0
