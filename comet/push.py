@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster.contracts.comet import Push, PushReply
 from cluster.contracts.message import MessageService
-from cluster.errors import UnavailableError
+from cluster.errors import EnckeError, RequestError, UnavailableError
 from cluster.mids import StoreClock
 from cluster.model import Key
 from comet.backlog import Backlog
@@ -149,9 +149,11 @@ class Pusher:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _refusal(self, push: Push) -> UnavailableError | None:
+    def _refusal(self, push: Push) -> EnckeError | None:
         if self._is_draining:
             return UnavailableError("this node is draining")
+        if not push.keys:
+            return RequestError("a push needs a key")
         is_full = (
             self._pending_keys + len(push.keys) > self._config.max_pending_keys
             or self._pending_bytes + len(push.payload) > self._config.max_pending_bytes

@@ -3,7 +3,7 @@ from random import Random
 
 import pytest
 
-from cluster.errors import NotOwnerError, UnavailableError
+from cluster.errors import NotOwnerError, RequestError, UnavailableError
 from cluster.model import Key
 from tests.comet.nodes import running_core, values
 
@@ -120,3 +120,11 @@ async def test_each_key_gets_its_pushes_in_the_order_of_the_calls_whatever_their
         for key, subscriber in subscribers.items():
             assert values(await subscriber.documents(len(wanted[key]))) == wanted[key]
         assert core.comet.counted("busy_keys") == core.comet.counted("pending_keys") == 0
+
+
+async def test_a_push_without_a_key_is_refused_and_holds_nothing_up(tmp_path):
+    async with running_core(tmp_path) as core:
+        with pytest.raises(RequestError):
+            await core.push([], 1)
+        async with asyncio.timeout(5):
+            await core.node._pusher.drain()
