@@ -9,10 +9,13 @@ from pathlib import Path
 
 from cluster.config import Override, load
 from cluster.log import LogConfig
+from cluster.registry.config import RegistrySettings
+from cluster.rpc.config import RpcConfig
 from cluster.service import ProcessConfig
 from cluster.settings import is_unspecified
 from comet.config import CometConfig
-from message.config import EmbeddedSettings
+from message.config import MysqlSettings, RedisSettings
+from message.nodeconfig import MessageConfig
 from web.config import WebConfig
 
 
@@ -71,9 +74,13 @@ class EnckeConfig:
 
     serve: ServeConfig
     comet: CometConfig
-    message: EmbeddedSettings
+    message: MessageConfig
     web: WebConfig
     auth: AuthConfig
+    registry: RegistrySettings
+    rpc: RpcConfig
+    redis: RedisSettings
+    mysql: MysqlSettings
     process: ProcessConfig
     log: LogConfig
 

@@ -9,27 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from cluster.config import changed
-from cluster.errors import StorageError
 from cluster.limits import connection_capacity, raise_descriptor_limit
 from cluster.membership import Members
-from cluster.model import NodeInfo, NodeKind, NodeName
-from cluster.registry.base import Registration
 from cluster.registry.memory import MemoryRegistry
 from cluster.service import ServiceTasks
 from cluster.settings import join_address, split_address
 from cluster.stats import Stats
 from cluster.status import StatusListener, add_process_gauges
-from cluster.tokens import TokenVerifier
 from comet.app import CometNode
 from comet.config import CometConfig
 from encke.config import EnckeConfig, ServeConfig
-from encke.version import encke_version
+from encke.parts import Parts
+from message.app import MessageNode
 from message.storage.embedded import EmbeddedStore
 from web.app import WebNode
 
@@ -37,8 +32,6 @@ log = logging.getLogger(__name__)
 
 # The rest is for spreading the subscribers' reconnects.
 WEB_SHARE_OF_DRAIN = 0.25
-
-MESSAGE_NODE_NAME = "message-1"
 
 
 class Standalone:
@@ -53,13 +46,14 @@ class Standalone:
         self._config = config
         self._stats = stats
         self._say = say
-        self._members = Members(registry := MemoryRegistry())
-        self._registry = registry
+        registry = MemoryRegistry()
+        self._members = Members(registry)
+        self._parts = Parts(config, stats, registry, self._members)
         self._store = EmbeddedStore(config.message, stats)
         self._status = StatusListener(config.serve.status_bind, stats, self._ready_fault)
         self._comet: CometNode | None = None
         self._web: WebNode | None = None
-        self._registration: Registration | None = None
+        self._message: MessageNode | None = None
         self._is_draining = False
 
     async def start(self, tasks: ServiceTasks) -> None:
@@ -71,14 +65,15 @@ class Standalone:
         """
         self._log_settings()
         limit = raise_descriptor_limit()
-        await self._store.start()
-        tasks.spawn("store", self._watch_store())
-        await self._register_message_node()
+        message = self._message = self._parts.message(self._store)
+        await message.start()
+        tasks.spawn("store", message.run())
         # After the store, whose files are open now.
         capacity = connection_capacity(limit, self._config.process.reserve_descriptors)
-        comet = self._comet = self._build_comet(capacity)
+        advertising = advertised(self._config.comet, self._config.serve)
+        comet = self._comet = self._parts.comet(advertising, self._store, capacity)
         await comet.start()
-        web = self._web = self._build_web(comet)
+        web = self._web = self._parts.web(self._store, lambda _: comet)
         await web.start()
         add_process_gauges(self._stats)
         status = await self._status.start()
@@ -108,53 +103,9 @@ class Standalone:
             await self._web.stop()
         if self._comet is not None:
             await self._comet.stop()
-        if self._registration is not None:
-            await self._registration.withdraw()
+        if self._message is not None:
+            await self._message.stop()
         self._members.close()
-        await self._store.stop()
-
-    def _build_comet(self, capacity: int) -> CometNode:
-        return CometNode(
-            advertised(self._config.comet, self._config.serve),
-            capacity=capacity,
-            instance=secrets.token_hex(8),
-            version=encke_version(),
-            messages=self._store,
-            registry=self._registry,
-            members=self._members,
-            verifier=TokenVerifier(self._config.auth.secrets),
-            stats=self._stats,
-        )
-
-    def _build_web(self, comet: CometNode) -> WebNode:
-        return WebNode(
-            self._config.web,
-            instance=secrets.token_hex(8),
-            version=encke_version(),
-            messages=self._store,
-            registry=self._registry,
-            members=self._members,
-            comets=lambda _: comet,
-            verifier=TokenVerifier(self._config.auth.secrets),
-            stats=self._stats,
-        )
-
-    async def _register_message_node(self) -> None:
-        """List it beside the others. It has no address: it is called directly."""
-        info = NodeInfo(
-            kind=NodeKind.MESSAGE,
-            name=NodeName(MESSAGE_NODE_NAME),
-            instance=secrets.token_hex(8),
-            addresses={},
-            version=encke_version(),
-            started_at=time.time(),
-        )
-        self._registration = await self._registry.register(info)
-
-    async def _watch_store(self) -> None:
-        """End the process when the store cannot go on: what it says it stored might not be there."""
-        reason = await self._store.failed
-        raise StorageError(f"the store has failed: {reason}")
 
     def _ready_fault(self) -> str | None:
         if self._is_draining:

@@ -137,9 +137,5 @@ class MessageNode:
         for node in self._members.current.of_kind(NodeKind.MESSAGE):
             if node.addresses != own:
                 where = ", ".join(node.addresses.get("rpc", ()))
-                raise ConfigError(
-                    [
-                        f"message.store: the embedded store allows one message node, and {node.name} at {where}"
-                        " is registered: choose redis or mysql for all"
-                    ]
-                )
+                fault = f"the embedded store allows one message node, and {node.name} is at {where}"
+                raise ConfigError([f"message.store: {fault}: choose redis or mysql for all"])

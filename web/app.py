@@ -15,6 +15,7 @@ from cluster.errors import ConfigError
 from cluster.membership import Members
 from cluster.model import NodeInfo, NodeKind, NodeName
 from cluster.registry.base import Registration, Registry
+from cluster.settings import advertised_address
 from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
 from web.access import Access
@@ -156,7 +157,9 @@ class WebNode:
             kind=NodeKind.WEB,
             name=NodeName(self._config.name),
             instance=self._instance,
-            addresses={purpose: (address,) for purpose, address in self.addresses.items()},
+            addresses={
+                purpose: (advertised_address("", bound),) for purpose, bound in self.addresses.items()
+            },
             is_draining=is_draining,
             version=self._version,
             started_at=self._started_at,

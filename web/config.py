@@ -24,6 +24,10 @@ class WebConfig:
         default="127.0.0.1:8091",
         metadata={"doc": "Where the backend pushes. On another address than loopback it needs admin_token."},
     )
+    status_bind: str = field(
+        default="127.0.0.1:8092",
+        metadata={"doc": "Where `encke web` answers /healthz, /readyz and /metrics."},
+    )
     admin_token: str = field(
         default="",
         metadata={

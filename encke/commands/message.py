@@ -1,0 +1,47 @@
+"""`encke message`: a node that saves and loads stored messages."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from encke.commands.running import Listener, add_node_flags, load_node_config, run_node, say
+
+if TYPE_CHECKING:
+    from encke.config import EnckeConfig
+
+LISTENERS = (
+    Listener("rpc", "message", "rpc_bind", "calls of other nodes", is_public=False),
+    Listener("status", "message", "status_bind", "health and metrics", is_public=False),
+)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Describe the arguments."""
+    parser = subparsers.add_parser(
+        "message",
+        help="run one message node of a cluster",
+        description="Save and load messages in the store that message.store names.",
+    )
+    add_node_flags(parser, LISTENERS)
+    parser.add_argument(
+        "--init-schema", action="store_true", help="make or update the tables of the MySQL store, then end"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until a signal; 0 after an orderly drain."""
+    from cluster.model import NodeKind
+
+    config = load_node_config(args, NodeKind.MESSAGE, LISTENERS)
+    if args.init_schema:
+        return _init_schema(config)
+    return run_node(config, NodeKind.MESSAGE, LISTENERS)
+
+
+def _init_schema(config: EnckeConfig) -> int:
+    from message.storage.build import init_mysql_schema
+
+    for server, version in init_mysql_schema(config.mysql):
+        say(f"{server}: tables {'made' if version == 0 else f'were of version {version}'}")
+    return 0

@@ -1,0 +1,175 @@
+"""One node in a process of its own: the composition behind `encke comet`, `encke message` and `encke web`.
+
+What `encke serve` puts together in one process meets here over TCP: the
+registry is ZooKeeper, and the other nodes are clients that follow it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from cluster.config import changed
+from cluster.contracts.comet_rpc import CometTimeouts
+from cluster.contracts.message import MessageService
+from cluster.contracts.message_rpc import MessageTimeouts
+from cluster.errors import EnckeError
+from cluster.limits import connection_capacity, raise_descriptor_limit
+from cluster.membership import Members
+from cluster.model import NodeKind
+from cluster.peers import CometPeers, MessagePeers
+from cluster.registry.base import SessionState
+from cluster.registry.zookeeper import ZooKeeperRegistry
+from cluster.service import ServiceTasks
+from cluster.settings import is_unspecified, split_address
+from cluster.stats import Stats
+from cluster.status import StatusListener, add_process_gauges
+from encke.config import EnckeConfig
+from encke.parts import Parts, build_store
+from message.app import MessageNode
+
+log = logging.getLogger(__name__)
+
+# Pause between attempts of a starting comet node to reach a message node.
+STORE_RETRY_S = 0.2
+
+
+class Node(Protocol):
+    """What the three kinds have in common."""
+
+    @property
+    def addresses(self) -> dict[str, str]: ...
+    @property
+    def is_ready(self) -> bool: ...
+    async def start(self) -> None: ...
+    async def drain(self, timeout_s: float) -> None: ...
+    async def stop(self) -> None: ...
+
+
+class NodeProcess:
+    """The application of one node of a cluster; implements cluster.service.Application."""
+
+    def __init__(self, kind: NodeKind, config: EnckeConfig, stats: Stats, say: Callable[[str], None]) -> None:
+        """Build nothing yet.
+
+        Args:
+            say: takes the lines for standard output.
+        """
+        self._kind = kind
+        self._config = config
+        self._stats = stats
+        self._say = say
+        status_bind = {
+            NodeKind.COMET: config.comet.status_bind,
+            NodeKind.MESSAGE: config.message.status_bind,
+            NodeKind.WEB: config.web.status_bind,
+        }[kind]
+        self._status = StatusListener(status_bind, stats, self._ready_fault)
+        self._registry = ZooKeeperRegistry(config.registry)
+        self._members = Members(self._registry)
+        self._parts = Parts(config, stats, self._registry, self._members, config.rpc)
+        self._peers: list[CometPeers | MessagePeers] = []
+        self._node: Node | None = None
+        self._is_draining = False
+
+    async def start(self, tasks: ServiceTasks) -> None:
+        """Follow the registry, then build and start the node. Waits for a ZooKeeper that is away.
+
+        Raises:
+            ConfigError: the operator must act.
+            OSError: an address cannot be bound.
+        """
+        for line in changed(self._config):
+            log.info("setting %s", line)
+        limit = raise_descriptor_limit()
+        # First, so that a probe is answered while the node waits for others.
+        status = await self._status.start()
+        await self._registry.start()
+        match self._kind:
+            case NodeKind.COMET:
+                node = await self._comet(limit)
+            case NodeKind.MESSAGE:
+                node = self._message(tasks)
+            case NodeKind.WEB:
+                node = self._web()
+        self._node = node
+        await node.start()
+        self._warn_of_open_rpc(node)
+        add_process_gauges(self._stats)
+        for purpose, address in {**node.addresses, "status": status}.items():
+            self._say(f"listening {purpose} {address}")
+        if isinstance(node, MessageNode):
+            guarantee = node.store.describe()
+            self._say(f"storing in {guarantee.location}: {guarantee.promise}")
+        self._say("ready")
+
+    async def drain(self, timeout_s: float) -> None:
+        """Leave, finish what was accepted, unregister."""
+        self._is_draining = True
+        if self._node is not None:
+            await self._node.drain(timeout_s)
+
+    async def stop(self) -> None:
+        """Release everything; the registry session last, and with it what still stands there."""
+        await self._status.stop()
+        if self._node is not None:
+            await self._node.stop()
+        await asyncio.gather(*(peers.stop() for peers in self._peers))
+        self._members.close()
+        await self._registry.stop()
+
+    async def _comet(self, descriptor_limit: int) -> Node:
+        messages = self._message_peers()
+        await _wait_store(messages)
+        capacity = connection_capacity(descriptor_limit, self._config.process.reserve_descriptors)
+        return self._parts.comet(self._config.comet, messages, capacity)
+
+    def _message(self, tasks: ServiceTasks) -> Node:
+        node = self._parts.message(build_store(self._config, self._stats))
+        tasks.spawn("store", node.run())
+        return node
+
+    def _web(self) -> Node:
+        messages = self._message_peers()
+        comets = CometPeers(self._members, self._config.rpc, CometTimeouts())
+        self._peers.append(comets)
+        return self._parts.web(messages, comets)
+
+    def _message_peers(self) -> MessageService:
+        peers = MessagePeers(self._members, self._config.rpc, MessageTimeouts())
+        self._peers.append(peers)
+        return peers.service
+
+    def _ready_fault(self) -> str | None:
+        if self._is_draining:
+            return "draining"
+        if self._node is None or not self._node.is_ready:
+            return "starting"
+        if self._registry.session is SessionState.LOST:
+            return "not registered: ZooKeeper has ended the session"
+        return None
+
+    def _warn_of_open_rpc(self, node: Node) -> None:
+        bound = node.addresses.get("rpc")
+        if bound is None or self._config.rpc.secret:
+            return
+        host, _ = split_address(bound)
+        if is_unspecified(host) or not (host.startswith("127.") or host == "::1"):
+            log.warning("others can call this node at %s without a secret: set rpc.secret", bound)
+
+
+async def _wait_store(messages: MessageService) -> None:
+    """Wait until a message node answers; nodes of a cluster are started in any order."""
+    is_told = False
+    while True:
+        try:
+            await messages.clock()
+        except EnckeError as error:
+            if not is_told:
+                log.warning("waiting for a message node: %s", error)
+            is_told = True
+            await asyncio.sleep(STORE_RETRY_S)
+        else:
+            return

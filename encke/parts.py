@@ -1,0 +1,112 @@
+"""Builds the nodes from the configuration: the same for one process and for a cluster."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from cluster.contracts.comet import CometService
+from cluster.contracts.message import MessageService
+from cluster.membership import Members
+from cluster.model import NodeInfo
+from cluster.registry.base import Registry
+from cluster.rpc.config import RpcConfig
+from cluster.stats import Stats
+from cluster.tokens import TokenVerifier
+from comet.app import CometNode
+from comet.config import CometConfig
+from encke.config import EnckeConfig
+from encke.version import encke_version
+from message.app import MessageNode
+from message.storage.base import MessageStore
+from message.storage.embedded import EmbeddedStore
+from web.app import WebNode
+
+
+class Parts:
+    """What every node of a process is built from."""
+
+    def __init__(
+        self,
+        config: EnckeConfig,
+        stats: Stats,
+        registry: Registry,
+        members: Members,
+        rpc: RpcConfig | None = None,
+    ) -> None:
+        """Keep them.
+
+        Args:
+            rpc: how other processes call the nodes; None = they are all in this one.
+        """
+        self.config = config
+        self.stats = stats
+        self.registry = registry
+        self.members = members
+        self._rpc = rpc
+
+    def comet(self, config: CometConfig, messages: MessageService, capacity: int) -> CometNode:
+        """A comet node.
+
+        Args:
+            config: as configured, or with other addresses to advertise.
+            capacity: connections that the process can hold.
+        """
+        return CometNode(
+            config,
+            capacity=capacity,
+            instance=secrets.token_hex(8),
+            version=encke_version(),
+            messages=messages,
+            registry=self.registry,
+            members=self.members,
+            verifier=TokenVerifier(self.config.auth.secrets),
+            stats=self.stats,
+            rpc=self._rpc,
+        )
+
+    def message(self, store: MessageStore) -> MessageNode:
+        """A message node."""
+        return MessageNode(
+            self.config.message,
+            store=store,
+            instance=secrets.token_hex(8),
+            version=encke_version(),
+            registry=self.registry,
+            members=self.members,
+            rpc=self._rpc,
+        )
+
+    def web(self, messages: MessageService, comets: Callable[[NodeInfo], CometService]) -> WebNode:
+        """A web node."""
+        return WebNode(
+            self.config.web,
+            instance=secrets.token_hex(8),
+            version=encke_version(),
+            messages=messages,
+            registry=self.registry,
+            members=self.members,
+            comets=comets,
+            verifier=TokenVerifier(self.config.auth.secrets),
+            stats=self.stats,
+        )
+
+
+def build_store(config: EnckeConfig, stats: Stats) -> MessageStore:
+    """The store that message.store names, not open yet.
+
+    Raises:
+        ConfigError: the address of a server is wrong.
+    """
+    match config.message.store:
+        case "redis":
+            # Here, as the next one: the drivers cost `encke serve` memory and time to start.
+            from message.storage.build import build_redis_store
+
+            return build_redis_store(config.redis, config.message, stats)
+        case "mysql":
+            from message.storage.build import build_mysql_store
+
+            return build_mysql_store(config.mysql, config.message, stats)
+        case _:
+            return EmbeddedStore(config.message, stats)
