@@ -12,9 +12,6 @@ from tests.support.faketime import WallClock, fast_time
 from tests.support.subscriber import End, Subscriber
 from tests.support.system import Server, running
 
-YEAR_S = 365 * 86_400
-TICKS = 10_000_000
-
 
 async def push_and_receive(server: Server, reader: Subscriber, count: int, expire_s: int = 600) -> list[int]:
     mids = []

@@ -46,7 +46,6 @@ class Admin:
         self.cuts: list[int] = []
         # A stream is ended in order after so many answers, once each.
         self.ends: list[int] = []
-        self.most_unanswered = 0
 
     async def push(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

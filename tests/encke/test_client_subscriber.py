@@ -547,7 +547,3 @@ async def test_subscriber_is_used_inside_its_context_only() -> None:
     async with scripted(silent) as server, subscriber(server) as entered:
         with pytest.raises(RuntimeError, match="once"):
             await entered.__aenter__()
-
-
-def aclosing_subscriber(server: ScriptedServer) -> Subscriber:
-    return subscriber(server)
