@@ -1,0 +1,180 @@
+"""The Redis store while its server is killed, frozen, full, read-only, or robbed of its scripts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from cluster.contracts.message import Outcome
+from cluster.errors import InDoubtError, StorageError, UnavailableError
+from cluster.model import Key, Mid
+from tests.message.redis_stores import open_redis
+from tests.message.saving import BOB, batch_of, loaded, save_one, save_until_it_fails, until_saved
+from tests.support.eventually import eventually
+from tests.support.servers import RedisServer
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server that a test may ill-treat; 50 ms each."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+def ask(server: RedisServer, *command: str | int) -> Any:
+    """Run a command as an operator would."""
+    with redis.Redis.from_url(server.url, socket_timeout=5.0) as client:
+        return client.execute_command(*command)
+
+
+async def test_everything_that_was_answered_survives_a_kill_of_the_server(server: RedisServer) -> None:
+    async with open_redis(server.url, retry_s=0.02) as store:
+        keys = [Key(f"user:{n}") for n in range(8)]
+        saving = [asyncio.create_task(save_until_it_fails(store, key)) for key in keys]
+        await eventually(lambda: store.queued == len(keys))
+        await save_one(store, "some", key=Key("while-they-save"))
+
+        server.kill()
+        results = await asyncio.gather(*saving)
+        server.start()
+
+        for key, (answered, broken) in zip(keys, results, strict=True):
+            outcome = await until_saved(store, broken)
+            stored = await loaded(store, key)
+            assert outcome in (Outcome.SAVED, Outcome.REPEATED)
+            assert stored == [*answered, broken.items[0].payload]
+
+
+async def test_save_to_a_frozen_server_is_in_doubt_and_the_next_ones_are_unavailable(
+    server: RedisServer,
+) -> None:
+    async with open_redis(server.url, timeout_s=0.3, connect_timeout_s=0.2, retry_s=0.02) as store:
+        first, second = await batch_of(store, "1", b"[1]"), await batch_of(store, "2", b"[2]")
+        server.freeze()
+
+        with pytest.raises(InDoubtError):
+            await store.save(first)
+        with pytest.raises(UnavailableError) as refused:
+            await store.save(second)
+        server.thaw()
+        outcomes = [await until_saved(store, first), await until_saved(store, second)]
+
+        assert not isinstance(refused.value, InDoubtError)
+        # The server reads what the broken connection had sent before it reads the next one.
+        assert outcomes == [Outcome.REPEATED, Outcome.SAVED]
+        assert await loaded(store) == [b"[1]", b"[2]"]
+
+
+async def test_reads_of_a_frozen_server_end(server: RedisServer) -> None:
+    async with open_redis(server.url, timeout_s=0.3, connect_timeout_s=0.2) as store:
+        await save_one(store, "1")
+        server.freeze()
+
+        with pytest.raises(UnavailableError):
+            await store.load_after(BOB, Mid(0), 10, 1000)
+        server.thaw()
+
+
+async def test_server_that_is_away_is_unavailable_at_once_and_nothing_is_in_doubt(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_redis(server.url, retry_s=0.02) as store:
+        batch = await batch_of(store, "1")
+        server.kill()
+        await eventually(lambda: store._writing._connection is None)
+
+        for _ in range(3):
+            with pytest.raises(UnavailableError) as refused:
+                await store.save(batch)
+            assert not isinstance(refused.value, InDoubtError)
+        server.start()
+        assert await until_saved(store, batch) is Outcome.SAVED
+
+    # Once for each of the two connections at most, however often it was tried.
+    assert 1 <= caplog.text.count("redis does not answer") <= 2
+
+
+async def test_full_server_refuses_and_goes_on_when_there_is_room(server: RedisServer) -> None:
+    async with open_redis(server.url) as store:
+        await save_one(store, "1", b"[1]")
+        ask(server, "CONFIG", "SET", "maxmemory", "1")
+
+        with pytest.raises(StorageError, match="maxmemory"):
+            await store.save(await batch_of(store, "2"))
+        kept = await loaded(store)
+        ask(server, "CONFIG", "SET", "maxmemory", "0")
+        await save_one(store, "2", b"[2]")
+
+        assert kept == [b"[1]"]
+        assert await loaded(store) == [b"[1]", b"[2]"]
+
+
+async def test_replica_refuses_saves_and_nothing_is_half_done(server: RedisServer) -> None:
+    async with open_redis(server.url) as store:
+        batch = await batch_of(store, "1", b"[1]")
+        ask(server, "REPLICAOF", "127.0.0.1", 1)
+
+        with pytest.raises(StorageError):
+            await store.save(batch)
+        with pytest.raises(StorageError):
+            await store.fence("gone-1")
+        ask(server, "REPLICAOF", "NO", "ONE")
+
+        assert await loaded(store) == []
+        assert await until_saved(store, batch) is Outcome.SAVED
+
+
+async def test_scripts_that_were_flushed_are_sent_again(server: RedisServer) -> None:
+    async with open_redis(server.url) as store:
+        batches = [await batch_of(store, str(n), b"[%d]" % n, key=Key(f"user:{n}")) for n in range(50)]
+        ask(server, "SCRIPT", "FLUSH")
+
+        replies = await asyncio.gather(*map(store.save, batches))
+
+        assert {reply.results[0].outcome for reply in replies} == {Outcome.SAVED}
+        assert await loaded(store, Key("user:49")) == [b"[49]"]
+
+
+async def test_connections_that_the_operator_kills_are_replaced(server: RedisServer) -> None:
+    async with open_redis(server.url, retry_s=0.02) as store:
+        await save_one(store, "1", b"[1]")
+        await loaded(store)
+        ask(server, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+        assert await until_saved(store, await _batch_soon(store)) is Outcome.SAVED
+        assert await loaded(store) == [b"[1]", b"[2]"]
+
+
+async def test_two_nodes_save_to_one_key_without_a_repeat_or_a_loss(server: RedisServer) -> None:
+    async with open_redis(server.url) as one, open_redis(server.url) as other:
+        same = await batch_of(one, "same", b'"same"')
+
+        async def save_all(store: Any, name: str) -> list[Mid]:
+            return [await save_one(store, f"{name}-{n}") for n in range(50)]
+
+        mids, more, *repeated = await asyncio.gather(
+            save_all(one, "one"), save_all(other, "other"), one.save(same), other.save(same)
+        )
+
+        assert mids == sorted(mids)
+        assert more == sorted(more)
+        assert len({*mids, *more}) == 100
+        assert len({reply.results[0].mid for reply in repeated}) == 1
+        assert (await loaded(one)).count(b'"same"') == 1
+        assert len(await loaded(other)) == 101
+
+
+async def _batch_soon(store: Any) -> Any:
+    """As batch_of(), from a store that may just be connecting again."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await batch_of(store, "2", b"[2]")
+            except UnavailableError:
+                await asyncio.sleep(0.01)
