@@ -45,6 +45,8 @@ class Acknowledgements:
         self._writer: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         self._is_stopping = False
+        # Some were not written in the last turn.
+        self._is_failing = False
 
     def take(self, key: Key, device: str, mid: Mid) -> None:
         """Remember an acknowledgement; it is written within the interval.
@@ -113,15 +115,30 @@ class Acknowledgements:
     async def _write_all(self) -> bool:
         """Write what there is now; False when the store refused some, which stays for the next turn."""
         entries = iter([(k, d, m) for k, devices in self._unwritten.items() for d, m in devices.items()])
+        failure: BaseException | None = None
         while chunk := list(islice(entries, WRITES_IN_FLIGHT)):
             results = await asyncio.gather(*(self._write(*entry) for entry in chunk), return_exceptions=True)
-            for result in results:
-                if isinstance(result, EnckeError | TimeoutError):
-                    log.warning("acknowledgements not written: reason=%r", result)
-                    return False
-                if isinstance(result, BaseException):
-                    raise result
-        return True
+            failed = [key for (key, _, _), error in zip(chunk, results, strict=True) if error is not None]
+            failure = next((error for error in results if error is not None), failure)
+            for key in failed:
+                # To the end: one server that is away does not keep the others' waiting.
+                if key in self._unwritten:
+                    self._unwritten[key] = self._unwritten.pop(key)
+            if len(failed) == len(chunk):
+                break
+        self._tell(failure)
+        return failure is None
+
+    def _tell(self, failure: BaseException | None) -> None:
+        """Log the beginning and the end of an episode."""
+        if failure is not None and not self._is_failing:
+            is_known = isinstance(failure, EnckeError | TimeoutError)
+            log.warning(
+                "acknowledgements not written: reason=%r", failure, exc_info=None if is_known else failure
+            )
+        elif failure is None and self._is_failing:
+            log.info("acknowledgements are written again")
+        self._is_failing = failure is not None
 
     async def _write(self, key: Key, device: str, mid: Mid) -> None:
         async with asyncio.timeout(self._timeout_s):

@@ -1,10 +1,11 @@
 import asyncio
+import logging
 
 import pytest
 
 from cluster.errors import UnavailableError
 from cluster.model import Key, Mid
-from comet.acknowledgements import Acknowledgements
+from comet.acknowledgements import WRITES_IN_FLIGHT, Acknowledgements
 from tests.comet.nodes import running_core, values
 from tests.support.eventually import eventually
 
@@ -118,3 +119,37 @@ async def test_devices_that_a_silent_store_does_not_take_are_bounded(tmp_path):
         acknowledgements.take(Key("key-1"), "device-3", Mid(80))
         await acknowledgements.stop()
         assert await core.way.store.acknowledged(Key("key-1"), "device-3") == 80
+
+
+@pytest.mark.parametrize("failure", [UnavailableError("one server is down"), ZeroDivisionError("a bug")])
+async def test_one_that_is_refused_does_not_keep_the_others_from_being_written(tmp_path, caplog, failure):
+    async with running_core(tmp_path) as core:
+        acknowledgements = Acknowledgements(core.way, interval_s=60.0, timeout_s=5.0)
+        keys = [Key(f"key-{n}") for n in range(2 * WRITES_IN_FLIGHT)]
+        core.way.refusals.append(failure)
+        for key in keys:
+            acknowledgements.take(key, "phone", Mid(80))
+        await acknowledgements.stop()
+        written = [await core.way.store.acknowledged(key, "phone") for key in keys]
+        assert written == [0] + [80] * (len(keys) - 1)
+        assert str(failure) in caplog.text
+        # It is still known, and written with the next one.
+        assert await acknowledgements.resume_point(keys[0], "phone") == 80
+        acknowledgements.take(keys[1], "phone", Mid(160))
+        await acknowledgements.stop()
+        assert await core.way.store.acknowledged(keys[0], "phone") == 80
+
+
+async def test_a_store_that_is_away_is_not_asked_for_everything_and_is_told_of_once(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "comet.acknowledgements")
+    async with running_core(tmp_path, acknowledge_interval_s=0.005) as core:
+        phone = await core.subscribe("bob", device="phone")
+        mid = (await core.push("bob", 1, expire_s=600)).mids[0]
+        await phone.next_document()
+        core.way.refusals.extend([UnavailableError("down")] * 5)
+        await phone.acknowledge(mid)
+        async with asyncio.timeout(10):
+            assert await core.way.acknowledged_writes.get() == mid
+        await eventually(lambda: "written again" in caplog.text)
+    episode = [record.getMessage() for record in caplog.records if "acknowledgements" in record.getMessage()]
+    assert len(episode) == 2

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 from cluster.contracts.message import MessageService, Page, SaveBatch, SaveReply, Stored
-from cluster.errors import EnckeError, InDoubtError
+from cluster.errors import InDoubtError
 from cluster.model import Key, Mid
 
 
@@ -18,7 +18,7 @@ class BadWay:
         # What was asked to be saved, in order, repeats included.
         self.batches: list[SaveBatch] = []
         # Accidents of the next saves, acknowledgements and loads, first one first.
-        self.refusals: deque[EnckeError] = deque()
+        self.refusals: deque[Exception] = deque()
         self.load_refusals: deque[Exception] = deque()
         # This many next saves are done, but their answers are lost.
         self.answers_to_lose = 0
