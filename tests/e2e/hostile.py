@@ -14,6 +14,7 @@ Where each kind of bad input is tried (against a running server unless said othe
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -68,3 +69,11 @@ async def answer_of(server: Server, kind: str, data: bytes) -> bytes:
         return await peer.read_to_end(ENDS_WITHIN_S)
     finally:
         await peer.close()
+
+
+async def drip_bytes(peer: Peer, data: bytes) -> None:
+    """Send a byte now and then, until cancelled or all is sent."""
+    for byte in data:
+        await peer.send(bytes([byte]))
+        # The rhythm is the input here, not a wait for something.
+        await asyncio.sleep(0.05)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.e2e.hostile import CONFIG, ENDS_WITHIN_S, answer_of, undisturbed
+from tests.e2e.hostile import CONFIG, ENDS_WITHIN_S, answer_of, drip_bytes, undisturbed
 from tests.support.peer import Peer
 from tests.support.subscriber import End, command
 from tests.support.system import Server, running
@@ -166,13 +166,6 @@ async def test_dripping_command_does_not_extend_its_deadline(server: Server) -> 
         await asyncio.gather(drip, return_exceptions=True)
     finally:
         await peer.close()
-
-
-async def drip_bytes(peer: Peer, data: bytes) -> None:
-    for byte in data:
-        await peer.send(bytes([byte]))
-        # The rhythm is the input here, not a wait for something.
-        await asyncio.sleep(0.05)
 
 
 async def test_65th_connection_of_a_key_is_told_why_in_version_2(server: Server) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.e2e.hostile import CONFIG, ENDS_WITHIN_S, answer_of, undisturbed
+from tests.e2e.hostile import CONFIG, ENDS_WITHIN_S, answer_of, drip_bytes, undisturbed
 from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 from tests.support.peer import Peer
 from tests.support.subscriber import End, Line, WebSocketSubscriber, handshake, subscribe_websocket
@@ -219,13 +219,6 @@ async def test_dripping_handshake_does_not_extend_its_deadline(server: Server) -
         drip.cancel()
         await asyncio.gather(drip, return_exceptions=True)
         await peer.close()
-
-
-async def drip_bytes(peer: Peer, data: bytes) -> None:
-    for byte in data:
-        await peer.send(bytes([byte]))
-        # The rhythm is the input here, not a wait for something.
-        await asyncio.sleep(0.05)
 
 
 async def test_flood_of_pings_without_reading_is_bounded(server: Server) -> None:
