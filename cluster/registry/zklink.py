@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import threading
 from collections.abc import Callable, MutableMapping
 from functools import partial
@@ -38,6 +39,9 @@ from cluster.registry.config import RegistrySettings
 log = logging.getLogger(__name__)
 
 RETRY_FIRST_S = 0.05
+
+# ZooKeeper may take so long to hear of the end of a session; then the connection is cut.
+GOODBYE_S = 1.0
 
 
 class Stat(NamedTuple):
@@ -249,6 +253,7 @@ class _LoopHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo h
         self, loop: asyncio.AbstractEventLoop, connect_timeout_s: float, on_ended: Callable[[], None]
     ) -> None:
         super().__init__()
+        self._socket: socket.socket | None = None
         self._loop = loop
         self._connect_timeout_s = connect_timeout_s
         self._on_ended = on_ended
@@ -267,7 +272,14 @@ class _LoopHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo h
     def create_connection(self, *args: Any, **kwargs: Any) -> Any:
         """Connect to one server, for less than kazoo's whole session timeout: another may answer."""
         kwargs["timeout"] = min(kwargs["timeout"], self._connect_timeout_s)
-        return super().create_connection(*args, **kwargs)
+        self._socket = super().create_connection(*args, **kwargs)
+        return self._socket
+
+    def cut(self) -> None:
+        """End what kazoo waits for: it waits for an answer as long as for the whole session."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def spawn(self, func: Callable[..., object], *args: Any, **kwargs: Any) -> threading.Thread:
         """Run kazoo's loop, and tell when it has ended."""
@@ -325,11 +337,16 @@ def _settle(answered: asyncio.Future[Any], result: Any) -> None:
 
 def _end(client: Any) -> None:
     """Close a session; in a thread, because it joins kazoo's."""
+    impatience = threading.Timer(GOODBYE_S, client.handler.cut)
+    impatience.start()
     try:
         client.stop()
         client.close()
     except (KazooException, KazooTimeoutError, OSError) as error:
         log.warning("the session with ZooKeeper was left to expire: reason=%r", error)
+    finally:
+        impatience.cancel()
+        impatience.join()
 
 
 def _acl(digest: str) -> list[Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from cluster.errors import ConfigError, UnavailableError
 from cluster.model import NodeInfo
@@ -16,6 +17,8 @@ from cluster.registry.zktree import Entry, Tree, incarnation
 from cluster.registry.znodes import is_same_place
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # A ZooKeeper that does not answer at start is spoken of after this.
 QUIET_START_S = 1.0
@@ -129,8 +132,7 @@ class ZooKeeperRegistry:
         else:
             self._tell_away()
             self._fail_refreshes("ZooKeeper is away")
-        for on_state in list(self._session_watchers.values()):
-            on_state(state)
+        _tell_all(self._session_watchers, state)
         self._wake.set()
         for registration in self._registrations:
             registration.look()
@@ -154,7 +156,7 @@ class ZooKeeperRegistry:
             except UnavailableError as error:
                 log.debug("not read: reason=%s", error)
             except Exception:
-                # A watcher's fault, or ours: the nodes must go on to follow.
+                # A fault of ours: the node must go on to follow.
                 log.exception("a change of the registry was not taken")
             else:
                 pause_s = 0.0
@@ -211,8 +213,7 @@ class ZooKeeperRegistry:
         if snapshot == self._snapshot:
             return
         self._snapshot = snapshot
-        for on_change in list(self._watchers.values()):
-            on_change(snapshot)
+        _tell_all(self._watchers, snapshot)
 
     async def _predecessors(self, info: NodeInfo) -> list[Entry]:
         await self.refresh()
@@ -250,6 +251,15 @@ class ZooKeeperRegistry:
         if self._is_away:
             self._is_away = False
             log.info("ZooKeeper is back: session=%x", self._link.session_id & (2**64 - 1))
+
+
+def _tell_all(watchers: Mapping[object, Callable[[T], None]], news: T) -> None:
+    for call in list(watchers.values()):
+        try:
+            call(news)
+        except Exception:
+            # One watcher's fault must not keep the news from the others.
+            log.exception("a watcher of the registry failed")
 
 
 def _drop(watchers: dict[object, Callable[..., None]], watcher: object) -> None:

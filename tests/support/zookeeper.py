@@ -45,7 +45,6 @@ class ZooKeeper:
         self.data_dir = directory / "data"
         self.log_path = directory / "zookeeper.log"
         self.port = _free_port()
-        self._environ = dict(os.environ)
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -75,7 +74,6 @@ class ZooKeeper:
             self._process = subprocess.Popen(
                 self._command(config),
                 cwd=self.directory,
-                env=self._environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -92,9 +90,7 @@ class ZooKeeper:
         process, self._process = self._process, None
         if process is None:
             return
-        # A stopped process dies only after it was continued.
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait(STOP_DEADLINE_S)
 
     def stop(self) -> None:
@@ -113,10 +109,6 @@ class ZooKeeper:
         """Delete all that it stores; only while it does not run."""
         assert self._process is None, "it runs"
         shutil.rmtree(self.data_dir)
-
-    def set_environ(self, **variables: str) -> None:
-        """Variables for its next start."""
-        self._environ.update(variables)
 
     def _config(self) -> str:
         settings = {

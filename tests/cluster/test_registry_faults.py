@@ -1,0 +1,355 @@
+"""The registry on ZooKeeper when sessions end, ZooKeeper goes away, or comes back empty."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.registry.base import SessionState
+from cluster.registry.zkentry import ZooKeeperRegistration
+from cluster.registry.zookeeper import ZooKeeperRegistry
+from cluster.settings import split_address
+from tests.cluster.registries import Seen, ZooKeeperHarness, comet, message
+from tests.support.eventually import eventually
+from tests.support.proxy import FaultProxy, Way
+from tests.support.zookeeper import ZooKeeper, operator
+
+# Expiry is awaited in these; long enough for a busy machine not to expire others by the way.
+SHORT_SESSION_S = 1.5
+
+# From LOST to an entry of the new session.
+ANNOUNCED_WITHIN_S = 1.0
+
+
+@pytest.fixture
+async def harness(zookeeper: ZooKeeper) -> AsyncIterator[ZooKeeperHarness]:
+    """Registries on the ZooKeeper that all tests share."""
+    harness = ZooKeeperHarness(zookeeper)
+    yield harness
+    await harness.close()
+
+
+@pytest.fixture
+def own_zookeeper(tmp_path: Path) -> Iterator[ZooKeeper]:
+    """One that the test may kill. Not started."""
+    server = ZooKeeper(tmp_path / "zookeeper")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def own(own_zookeeper: ZooKeeper) -> AsyncIterator[ZooKeeperHarness]:
+    """Registries on that."""
+    harness = ZooKeeperHarness(own_zookeeper)
+    yield harness
+    await harness.close()
+
+
+@asynccontextmanager
+async def proxied(server: ZooKeeper) -> AsyncIterator[FaultProxy]:
+    proxy = FaultProxy(server.address)
+    await proxy.start()
+    yield proxy
+    await proxy.stop()
+
+
+def client_id(registry: ZooKeeperRegistry) -> tuple[int, bytes]:
+    """What another client needs to take over a session. ZooKeeper tells nobody; only kazoo knows."""
+    found: tuple[int, bytes] = registry._link._client.client_id
+    return found
+
+
+async def expire(registry: ZooKeeperRegistry, server: ZooKeeper) -> None:
+    """End a session as ZooKeeper does when it was silent for too long."""
+
+    def take_over_and_leave(taken: tuple[int, bytes]) -> None:
+        with operator(server, taken):
+            pass
+
+    await asyncio.to_thread(take_over_and_leave, client_id(registry))
+
+
+async def test_an_expired_session_is_told_first_and_announced_anew_within_a_second(
+    harness: ZooKeeperHarness, zookeeper: ZooKeeper
+) -> None:
+    registry, seen = await harness.connect(), Seen(await harness.connect())
+    registration = await registry.register(comet("a"))
+    await registry.register(message("m"))
+    before = registration.instance
+    told: list[tuple[SessionState, str, float]] = []
+    loop = asyncio.get_running_loop()
+    registry.watch_session(lambda state: told.append((state, registration.instance, loop.time())))
+
+    await expire(registry, zookeeper)
+    await eventually(lambda: told and told[-1][0] is SessionState.CONNECTED and registration.is_standing)
+    standing_at = loop.time()
+
+    lost = [(instance, at) for state, instance, at in told if state is SessionState.LOST]
+    assert [instance for instance, _ in lost] == [before]
+    assert standing_at - lost[0][1] < ANNOUNCED_WITHIN_S
+    assert registration.instance != before
+    await eventually(lambda: sorted(seen.names) == ["a", "m"] and before not in seen.last.instances)
+
+
+async def test_the_other_instance_of_a_name_follows_when_the_first_ones_session_ends(
+    harness: ZooKeeperHarness, zookeeper: ZooKeeper
+) -> None:
+    async with proxied(zookeeper) as proxy:
+        # A process that is frozen, or cut off.
+        first = await harness.connect(servers=(proxy.address,), session_timeout_s=SHORT_SESSION_S)
+        seen = Seen(await harness.connect())
+        one = await first.register(comet("a"))
+        two = await (await harness.connect()).register(comet("a", 6971))
+        await eventually(lambda: [n.instance for n in seen.last.nodes] == [one.instance, two.instance])
+        before = one.instance
+
+        proxy.drop()
+        await eventually(lambda: [n.instance for n in seen.last.nodes] == [two.instance])
+        assert one.instance == before
+        proxy.refuse()
+        proxy.heal()
+        # Back as the standby of its standby.
+        await eventually(lambda: [n.instance for n in seen.last.nodes] == [two.instance, one.instance])
+
+
+async def test_a_short_interruption_keeps_snapshot_session_and_incarnation(
+    harness: ZooKeeperHarness, zookeeper: ZooKeeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "cluster.registry")
+    async with proxied(zookeeper) as proxy:
+        registry = await harness.connect(servers=(proxy.address,))
+        seen = Seen(registry)
+        other = await harness.connect()
+        registration = await registry.register(comet("a"))
+        await other.register(comet("b", 6971))
+        await eventually(lambda: seen.names == ["a", "b"])
+        before, told = registration.instance, len(seen.snapshots)
+
+        proxy.refuse()
+        await eventually(lambda: registry.session is SessionState.SUSPENDED)
+        # What changes meanwhile is seen afterwards.
+        await other.register(comet("c", 6972))
+        assert len(seen.snapshots) == told
+        assert registration.is_standing
+        # A drain goes on.
+        await registration.update(comet("a", is_draining=True))
+        proxy.heal()
+
+        await eventually(lambda: seen.names == ["a", "b", "c"] and seen.last.nodes[0].is_draining)
+        assert registration.instance == before == seen.last.nodes[0].instance
+        assert SessionState.LOST not in seen.states
+        lines = [r.getMessage() for r in caplog.records if "ZooKeeper is" in r.getMessage()]
+        assert [line.split(":")[0].split(",")[0] for line in lines] == [
+            "ZooKeeper is away",
+            "ZooKeeper is to be told when it answers",
+            "ZooKeeper is back",
+        ]
+
+
+async def test_a_creation_whose_answer_was_lost_leaves_one_entry(
+    harness: ZooKeeperHarness, zookeeper: ZooKeeper
+) -> None:
+    async with proxied(zookeeper) as proxy:
+        registry = await harness.connect(servers=(proxy.address,))
+        seen = Seen(await harness.connect())
+        await eventually(lambda: registry.session is SessionState.CONNECTED)
+        # The place is there, and asking for predecessors is over, when the answers stop to come.
+        await (await registry.register(comet("a"))).withdraw()
+        registration = await registry.register(comet("a", 6971))
+        await eventually(lambda: len(seen.names) == 1)
+        proxy.drop(Way.DOWN)
+        with operator(zookeeper) as zk:
+            zk.delete(f"{harness.settings.comet_path}/a/0000000001")
+        await eventually(lambda: seen.names == [])
+        # It cannot hear of it yet; a change of its own makes it look.
+        updating = asyncio.create_task(registration.update(comet("a", 6971, weight=2)))
+        proxy.cut()
+        proxy.heal()
+        await updating
+
+        await eventually(lambda: [node.weight for node in seen.last.nodes] == [2])
+        await registry.refresh()
+        assert len(seen.last.instances) == 1
+
+
+async def test_registering_waits_for_a_zookeeper_that_is_away_at_start(
+    own: ZooKeeperHarness, own_zookeeper: ZooKeeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = await own.connect()
+    seen = Seen(registry)
+    registering = asyncio.create_task(registry.register(comet("a")))
+    await eventually(lambda: "does not answer" in caplog.text)
+    assert not registering.done()
+    assert seen.snapshots == []
+
+    await asyncio.to_thread(own_zookeeper.start)
+    registration = await registering
+
+    await eventually(lambda: seen.names == ["a"])
+    assert registration.is_standing
+    assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) == 1
+
+
+async def test_a_registry_stops_quickly_while_zookeeper_is_away(
+    own: ZooKeeperHarness, own_zookeeper: ZooKeeper
+) -> None:
+    registry = await own.connect()
+    registering = asyncio.create_task(registry.register(comet("a")))
+    await asyncio.sleep(0)
+
+    async with asyncio.timeout(5):
+        await registry.stop()
+        await asyncio.wait([registering])
+    assert registering.exception() is not None
+
+
+async def test_a_registry_stops_quickly_while_zookeeper_is_frozen(
+    own: ZooKeeperHarness, own_zookeeper: ZooKeeper
+) -> None:
+    await asyncio.to_thread(own_zookeeper.start)
+    connected = await own.connect()
+    await connected.register(comet("a"))
+    own_zookeeper.freeze()
+    # Let in by the kernel, and never answered.
+    late = await own.connect()
+    await asyncio.sleep(0)
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(connected.stop(), late.stop())
+
+
+async def test_zookeeper_killed_for_longer_than_the_session_drops_nobody(
+    own: ZooKeeperHarness, own_zookeeper: ZooKeeper
+) -> None:
+    await asyncio.to_thread(own_zookeeper.start)
+    registries = [await own.connect(session_timeout_s=SHORT_SESSION_S) for _ in range(2)]
+    registrations = [await r.register(comet(f"c-{n}", 7000 + n)) for n, r in enumerate(registries)]
+    seen = Seen(registries[0])
+    await eventually(lambda: len(seen.names) == 2)
+    told = len(seen.snapshots)
+
+    own_zookeeper.kill()
+    await eventually(lambda: registries[0].session is SessionState.SUSPENDED)
+    suspended_at = asyncio.get_running_loop().time()
+    await eventually(lambda: asyncio.get_running_loop().time() > suspended_at + 1.3 * SHORT_SESSION_S)
+    assert len(seen.snapshots) == told
+    assert all(registration.is_standing for registration in registrations)
+
+    await asyncio.to_thread(own_zookeeper.start)
+    await eventually(lambda: all(r.session is SessionState.CONNECTED for r in registries))
+    await registries[0].refresh()
+    await eventually(lambda: sorted(seen.names) == ["c-0", "c-1"])
+    _assert_rising(seen)
+
+
+@pytest.mark.parametrize("ahead_ms", [0, 3_600_000])
+async def test_a_zookeeper_that_was_wiped_gets_everybody_back_under_higher_epochs(
+    own: ZooKeeperHarness, own_zookeeper: ZooKeeper, ahead_ms: int
+) -> None:
+    await asyncio.to_thread(own_zookeeper.start)
+    registries = [await own.connect() for _ in range(2)]
+    registrations = [await r.register(comet(f"c-{n}", 7000 + n)) for n, r in enumerate(registries)]
+    seen = [Seen(registry) for registry in registries]
+    await eventually(lambda: all(len(one.names) == 2 for one in seen))
+    if ahead_ms:
+        # As if it had been made under a clock that was ahead: the next root is made before it.
+        generation = seen[0].last.epoch[0] + ahead_ms
+        with operator(own_zookeeper) as zk:
+            zk.set(own.settings.comet_path, b'{"generation":%d}' % generation)
+        await eventually(lambda: all(one.last.epoch[0] == generation for one in seen))
+    before = seen[0].last
+
+    own_zookeeper.kill()
+    own_zookeeper.wipe()
+    await asyncio.to_thread(own_zookeeper.start)
+    await eventually(lambda: all(_has_anew(one, registrations, before.instances) for one in seen))
+
+    assert seen[0].last.epoch == seen[1].last.epoch > before.epoch
+    for one in seen:
+        _assert_rising(one)
+
+
+async def test_a_frozen_zookeeper_does_not_hold_up_the_loop(
+    own: ZooKeeperHarness, own_zookeeper: ZooKeeper
+) -> None:
+    await asyncio.to_thread(own_zookeeper.start)
+    registry = await own.connect(session_timeout_s=SHORT_SESSION_S)
+    registration = await registry.register(comet("a"))
+    seen = Seen(registry)
+    await eventually(lambda: seen.names == ["a"])
+
+    own_zookeeper.freeze()
+    loop = asyncio.get_running_loop()
+    turns = 0
+    begun = loop.time()
+    updating = asyncio.create_task(registration.update(comet("a", weight=2)))
+    while registry.session is SessionState.CONNECTED or not updating.done():
+        await asyncio.sleep(0.01)
+        turns += 1
+    assert turns > 20 * (loop.time() - begun)
+    own_zookeeper.thaw()
+
+    await eventually(lambda: seen.last.nodes and seen.last.nodes[0].weight == 2)
+
+
+async def test_a_session_that_broke_is_followed_by_a_new_one(
+    harness: ZooKeeperHarness, zookeeper: ZooKeeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with garbled(zookeeper) as address:
+        registry = await harness.connect(servers=(address,))
+        registration = await registry.register(comet("a"))
+
+        assert registration.is_standing
+        assert any("the session with ZooKeeper broke" in record.getMessage() for record in caplog.records)
+        await harness.close()
+
+
+@asynccontextmanager
+async def garbled(server: ZooKeeper) -> AsyncIterator[str]:
+    """An address that leads to ZooKeeper, but for the first who connects: he gets an answer to nothing."""
+    host, port = split_address(server.address)
+    connections = 0
+    pipes: set[asyncio.Task[Any]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        if connections == 1:
+            await reader.readexactly(44)
+            # A session, then an answer with a number that no request had.
+            writer.write(struct.pack(">iiiqi16s?", 37, 0, 10_000, 1234, 16, b"p" * 16, False))
+            writer.write(struct.pack(">iiqi", 16, 99, 1, 0))
+            await reader.read()
+            writer.close()
+            return
+        to_reader, to_writer = await asyncio.open_connection(host, port)
+        pipes.add(asyncio.ensure_future(pipe(reader, to_writer)))
+        pipes.add(asyncio.ensure_future(pipe(to_reader, writer)))
+
+    async def pipe(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            sink.write(data)
+        sink.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    bound = listener.sockets[0].getsockname()
+    yield f"{bound[0]}:{bound[1]}"
+    listener.close()
+    await asyncio.gather(*pipes, return_exceptions=True)
+
+
+def _has_anew(seen: Seen, registrations: list[ZooKeeperRegistration], before: frozenset[str]) -> bool:
+    now = {registration.instance for registration in registrations}
+    return seen.last.instances == now and not now & before
+
+
+def _assert_rising(seen: Seen) -> None:
+    epochs = [snapshot.epoch for snapshot in seen.snapshots]
+    assert epochs == sorted(epochs)
