@@ -17,7 +17,7 @@ import re
 import textwrap
 import tomllib
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -60,6 +60,8 @@ def load(
     path: Path | None,
     environ: Mapping[str, str],
     overrides: Iterable[Override] = (),
+    *,
+    unused: Container[str] = (),
 ) -> T:
     """Read the configuration.
 
@@ -67,6 +69,8 @@ def load(
         root: dataclass with a field per table.
         path: the TOML file; None = defaults.
         environ: names that do not start with ENCKE_ or hold no "__" are somebody else's.
+        unused: tables whose rules between values need not hold, because the caller does not use
+            them: a file that several machines share may want a secret that only one of them has.
 
     Raises:
         ConfigError: with every fault of every source.
@@ -77,7 +81,7 @@ def load(
     loader.read_environment(environ)
     for override in overrides:
         loader.read_text(override.flag, override.table, override.key, override.text)
-    sections = loader.build_sections()
+    sections = loader.build_sections(unused)
     if loader.faults:
         raise ConfigError(loader.faults)
     return root(**sections)
@@ -160,13 +164,13 @@ class _Loader:
             return
         self._take(place, table, key, text, is_text=True)
 
-    def build_sections(self) -> dict[str, object]:
+    def build_sections(self, unused: Container[str]) -> dict[str, object]:
         """Make the dataclasses, and let them check themselves when nothing else is wrong with them."""
         sections: dict[str, object] = {}
         for table, section in self._classes.items():
             built = section(**self._values[table])
             sections[table] = built
-            if isinstance(built, SelfChecking):
+            if table not in unused and isinstance(built, SelfChecking):
                 for key, text in built.faults():
                     place = self._places.get((table, key), "by default")
                     self.faults.append(f"{place}: {table}.{key}: {text}")

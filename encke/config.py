@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from cluster.config import Override, load
@@ -85,10 +85,16 @@ class EnckeConfig:
     log: LogConfig
 
 
-def load_config(path: str | None, overrides: Iterable[Override] = ()) -> EnckeConfig:
+def load_config(
+    path: str | None, overrides: Iterable[Override] = (), *, used: Container[str] | None = None
+) -> EnckeConfig:
     """Read file, environment and flags.
+
+    Args:
+        used: the tables that the caller uses; None = all. Of the others only what cannot be read is a fault.
 
     Raises:
         ConfigError: with every fault.
     """
-    return load(EnckeConfig, None if path is None else Path(path), os.environ, overrides)
+    unused = [one.name for one in fields(EnckeConfig) if used is not None and one.name not in used]
+    return load(EnckeConfig, None if path is None else Path(path), os.environ, overrides, unused=unused)

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from encke.config import load_config
     from message.storage.backup import backup
 
-    directory = args.data_dir or load_config(args.config).message.data_dir
+    directory = args.data_dir or load_config(args.config, used=("message",)).message.data_dir
     try:
         size = backup(Path(directory), args.target)
     except ConfigError as error:

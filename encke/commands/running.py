@@ -110,7 +110,9 @@ def load_node_config(args: argparse.Namespace, kind: NodeKind, listeners: Sequen
     overrides = bind_overrides(args, listeners)
     if args.name is not None:
         overrides.append(Override("--name", kind.value, "name", args.name))
-    return load_config(args.config, overrides)
+    # All kinds may share one file; what the others need (the admin token, say) is not asked for here.
+    used = (kind.value, "auth", "registry", "rpc", "redis", "mysql", "process", "log")
+    return load_config(args.config, overrides, used=used)
 
 
 def run_node(config: EnckeConfig, kind: NodeKind, listeners: Sequence[Listener]) -> int:

@@ -66,7 +66,7 @@ def _secret(args: argparse.Namespace) -> str:
         if not secret:
             raise ConfigError([f"the environment variable {args.secret_env} is not set"])
         return secret
-    secrets = load_config(args.config).auth.secrets
+    secrets = load_config(args.config, used=("auth",)).auth.secrets
     if not secrets:
         place = args.config or "the environment (ENCKE_AUTH__SECRETS)"
         raise ConfigError([f"no auth.secrets in {place}: give --config FILE or --secret-env NAME"])

@@ -96,6 +96,20 @@ def test_token_is_minted_from_the_environment_or_a_config_file(
         assert 100 < expiry - time.time() < 125
 
 
+def test_token_is_minted_from_a_file_whose_admin_token_only_the_server_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "encke.toml"
+    config.write_text('[web]\nadmin_bind = "0.0.0.0:8091"\n[auth]\nsecrets = ["s3cret"]\n')
+    assert main(["config", "check", str(config)]) == 2
+    assert "web.admin_token" in capsys.readouterr().err
+    assert main(["token", "bob", "--config", str(config)]) == 0
+    config.write_text("[web]\nadmin_bimd = 1\n[auth]\nsecrets = ['']\n")
+    assert main(["token", "bob", "--config", str(config)]) == 2
+    assert "admin_bimd" in (err := capsys.readouterr().err)
+    assert "auth.secrets: must not be empty" in err
+
+
 @pytest.mark.parametrize("source", [[], ["--secret-env", "NOT_SET"]])
 def test_token_without_a_secret_says_where_to_give_one(
     source: list[str], capsys: pytest.CaptureFixture[str]
