@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class CometConfig:
-    """[comet] of the configuration file. Limits say what they protect."""
+    """A comet node: subscribers' connections. Limits say what they protect."""
 
     name: str = field(
         default="comet-1", metadata={"doc": "Name on the ring; its keys stay with the name across restarts."}

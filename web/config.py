@@ -13,7 +13,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class WebConfig:
-    """[web] of the configuration file. Limits say what they protect."""
+    """A web node: the HTTP APIs. Limits say what they protect."""
 
     name: str = field(default="web-1", metadata={"doc": "Name in the listing of nodes."})
     public_bind: str = field(

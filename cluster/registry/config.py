@@ -10,7 +10,7 @@ from cluster.settings import split_address
 
 @dataclass(frozen=True, slots=True)
 class RegistrySettings:
-    """[registry] of the configuration file: ZooKeeper. All nodes of a cluster need the same."""
+    """ZooKeeper, which tells who is alive. All nodes of a cluster need the same."""
 
     servers: tuple[str, ...] = field(
         default=("127.0.0.1:2181",), metadata={"doc": "ZooKeeper servers, host:port each."}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class RpcConfig:
-    """[rpc] of the configuration file: calls between nodes. The limits hold on both sides."""
+    """Calls between the nodes of a cluster. The limits hold on both sides."""
 
     secret: str = field(
         default="",
