@@ -23,9 +23,8 @@ from cluster.status import StatusListener, add_process_gauges
 from comet.app import CometNode
 from comet.config import CometConfig
 from encke.config import EnckeConfig, ServeConfig
-from encke.parts import Parts
+from encke.parts import Parts, build_store
 from message.app import MessageNode
-from message.storage.embedded import EmbeddedStore
 from web.app import WebNode
 
 log = logging.getLogger(__name__)
@@ -37,19 +36,26 @@ WEB_SHARE_OF_DRAIN = 0.25
 class Standalone:
     """The application of `encke serve`; implements cluster.service.Application."""
 
-    def __init__(self, config: EnckeConfig, stats: Stats, say: Callable[[str], None]) -> None:
-        """Build nothing yet.
+    def __init__(
+        self, config: EnckeConfig, stats: Stats, say: Callable[[str], None], program: str = "encke"
+    ) -> None:
+        """Start nothing yet.
 
         Args:
             say: takes the lines for standard output.
+            program: what the operator types for the command, for the example.
+
+        Raises:
+            ConfigError: the address of a store's server is wrong.
         """
         self._config = config
         self._stats = stats
         self._say = say
+        self._program = program
         registry = MemoryRegistry()
         self._members = Members(registry)
         self._parts = Parts(config, stats, registry, self._members)
-        self._store = EmbeddedStore(config.message, stats)
+        self._store = build_store(config, stats)
         self._status = StatusListener(config.serve.status_bind, stats, self._ready_fault)
         self._comet: CometNode | None = None
         self._web: WebNode | None = None
@@ -107,6 +113,18 @@ class Standalone:
             await self._message.stop()
         self._members.close()
 
+    def _examples(self, addresses: dict[str, str]) -> list[str]:
+        """What a newcomer can type to see a message arrive."""
+        public = _flag(addresses["public"], "127.0.0.1:8090")
+        admin = _flag(addresses["admin"], "127.0.0.1:8091")
+        encke, config = self._program, self._config
+        token = f" --token $({encke} token alice --config FILE)" if config.auth.secrets else ""
+        admin_token = " --admin-token TOKEN" if config.web.admin_token else ""
+        return [
+            f"{encke} sub alice{token}{public}",
+            f'{encke} push alice \'{{"text": "hello"}}\'{admin_token}{admin}',
+        ]
+
     def _ready_fault(self) -> str | None:
         if self._is_draining:
             return "draining"
@@ -125,7 +143,7 @@ class Standalone:
         self._say(f"storing under {guarantee.location}: {guarantee.promise}")
         self._say(f"room for {capacity:,} subscribers")
         self._say("try it, in two other terminals:")
-        for line in example_commands(addresses, is_guarded=bool(self._config.auth.secrets)):
+        for line in self._examples(addresses):
             self._say(f"  {line}")
         self._say("ready")
 
@@ -142,14 +160,6 @@ def advertised(comet: CometConfig, serve: ServeConfig) -> CometConfig:
         ws_advertise=comet.ws_advertise or join_address(host, ws_port),
         tcp_advertise=comet.tcp_advertise or join_address(host, tcp_port),
     )
-
-
-def example_commands(addresses: dict[str, str], *, is_guarded: bool) -> list[str]:
-    """What a newcomer can type to see a message arrive."""
-    public = _flag(addresses["public"], "127.0.0.1:8090")
-    admin = _flag(addresses["admin"], "127.0.0.1:8091")
-    token = " --token $(encke token alice --config FILE)" if is_guarded else ""
-    return [f"encke sub alice{token}{public}", f'encke push alice \'{{"text": "hello"}}\'{admin}']
 
 
 def _flag(address: str, default: str) -> str:

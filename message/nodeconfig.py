@@ -19,8 +19,9 @@ class MessageConfig(EmbeddedSettings):
     store: str = field(
         default="embedded",
         metadata={
-            "doc": "Where `encke message` keeps messages. embedded: in data_dir, with exactly one message "
-            "node. The others may have any number of nodes; their tables say where the servers are.",
+            "doc": "Where messages are kept. embedded: in data_dir, with exactly one message node "
+            "(or `encke serve`). The others may have any number of nodes; their tables say where the servers "
+            "are.",
             "choices": ("embedded", "redis", "mysql"),
         },
     )

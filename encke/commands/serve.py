@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+import sys
 from typing import TYPE_CHECKING
 
 from encke.commands.running import Listener, add_bind_flags, bind_overrides, run_application, say
@@ -46,7 +49,14 @@ def run(args: argparse.Namespace) -> int:
     from encke.standalone import Standalone
 
     config = load_config(args.config, _overrides(args))
-    return run_application(config, LISTENERS, lambda stats: Standalone(config, stats, say))
+    program = _program()
+    return run_application(config, LISTENERS, lambda stats: Standalone(config, stats, say, program))
+
+
+def _program() -> str:
+    """What to type for this command: its path when it is in a directory that the shell does not search."""
+    called = sys.argv[0]
+    return called if os.path.basename(called) == "encke" and not shutil.which("encke") else "encke"
 
 
 def _overrides(args: argparse.Namespace) -> list[Override]:

@@ -17,6 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from encke.cli import main
+from tests.support.servers import RedisServer
 from tests.support.subscriber import End
 from tests.support.system import KINDS, Server, running
 
@@ -50,6 +51,40 @@ def test_server_says_where_it_listens_and_what_to_try_then_ready(tmp_path: Path)
         assert f"encke sub alice --url http://127.0.0.1:{public}" in text
         assert f"--url http://127.0.0.1:{admin}" in text
         assert "survives a crash of the machine" in text
+
+
+def test_examples_name_the_program_by_its_path_and_the_tokens_that_are_asked_for(tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("encke")
+    config = tmp_path / "encke.toml"
+    config.write_text('[web]\nadmin_token = "adm1n"\n[auth]\nsecrets = ["s3cret"]\n')
+    with subprocess.Popen(
+        [program, "serve", "--config", str(config), *any_ports()],
+        cwd=tmp_path,
+        env={"PATH": "/nowhere"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        output = "".join(iter(process.stdout.readline, "ready\n"))
+        process.terminate()
+    assert f"  {program} sub alice --token $({program} token alice --config FILE) --url http" in output
+    assert f"""  {program} push alice '{{"text": "hello"}}' --admin-token TOKEN --url http""" in output
+
+
+def test_server_stores_where_the_configuration_says(tmp_path: Path) -> None:
+    redis = RedisServer(tmp_path / "redis")
+    redis.start()
+    try:
+        config = f'[message]\nstore = "redis"\n[redis]\nservers = ["{redis.url}"]\n'
+        with running(Server(tmp_path / "server", config=config)) as server:
+            assert any(line.startswith("storing under redis") for line in server.output), server.output
+            assert asyncio.run(server.push("alice", {"n": 1}, 60)) == 0
+            server.kill()
+            server.start()
+            assert [message["msg"] for message in asyncio.run(server.fetch("alice"))] == [{"n": 1}]
+    finally:
+        redis.stop()
 
 
 def test_sigterm_closes_subscribers_with_1001_and_exits_0(tmp_path: Path) -> None:
