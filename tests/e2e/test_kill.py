@@ -54,8 +54,8 @@ async def test_killed_ten_times_in_the_middle_of_pushes_it_loses_and_repeats_not
             await load.fetch(key)
 
     load.assert_sound(Rules(within_s=5.0))
-    # It was in the middle of pushes indeed.
-    assert sum(isinstance(event, Unknown) for event in load.history.events) >= KILLS
+    # It was in the middle of pushes indeed (not every kill has to find one unanswered).
+    assert sum(isinstance(event, Unknown) for event in load.history.events) >= KILLS // 2
     assert all(len(reader.ends) >= KILLS for reader in readers)
     assert not any(reader.gaps for reader in readers)
     assert own_server.stop() == 0
