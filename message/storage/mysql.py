@@ -104,9 +104,10 @@ class MysqlStore:
         self._is_open = False
         await self._expiry.stop()
         if heard := self._heard.bound():
-            self._put(
-                self._remover, Work(self._loop.create_future(), change=lambda c: c.execute(keep_clock(heard)))
-            )
+            kept: asyncio.Future[int] = self._loop.create_future()
+            # Nobody waits for it, and it may fail.
+            kept.add_done_callback(lambda done: done.exception())
+            self._put(self._remover, Work(kept, change=lambda c: c.execute(keep_clock(heard))))
         self._flush()
         await asyncio.to_thread(self._join)
 

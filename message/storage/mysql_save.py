@@ -72,9 +72,10 @@ class UnknownIncarnationError(Exception):
     """An incarnation has no row yet that could be locked against a fence."""
 
 
-def introduce(connection: Connection, incarnations: Iterable[str], clock_s: int) -> None:
+def introduce(connection: Connection, incarnations: Iterable[str], heard: HeardClock) -> None:
     """Give incarnations a row each, outside of any transaction."""
-    rows = ",".join(f"({literal(one)},0,{clock_s + FENCE_S})" for one in sorted(incarnations))
+    until_s = to_whole_s(read_clock(connection.select(READ_CLOCK)[0], heard)) + FENCE_S
+    rows = ",".join(f"({literal(one)},0,{until_s})" for one in sorted(incarnations))
     connection.execute(f"INSERT IGNORE INTO encke_incarnations (name, is_fenced, until_s) VALUES {rows}")
 
 

@@ -160,38 +160,46 @@ class Worker:
 
     def _do(self, group: list[Work]) -> tuple[list[Any], Tally]:
         """Answers in the order of the group, and what was counted if it was committed."""
-        try:
-            connection = self._open()
-        except EnckeError as error:
-            return [error] * len(group), Tally()
         for _ in range(MAX_ATTEMPTS):
+            was_idle = self._connection is not None
+            started = clocks.monotonic()
             try:
+                connection = self._open()
                 answers, tally = self._attempt(connection, group)
             except UnknownIncarnationError:
-                # Its row is there now; so this happens once in a while, not once in a save.
-                if (refusal := self._introduce(connection, group)) is not None:
-                    return [refusal] * len(group), Tally()
+                # They have a row now; so this happens once in a while, not once in a save.
                 continue
+            except EnckeError as error:
+                return [error] * len(group), Tally()
             except (pymysql.err.Error, OSError) as error:
                 if trouble(error) is Trouble.DEADLOCK:
                     continue
-                return [self._on_failure(error)] * len(group), Tally()
+                refusal = self._on_failure(error)
+                is_quick = clocks.monotonic() - started < self._settings.timeout_s / 2
+                if was_idle and self._connection is None and is_quick:
+                    # It broke before it was used: the server was restarted, or ended it for idling.
+                    continue
+                return [refusal] * len(group), Tally()
             except Exception as error:
                 # A bug; the group is rolled back, the worker goes on with a new connection.
                 _log.exception("a transaction of the store failed")
                 self._drop()
-                return [StorageError(f"not stored: internal error ({type(error).__name__})")] * len(
-                    group
-                ), Tally()
-            if group[0].is_read:
-                return answers, tally
-            try:
-                connection.execute("COMMIT")
-            except (pymysql.err.Error, OSError) as error:
-                self._on_failure(error)
-                return [InDoubtError(f"the commit failed: {explain(error)}")] * len(group), Tally()
+                text = f"not stored: internal error ({type(error).__name__})"
+                return [StorageError(text)] * len(group), Tally()
+            return self._commit(connection, group, answers, tally)
+        return [StorageError("not stored: it was disturbed again and again")] * len(group), Tally()
+
+    def _commit(
+        self, connection: Connection, group: list[Work], answers: list[Any], tally: Tally
+    ) -> tuple[list[Any], Tally]:
+        if group[0].is_read:
             return answers, tally
-        return [StorageError("not stored: deadlocks")] * len(group), Tally()
+        try:
+            connection.execute("COMMIT")
+        except (pymysql.err.Error, OSError) as error:
+            self._on_failure(error)
+            return [InDoubtError(f"the commit failed: {explain(error)}")] * len(group), Tally()
+        return answers, tally
 
     def _attempt(self, connection: Connection, group: list[Work]) -> tuple[list[Any], Tally]:
         try:
@@ -202,21 +210,13 @@ class Worker:
             return saving.run(), saving.tally
         except UnknownIncarnationError:
             connection.execute("ROLLBACK")
+            names = {work.batch.incarnation for work in group if work.batch is not None}
+            introduce(connection, names - {""}, self._heard)
             raise
         except (pymysql.err.Error, OSError) as error:
             if trouble(error) is not Trouble.LOST:
                 connection.execute("ROLLBACK")
             raise
-
-    def _introduce(self, connection: Connection, group: list[Work]) -> EnckeError | None:
-        names = {
-            work.batch.incarnation for work in group if work.batch is not None and work.batch.incarnation
-        }
-        try:
-            introduce(connection, names, int(self._heard.bound()) // 10_000_000 or int(clocks.time()))
-        except (pymysql.err.Error, OSError) as error:
-            return self._on_failure(error)
-        return None
 
     def _open(self) -> Connection:
         """The connection, made anew if it broke.

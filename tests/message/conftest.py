@@ -34,3 +34,12 @@ def timed_mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaSer
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def plain_mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaServer]:
+    """A MariaDB for everything else. Tests that change its settings put them back."""
+    server = MariaServer(tmp_path_factory.mktemp("plain-mariadb"))
+    server.start()
+    yield server
+    server.stop()

@@ -62,6 +62,11 @@ class ServerProcess:
             assert time.monotonic() < end, f"{self._command[0]} is not ready: {told}"
             time.sleep(0.02)
 
+    @property
+    def is_running(self) -> bool:
+        """Started, and not ended since."""
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         """kill -9, as a crash of the process."""
         self._signal(signal.SIGKILL)

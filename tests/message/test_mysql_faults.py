@@ -1,0 +1,189 @@
+"""The MySQL store while its server is killed, frozen, read-only, locked, or ends its connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pymysql
+import pytest
+
+from cluster.contracts.message import Outcome, SaveBatch, SaveItem
+from cluster.errors import EnckeError, InDoubtError, NotOwnerError, StorageError, UnavailableError
+from cluster.mids import TICKS_PER_SECOND
+from cluster.model import Key, Mid
+from tests.message.mysql_stores import DATABASE, make_empty, open_mysql, query
+from tests.message.saving import BOB, batch_of, loaded, save_one, save_until_it_fails, until_saved
+from tests.support.eventually import eventually
+from tests.support.servers import MariaServer
+
+
+@pytest.fixture
+def server(plain_mariadb: MariaServer) -> Iterator[MariaServer]:
+    """A server with an empty database, which a test may ill-treat."""
+    make_empty(plain_mariadb)
+    yield plain_mariadb
+    if not plain_mariadb.is_running:
+        plain_mariadb.start()
+
+
+def url(server: MariaServer) -> str:
+    return server.url(DATABASE)
+
+
+def holding(server: MariaServer) -> pymysql.connections.Connection[Any]:
+    """A connection of somebody else, who begins a transaction and takes his time."""
+    return pymysql.connect(
+        host="127.0.0.1", port=server.port, user="root", database=DATABASE, ssl_disabled=True
+    )
+
+
+async def test_everything_that_was_answered_survives_a_kill_of_the_server(server: MariaServer) -> None:
+    async with open_mysql(url(server), retry_s=0.02) as store:
+        keys = [Key(f"user:{n}") for n in range(8)]
+        saving = [asyncio.create_task(save_until_it_fails(store, key)) for key in keys]
+        for n in range(5):
+            await save_one(store, f"some-{n}", key=Key("while-they-save"))
+
+        server.kill()
+        results = await asyncio.gather(*saving)
+        server.start()
+
+        for key, (answered, broken) in zip(keys, results, strict=True):
+            outcome = await until_saved(store, broken)
+            assert outcome in (Outcome.SAVED, Outcome.REPEATED)
+            assert await loaded(store, key) == [*answered, broken.items[0].payload]
+
+
+async def test_frozen_server_is_given_up_and_used_again(server: MariaServer) -> None:
+    async with open_mysql(url(server), timeout_s=0.4, connect_timeout_s=0.4, retry_s=0.02) as store:
+        await save_one(store, "0", b"[0]")
+        batch = await batch_of(store, "1", b"[1]")
+        server.freeze()
+
+        with pytest.raises(UnavailableError):
+            await store.save(batch)
+        with pytest.raises(UnavailableError):
+            await store.load_after(BOB, Mid(0), 10, 1000)
+        server.thaw()
+
+        assert await until_saved(store, batch) in (Outcome.SAVED, Outcome.REPEATED)
+        assert await loaded(store) == [b"[0]", b"[1]"]
+
+
+async def test_read_only_server_refuses_and_stores_nothing(server: MariaServer) -> None:
+    query(
+        server, "CREATE OR REPLACE USER encke@'127.0.0.1'", f"GRANT ALL ON {DATABASE}.* TO encke@'127.0.0.1'"
+    )
+    async with open_mysql(url(server).replace("root", "encke")) as store:
+        batches = [await batch_of(store, str(n), key=Key(f"user:{n}")) for n in range(5)]
+        query(server, "SET GLOBAL read_only = 1")
+        try:
+            results = await asyncio.gather(*map(store.save, batches), return_exceptions=True)
+            kept = await loaded(store)
+        finally:
+            query(server, "SET GLOBAL read_only = 0")
+
+        assert {type(result) for result in results} == {StorageError}
+        assert kept == []
+        assert query(server, "SELECT COUNT(*) FROM private_msg") == ((0,),)
+        assert await until_saved(store, batches[0]) is Outcome.SAVED
+
+
+async def test_connections_that_the_operator_kills_are_replaced(server: MariaServer) -> None:
+    async with open_mysql(url(server), retry_s=0.02) as store:
+        await save_one(store, "1", b"[1]")
+        await loaded(store)
+        batch = await batch_of(store, "2", b"[2]")
+        for (thread,) in query(
+            server,
+            "SELECT id FROM information_schema.processlist"
+            f" WHERE db = '{DATABASE}' AND id != CONNECTION_ID()",
+        ):
+            query(server, f"KILL {thread}")
+
+        # They were idle: nobody notices.
+        await store.save(batch)
+        assert await loaded(store) == [b"[1]", b"[2]"]
+
+
+async def test_lock_on_a_table_delays_and_then_refuses(server: MariaServer) -> None:
+    async with open_mysql(url(server), timeout_s=1.5) as store:
+        batch = await batch_of(store, "1", b"[1]")
+        with closing(holding(server)) as other, other.cursor() as cursor:
+            cursor.execute("LOCK TABLES private_msg WRITE")
+            # A lock on a table waits for longer than one on a row: then the driver gives up.
+            with pytest.raises(EnckeError) as refused:
+                await store.save(batch)
+            cursor.execute("UNLOCK TABLES")
+
+        assert not isinstance(refused.value, InDoubtError)
+        assert await until_saved(store, batch) is Outcome.SAVED
+        assert await loaded(store) == [b"[1]"]
+
+
+async def test_key_that_somebody_locks_is_refused_in_time_and_others_are_saved(server: MariaServer) -> None:
+    async with open_mysql(url(server), timeout_s=2.5, writer_threads=1) as store:
+        await save_one(store, "0", b"[0]")
+        batch = await batch_of(store, "1", b"[1]")
+        with closing(holding(server)) as other, other.cursor() as cursor:
+            cursor.execute("SELECT * FROM encke_keys WHERE skey = 'bob' FOR UPDATE")
+            with pytest.raises(StorageError, match="Lock wait timeout"):
+                await store.save(batch)
+            await save_one(store, "1", key=Key("alice"))
+            other.rollback()
+
+        assert await until_saved(store, batch) is Outcome.SAVED
+
+
+async def test_two_nodes_that_save_to_the_same_keys_do_not_hold_each_other_up(server: MariaServer) -> None:
+    async with open_mysql(url(server)) as one, open_mysql(url(server)) as other:
+        deadline = Mid(await one.clock() + 60 * TICKS_PER_SECOND)
+        keys = [Key(f"user:{n}") for n in range(60)]
+
+        def save_all(store: Any, name: str, order: int) -> list[Any]:
+            return [
+                store.save(SaveBatch(key, [SaveItem(f"{name}-{n}", b"{}", 600)], Mid(0), deadline))
+                for n in range(5)
+                for key in keys[::order]
+            ]
+
+        same = [
+            store.save(SaveBatch(BOB, [SaveItem("same", b"1", 600)], Mid(0), deadline))
+            for store in (one, other)
+        ]
+        replies = await asyncio.gather(*save_all(one, "one", 1), *save_all(other, "other", -1))
+        repeated = await asyncio.gather(*same)
+
+        assert {reply.results[0].outcome for reply in replies} == {Outcome.SAVED}
+        assert len({reply.results[0].mid for reply in repeated}) == 1
+        assert await loaded(one) == [b"1"]
+        for key in keys:
+            page = await other.load_after(key, Mid(0), 100, 100_000)
+            assert len({message.mid for message in page.messages}) == 10
+
+
+async def test_fence_waits_for_the_save_that_was_there_before_it(server: MariaServer) -> None:
+    async with open_mysql(url(server), timeout_s=5.0) as store:
+        await store.save(await batch_of(store, "0", b"[0]", incarnation="old-1"))
+        batch = await batch_of(store, "1", b"[1]", incarnation="old-1")
+        with closing(holding(server)) as other, other.cursor() as cursor:
+            cursor.execute("SELECT * FROM encke_keys WHERE skey = 'bob' FOR UPDATE")
+            saving = store.save(batch)
+            await eventually(lambda: waits_for_locks(server) == 1)
+            fencing = asyncio.ensure_future(store.fence("old-1"))
+            await eventually(lambda: waits_for_locks(server) == 2)
+            other.rollback()
+
+        await saving
+        await fencing
+        with pytest.raises(NotOwnerError):
+            await store.save(await batch_of(store, "2", incarnation="old-1"))
+        assert await loaded(store) == [b"[0]", b"[1]"]
+
+
+def waits_for_locks(server: MariaServer) -> int:
+    """How many transactions wait for another one's rows."""
+    return int(query(server, "SHOW STATUS LIKE 'Innodb_row_lock_current_waits'")[0][1])
