@@ -16,7 +16,7 @@ from cluster.registry.base import SessionState
 from cluster.registry.zkentry import ZooKeeperRegistration
 from cluster.registry.zookeeper import ZooKeeperRegistry
 from cluster.settings import split_address
-from tests.cluster.registries import Seen, ZooKeeperHarness, comet, message
+from tests.cluster.registries import Seen, ZooKeeperHarness, comet, message, web
 from tests.support.eventually import eventually
 from tests.support.proxy import FaultProxy, Way
 from tests.support.zookeeper import ZooKeeper, operator
@@ -117,6 +117,23 @@ async def test_the_other_instance_of_a_name_follows_when_the_first_ones_session_
         proxy.heal()
         # Back as the standby of its standby.
         await eventually(lambda: [n.instance for n in seen.last.nodes] == [two.instance, one.instance])
+
+
+async def test_a_registration_removes_what_its_predecessor_left_behind(
+    harness: ZooKeeperHarness, zookeeper: ZooKeeper
+) -> None:
+    async with proxied(zookeeper) as proxy:
+        # Its process is dead, its session is not yet.
+        dead = await harness.connect(servers=(proxy.address,))
+        seen = Seen(await harness.connect())
+        for info in (comet("a"), comet("b", 6971), web("w")):
+            await dead.register(info)
+        proxy.drop()
+
+        registration = await (await harness.connect()).register(comet("a"))
+
+        await eventually(lambda: registration.instance in seen.last.instances)
+        assert seen.names == ["b", "w", "a"]
 
 
 async def test_a_short_interruption_keeps_snapshot_session_and_incarnation(

@@ -263,22 +263,6 @@ async def test_an_epoch_that_would_go_back_is_raised_above_the_last_one(
     assert any("forgotten" in line for line in registry_lines(caplog))
 
 
-async def test_a_registration_removes_what_its_predecessor_left_behind(
-    harness: ZooKeeperHarness, seen: Seen
-) -> None:
-    # Its process is dead, its session is not yet.
-    dead = await harness.connect()
-    await dead.register(comet("a"))
-    await dead.register(comet("b", 6971))
-    await dead.register(web("w"))
-    other = await harness.connect()
-
-    registration = await other.register(comet("a"))
-
-    await eventually(lambda: registration.instance in seen.last.instances)
-    assert seen.names == ["b", "w", "a"]
-
-
 async def test_an_entry_without_hosts_is_nobodys_predecessor(harness: ZooKeeperHarness, seen: Seen) -> None:
     hostless = replace_info(web("w"), addresses={"public": (":8090",)})
     await (await harness.connect()).register(hostless)
