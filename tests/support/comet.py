@@ -104,8 +104,8 @@ async def running_comet(
             verifier=TokenVerifier(secrets),
             stats=stats,
         )
-        await node.start()
         try:
+            await node.start()
             yield Comet(node, registry, stats)
         finally:
             await node.stop()

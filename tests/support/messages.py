@@ -24,12 +24,14 @@ class BadWay:
         self.answers_to_lose = 0
         # The answers to this many next saves lack their last result.
         self.answers_to_cut = 0
-        # Saves and loads of these keys wait until their gate is opened; so do the
+        # Saves, loads and deletions of these keys wait until their gate is opened; so do the
         # answers to what their devices have acknowledged.
         self.gates: dict[str, asyncio.Event] = {}
         self.loads_waiting = 0
         # How far ahead of the store's own clock it is told to be.
         self.clock_step: int = 0
+        # Accidents of the next questions for the clock.
+        self.clock_refusals: deque[Exception] = deque()
         # Acknowledgements that have been written.
         self.acknowledged_writes: asyncio.Queue[Mid] = asyncio.Queue()
 
@@ -80,6 +82,7 @@ class BadWay:
         return mid
 
     async def delete_key(self, key: Key) -> int:
+        await self._pass_gate(key)
         return await self.store.delete_key(key)
 
     async def delete_message(self, key: Key, mid: Mid) -> bool:
@@ -89,4 +92,6 @@ class BadWay:
         return await self.store.inspect(key)
 
     async def clock(self) -> Mid:
+        if self.clock_refusals:
+            raise self.clock_refusals.popleft()
         return Mid(await self.store.clock() + self.clock_step)
