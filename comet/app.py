@@ -39,8 +39,8 @@ from comet.timers import TimerWheel
 
 log = logging.getLogger(__name__)
 
-# For the own mark "draining" to come back from the registry.
-DRAIN_NOTICE_S = 1.0
+# For what this node announces to come back from the registry.
+NOTICE_S = 1.0
 # The store's clock is asked for this often when no save brings it along.
 CLOCK_REFRESH_S = 5.0
 
@@ -142,6 +142,7 @@ class CometNode:
         info = self._info(is_draining=False)
         self._ownership.serve_at(info.addresses)
         self._registration = await self._registry.register(info)
+        await self._see_own_entry()
         self._unwatch_session = self._registry.watch_session(self._take_session)
 
     async def drain(self, timeout_s: float) -> None:
@@ -272,8 +273,12 @@ class CometNode:
         if self._registration is None:
             return
         await self._registration.update(self._info(is_draining=True))
+        await self._see_own_entry()
+
+    async def _see_own_entry(self) -> None:
+        """Wait a little until what this node has just announced has come back in its own membership."""
         with contextlib.suppress(EnckeError, TimeoutError):
-            async with asyncio.timeout(DRAIN_NOTICE_S):
+            async with asyncio.timeout(NOTICE_S):
                 await self._registry.refresh()
 
     def _take_session(self, state: SessionState) -> None:

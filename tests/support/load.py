@@ -185,9 +185,12 @@ class Reader:
             load.note(Close(load.history.now(), name, self.ends[-1].code if self.ends else 0))
             await subscriber.close()
 
-    async def _read(self, name: str, subscriber: Subscriber, until: Callable[[], bool]) -> None:
+    async def _read(
+        self, name: str, subscriber: Subscriber, until: Callable[[], bool], is_open: bool = False
+    ) -> None:
         load = self._load
-        is_open = False
+        if is_open:
+            load.note(Open(load.history.now(), name))
         while not until():
             received = await subscriber.receive(within=60.0)
             now = load.history.now()

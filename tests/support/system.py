@@ -1,6 +1,6 @@
-"""A real `encke serve` in a process of its own, on free loopback ports with its own data directory.
+"""A real `encke serve`, or a node of a cluster, in a process of its own, on free loopback ports.
 
-Starting, killing and restarting keep the data directory and the ports. The
+Starting, killing and restarting keep its directory and the ports. The
 process is driven without the event loop's help, so that one server can serve
 tests that each have a loop of their own.
 """
@@ -38,6 +38,13 @@ START_DEADLINE_S = 30.0
 STOP_DEADLINE_S = 20.0
 
 KINDS = ("ws", "tcp", "public", "admin", "status")
+# What each command listens on.
+LISTENS_ON = {
+    "serve": KINDS,
+    "comet": ("ws", "tcp", "rpc", "status"),
+    "message": ("rpc", "status"),
+    "web": ("public", "admin", "status"),
+}
 _LISTENING = re.compile(r"listening (\w+) (\S+):(\d+)$")
 
 
@@ -52,6 +59,7 @@ class Server:
         self,
         directory: Path,
         *,
+        command: str = "serve",
         config: str = "",
         environ: Mapping[str, str] | None = None,
         flags: tuple[str, ...] = (),
@@ -61,6 +69,7 @@ class Server:
 
         Args:
             directory: for its data, configuration file and log; made if it is missing.
+            command: which of the commands runs it.
             config: text of its configuration file.
             environ: variables on top of this process's.
             descriptor_limit: open files that it may have; 0 = as many as this process.
@@ -71,6 +80,7 @@ class Server:
         # By kind; known once it has been ready, kept for the next start.
         self.addresses: dict[str, Address] = {}
         self._environ = {**os.environ, "PYTHONUNBUFFERED": "1", **(environ or {})}
+        self._subcommand = command
         self._flags = flags
         self._descriptor_limit = descriptor_limit
         self._process: subprocess.Popen[str] | None = None
@@ -231,14 +241,14 @@ class Server:
 
     def _command(self) -> list[str]:
         binds: list[str] = []
-        for kind in KINDS:
+        for kind in LISTENS_ON[self._subcommand]:
             host, port = self.addresses.get(kind, ("127.0.0.1", 0))
             binds += [f"--{kind}-bind", f"{host}:{port}"]
         return [
             sys.executable,
-            *("-m", "encke.cli", "serve"),
+            *("-m", "encke.cli", self._subcommand),
             *("--config", str(self._config_path)),
-            *("--data-dir", str(self.data_dir)),
+            *(("--data-dir", str(self.data_dir)) if self._subcommand == "serve" else ()),
             *binds,
             *self._flags,
         ]
@@ -263,12 +273,12 @@ class Server:
                 addresses[match[1]] = (match[2], int(match[3]))
             if line.strip() == "ready":
                 break
-        missing = set(KINDS) - set(addresses)
+        missing = set(LISTENS_ON[self._subcommand]) - set(addresses)
         assert not missing, f"said nothing of {missing}: {self._story()}"
         self.addresses = addresses
 
     def _story(self) -> str:
-        return "\n".join([*self._said, self.log[-4000:]])
+        return "\n".join([f"encke {self._subcommand}", *self._said, self.log[-4000:]])
 
     def _running(self) -> subprocess.Popen[str]:
         assert self._process is not None, "it does not run"

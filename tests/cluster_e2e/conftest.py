@@ -1,0 +1,44 @@
+"""One ZooKeeper and one Redis for all tests of this folder; each test has paths and keys of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from tests.support.cluster import Cluster, running_cluster
+from tests.support.servers import RedisServer
+from tests.support.zookeeper import ZooKeeper
+
+
+@pytest.fixture(scope="session")
+def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeper]:
+    """A ZooKeeper that runs."""
+    server = ZooKeeper(tmp_path_factory.mktemp("zookeeper"))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis that runs."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, zookeeper: ZooKeeper, redis: RedisServer) -> Iterator[Cluster]:
+    """A cluster without nodes, and an empty store."""
+    with Redis.from_url(redis.url) as client:
+        client.flushall()
+    with running_cluster(tmp_path, zookeeper, redis) as described:
+        yield described

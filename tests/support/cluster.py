@@ -1,0 +1,182 @@
+"""A real cluster: ZooKeeper, Redis, and node processes on free loopback ports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from cluster.model import NodeName
+from cluster.ring import Ring
+from tests.support.eventually import DEADLINE_S
+from tests.support.history import Close, Sub
+from tests.support.load import Load, Reader
+from tests.support.peer import Address
+from tests.support.servers import RedisServer
+from tests.support.subscriber import HEARTBEAT_LINE, Line, subscribe_tcp, subscribe_websocket
+from tests.support.system import Server
+from tests.support.zookeeper import ZooKeeper
+
+SESSION_S = 1.0
+
+_CONFIG = """
+[registry]
+servers = ["{zookeeper}"]
+session_timeout_s = {session_s}
+retry_max_s = 0.2
+comet_path = "/{root}/comet"
+message_path = "/{root}/message"
+web_path = "/{root}/web"
+
+[rpc]
+secret = "between us"
+
+[message]
+store = "redis"
+
+[redis]
+servers = ["{redis}"]
+
+[comet]
+close_pace_per_s = 200
+
+[process]
+drain_s = 4.0
+"""
+
+
+class Cluster:
+    """Nodes by name. Not started by the constructor."""
+
+    def __init__(self, directory: Path, zookeeper: ZooKeeper, redis: RedisServer) -> None:
+        """Describe a cluster without nodes; those two run already."""
+        self._directory = directory
+        self._config = _CONFIG.format(
+            zookeeper=zookeeper.address,
+            redis=redis.url,
+            session_s=SESSION_S,
+            # Killed nodes of other tests are still registered for a while.
+            root=directory.name,
+        )
+        self.nodes: dict[str, Server] = {}
+
+    def node(self, kind: str, name: str) -> Server:
+        """Describe a node; a caller starts it."""
+        flags = ("--name", name)
+        server = Server(self._directory / name, command=kind, config=self._config, flags=flags)
+        self.nodes[name] = server
+        return server
+
+    def start(self, *nodes: tuple[str, str]) -> None:
+        """Start nodes (kind, name), all at once: they wait for each other."""
+        described = [self.node(kind, name) for kind, name in nodes]
+        with ThreadPoolExecutor(len(described)) as threads:
+            list(threads.map(Server.start, described))
+
+    @property
+    def web(self) -> Server:
+        """The first web node."""
+        return self.nodes["web-1"]
+
+    def kill(self) -> None:
+        """Kill every node that runs."""
+        for server in self.nodes.values():
+            server.kill()
+
+    def comet_of(self, address: Address) -> str:
+        """Name of the comet node that listens there."""
+        return next(
+            name for name, server in self.nodes.items() if address in map(server.addresses.get, ("ws", "tcp"))
+        )
+
+    async def locate(self, key: str, transport: str = "tcp") -> Address | None:
+        """Where the web node sends a subscriber of a key; None when nobody serves it."""
+        proto = "1" if transport == "ws" else "2"
+        response = await self.web.ask("public", "GET", f"/1/server/get?k={quote(key, safe='')}&p={proto}")
+        if response.json["ret"] != 0:
+            return None
+        host, _, port = response.json["data"]["server"].rpartition(":")
+        return host, int(port)
+
+    async def owner(self, key: str) -> str | None:
+        """Name of the node that the web node takes for the owner of a key."""
+        address = await self.locate(key)
+        return None if address is None else self.comet_of(address)
+
+    async def wait_owner(self, key: str, name: str) -> None:
+        """Until the web node names this node as the owner of a key, and the node knows it, too."""
+        async with asyncio.timeout(DEADLINE_S):
+            # What happens in other processes tells nobody here: it can only be asked for.
+            while await self.owner(key) != name or not await self._takes(name, key):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    async def _takes(self, name: str, key: str) -> bool:
+        """Whether a node takes subscribers of a key."""
+        subscriber = await subscribe_tcp(self.nodes[name].addresses["tcp"], key)
+        try:
+            return await subscriber.receive() == Line(HEARTBEAT_LINE)
+        finally:
+            await subscriber.close()
+
+    def log(self) -> str:
+        """The end of what every node has logged."""
+        return "\n".join(f"--- {name}\n{server.log[-1500:]}" for name, server in self.nodes.items())
+
+
+def owned_by(names: tuple[str, ...], name: str, count: int, prefix: str = "k") -> list[str]:
+    """Keys that a ring of these names (weight 1) gives to one of them."""
+    ring = Ring({NodeName(one): 1 for one in names})
+    keys: list[str] = []
+    number = 0
+    while len(keys) < count:
+        number += 1
+        if ring.owner(f"{prefix}{number}") == name:  # type: ignore[arg-type]
+            keys.append(f"{prefix}{number}")
+    return keys
+
+
+class Wanderer(Reader):
+    """A reader that asks for its server before each connection."""
+
+    def __init__(self, cluster: Cluster, load: Load, key: str, transport: str) -> None:
+        super().__init__(load, key, transport, f"{key}-{transport}")
+        self._cluster = cluster
+        # Names of the nodes that it was connected to, in order.
+        self.visited: list[str] = []
+
+    async def session(self, until: Callable[[], bool] = lambda: False) -> None:
+        """One connection to the node that owns the key now, until it ends."""
+        load = self._load
+        address = await self._cluster.locate(self.key, self._transport)
+        if address is None:
+            await asyncio.sleep(0.05)
+            return
+        subscribe: Any = subscribe_tcp if self._transport == "tcp" else subscribe_websocket
+        name = f"{self.name}.{next(self._numbers)}"
+        load.note(Sub(load.history.now(), name, self.key, self.last_mid))
+        subscriber = await subscribe(address, self.key, version="2", mid=self.last_mid)
+        try:
+            first = await subscriber.receive(within=60.0)
+            if first != Line(HEARTBEAT_LINE):
+                # Not the owner (any more), or it is leaving.
+                await asyncio.sleep(0.05)
+                return
+            self.visited.append(self._cluster.comet_of(address))
+            await self._read(name, subscriber, until, is_open=True)
+        finally:
+            load.note(Close(load.history.now(), name, self.ends[-1].code if self.ends else 0))
+            await subscriber.close()
+
+
+@contextlib.contextmanager
+def running_cluster(directory: Path, zookeeper: ZooKeeper, redis: RedisServer) -> Iterator[Cluster]:
+    """A cluster without nodes; kills what was started in it."""
+    cluster = Cluster(directory, zookeeper, redis)
+    try:
+        yield cluster
+    finally:
+        cluster.kill()
