@@ -1,10 +1,32 @@
-"""What no store accepts, whatever its backend. The caller turns the text into a RequestError."""
+"""What no store accepts, whatever its backend. A text is turned into a RequestError by the caller."""
 
 from __future__ import annotations
 
 from cluster.contracts.message import MAX_INCARNATION_BYTES, MAX_PUSH_ID_BYTES, SaveBatch
+from cluster.errors import EnckeError, RequestError, UnavailableError
 from cluster.model import key_fault
+from message.config import StoreLimits
 from message.storage.base import MAX_DEVICE_BYTES
+
+
+def save_refusal(
+    batch: SaveBatch, payload_bytes: int, limits: StoreLimits, queued: int, queued_bytes: int
+) -> EnckeError | None:
+    """Say why an open store does not take a save, or None.
+
+    Args:
+        payload_bytes: of all items of the batch.
+        queued: saves and changes that wait already.
+        queued_bytes: payload bytes of those.
+    """
+    if fault := batch_fault(batch):
+        return RequestError(fault)
+    if queued >= limits.max_queued_saves:
+        return UnavailableError("too many saves wait for the store")
+    # A batch over the limit by itself is taken when it is alone.
+    if queued and queued_bytes + payload_bytes > limits.max_queued_bytes:
+        return UnavailableError("too many bytes wait for the store")
+    return None
 
 
 def batch_fault(batch: SaveBatch) -> str | None:

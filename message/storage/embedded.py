@@ -29,7 +29,7 @@ from message.expiry import Expiry
 from message.storage import embedded_changes as changes
 from message.storage import embedded_reads as reads
 from message.storage.base import Guarantee
-from message.storage.checks import batch_fault, device_fault, incarnation_fault
+from message.storage.checks import device_fault, incarnation_fault, save_refusal
 from message.storage.clock import StoreTime, to_whole_s
 from message.storage.counters import StoreCounters
 from message.storage.embedded_file import (
@@ -220,13 +220,7 @@ class EmbeddedStore:
     def _refusal(self, batch: SaveBatch, payload_bytes: int) -> EnckeError | None:
         if not self._is_open:
             return UnavailableError("the store is not open")
-        if fault := batch_fault(batch):
-            return RequestError(fault)
-        if self._queued >= self._settings.max_queued_saves:
-            return UnavailableError("too many saves wait for the store")
-        if self._queued and self._queued_bytes + payload_bytes > self._settings.max_queued_bytes:
-            return UnavailableError("too many bytes wait for the store")
-        return None
+        return save_refusal(batch, payload_bytes, self._settings, self._queued, self._queued_bytes)
 
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         self._require_open()

@@ -32,7 +32,7 @@ from message.expiry import Expiry
 from message.storage import mysql_changes as changes
 from message.storage import mysql_reads as reads
 from message.storage.base import Guarantee
-from message.storage.checks import batch_fault, device_fault, incarnation_fault
+from message.storage.checks import device_fault, incarnation_fault, save_refusal
 from message.storage.clock import HeardClock
 from message.storage.counters import StoreCounters, Tally
 from message.storage.mysql_connection import Connection, connect_options
@@ -233,13 +233,7 @@ class MysqlStore:
     def _refusal(self, batch: SaveBatch, payload_bytes: int) -> EnckeError | None:
         if not self._is_open:
             return UnavailableError("the store is not open")
-        if fault := batch_fault(batch):
-            return RequestError(fault)
-        if self.queued >= self._limits.max_queued_saves:
-            return UnavailableError("too many saves wait for the store")
-        if self.queued and self._queued_bytes + payload_bytes > self._limits.max_queued_bytes:
-            return UnavailableError("too many bytes wait for the store")
-        return None
+        return save_refusal(batch, payload_bytes, self._limits, self.queued, self._queued_bytes)
 
     async def _change(self, key: Key, change: Callable[[Connection], T]) -> T:
         if fault := key_fault(key):

@@ -35,7 +35,7 @@ from cluster.model import Key, Message, Mid, key_fault
 from message.config import RedisSettings, StoreLimits
 from message.expiry import Expiry
 from message.storage.base import Guarantee
-from message.storage.checks import batch_fault, device_fault, incarnation_fault
+from message.storage.checks import device_fault, incarnation_fault, save_refusal
 from message.storage.clock import HeardClock
 from message.storage.counters import StoreCounters, Tally
 from message.storage.redis_durability import guarantee, read_settings
@@ -291,13 +291,7 @@ class RedisStore:
     def _refusal(self, batch: SaveBatch, payload_bytes: int) -> EnckeError | None:
         if not self._is_open:
             return UnavailableError("the store is not open")
-        if fault := batch_fault(batch):
-            return RequestError(fault)
-        if self.queued >= self._limits.max_queued_saves:
-            return UnavailableError("too many saves wait for the store")
-        if self.queued and self._queued_bytes + payload_bytes > self._limits.max_queued_bytes:
-            return UnavailableError("too many bytes wait for the store")
-        return None
+        return save_refusal(batch, payload_bytes, self._limits, self.queued, self._queued_bytes)
 
     def _readable(self, key: Key, found: list[bytes], now_s: int) -> list[Message]:
         messages: list[Message] = []
