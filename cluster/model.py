@@ -19,7 +19,7 @@ Mid = NewType("Mid", int)
 NodeName = NewType("NodeName", str)
 
 # Order of membership snapshots: (creation of the registry's root, its highest
-# change). Compared as a tuple; see design notes in docs/architecture.md.
+# change). Compared as a tuple: a registry that was made anew counts as later.
 Epoch = tuple[int, int]
 
 MAX_KEY_BYTES = 512

@@ -9,8 +9,8 @@ from uhashring import HashRing
 from cluster.errors import NoNodeError
 from cluster.model import Key, NodeName
 
-# Points per unit of weight. The share of a node is within about a tenth of what its
-# weight says (bench/ring.py), and building stays linear in the nodes.
+# Points per unit of weight. The share of a node is within about a sixth of what its
+# weight says (Ring.shares() of up to 50 equal nodes), and building stays linear in the nodes.
 VNODES = 160
 
 # uhashring places points with MD5: 128 bits.

@@ -1,4 +1,4 @@
-"""What a web node counts. One place for the names; see docs/operations.md."""
+"""What a web node counts. One place for the names; see docs/behaviour.md."""
 
 from __future__ import annotations
 
