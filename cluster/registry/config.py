@@ -46,7 +46,8 @@ class RegistrySettings:
     connect_timeout_s: float = field(
         default=1.0,
         metadata={
-            "doc": "Time for one ZooKeeper server to accept a connection before the next is tried.",
+            "doc": "Time for one ZooKeeper server to accept a connection, and again to give a session, "
+            "before the next is tried. The second is doubled for each that was too slow.",
             "min": 0.05,
         },
     )

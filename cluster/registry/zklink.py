@@ -178,8 +178,14 @@ class Link:
 
     def _new_client(self) -> Any:
         settings = self._settings
-        handler = _LoopHandler(self._loop, settings.connect_timeout_s, self._thread_ended)
-        client = KazooClient(
+        handler = _LoopHandler(
+            self._loop,
+            settings.connect_timeout_s,
+            settings.session_timeout_s,
+            lambda: client.connected,
+            self._thread_ended,
+        )
+        client: Any = KazooClient(
             hosts=",".join(settings.servers),
             timeout=settings.session_timeout_s,
             handler=handler,
@@ -250,13 +256,22 @@ class _LoopHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo h
     running = True
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, connect_timeout_s: float, on_ended: Callable[[], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connect_timeout_s: float,
+        session_timeout_s: float,
+        has_session: Callable[[], bool],
+        on_ended: Callable[[], None],
     ) -> None:
         super().__init__()
-        self._socket: socket.socket | None = None
         self._loop = loop
         self._connect_timeout_s = connect_timeout_s
+        self._session_timeout_s = session_timeout_s
+        self._has_session = has_session
         self._on_ended = on_ended
+        self._socket: socket.socket | None = None
+        # For the next server that is slow to give a session; doubled for each that was too slow.
+        self._patience_s = connect_timeout_s
         self.completion_queue = _LoopQueue(loop)
 
     def start(self) -> None:
@@ -270,10 +285,22 @@ class _LoopHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo h
         _enter(self._loop, callback.func, *callback.args)
 
     def create_connection(self, *args: Any, **kwargs: Any) -> Any:
-        """Connect to one server, for less than kazoo's whole session timeout: another may answer."""
+        """Connect to one server, for less than kazoo's whole session timeout: another may answer.
+
+        Nor is a session awaited for longer. A server that is just starting takes
+        the question, and may never answer it.
+        """
         kwargs["timeout"] = min(kwargs["timeout"], self._connect_timeout_s)
         self._socket = super().create_connection(*args, **kwargs)
+        _enter(self._loop, self._loop.call_later, self._patience_s, self._expect_session, self._socket)
         return self._socket
+
+    def _expect_session(self, connection: socket.socket) -> None:
+        if self._has_session():
+            self._patience_s = self._connect_timeout_s
+        elif connection is self._socket:
+            self._patience_s = min(2 * self._patience_s, self._session_timeout_s)
+            self.cut()
 
     def cut(self) -> None:
         """End what kazoo waits for: it waits for an answer as long as for the whole session."""
