@@ -1,0 +1,69 @@
+"""Clients follow the registry."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from cluster.contracts.comet_rpc import CometTimeouts
+from cluster.contracts.message_rpc import CLOCK, SERVICE, MessageTimeouts
+from cluster.errors import UnavailableError
+from cluster.membership import Members
+from cluster.model import Mid, NodeInfo, NodeKind, NodeName
+from cluster.peers import CometPeers, MessagePeers
+from cluster.registry.memory import MemoryRegistry
+from cluster.rpc.methods import Route
+from cluster.rpc.server import RpcServer
+from tests.cluster.rpc_nodes import QUICK
+
+
+class Clock:
+    """A message node that only tells the time: its own name."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    async def clock(self) -> Mid:
+        return Mid(self._number)
+
+
+@asynccontextmanager
+async def message_node(number: int) -> AsyncIterator[str]:
+    server = RpcServer(SERVICE, [Route(CLOCK, Clock(number).clock)], QUICK)
+    await server.start()
+    try:
+        yield server.address
+    finally:
+        await server.stop(0.0)
+
+
+def info(kind: NodeKind, instance: str, address: str, *, is_draining: bool = False) -> NodeInfo:
+    return NodeInfo(kind, NodeName("n"), instance, {"rpc": (address,)}, is_draining=is_draining)
+
+
+async def test_calls_go_to_the_message_nodes_that_are_registered_and_not_draining() -> None:
+    registry = MemoryRegistry()
+    peers = MessagePeers(Members(registry), QUICK, MessageTimeouts())
+    async with message_node(1) as first, message_node(2) as second:
+        with pytest.raises(UnavailableError):
+            await peers.service.clock()
+        entry = await registry.register(info(NodeKind.MESSAGE, "a", first))
+        assert await peers.service.clock() == 1
+        await registry.register(info(NodeKind.MESSAGE, "b", second))
+        await entry.update(info(NodeKind.MESSAGE, "a", first, is_draining=True))
+        assert await peers.service.clock() == 2
+        await peers.stop()
+
+
+async def test_an_instance_that_has_gone_is_answered_for_as_not_available() -> None:
+    registry = MemoryRegistry()
+    peers = CometPeers(Members(registry), QUICK, CometTimeouts())
+    node = info(NodeKind.COMET, "a", "127.0.0.1:1")
+    entry = await registry.register(node)
+    assert peers(node) is peers(node)
+    await entry.withdraw()
+    with pytest.raises(UnavailableError):
+        await peers(node).status()
+    await peers.stop()
