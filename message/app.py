@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
 
 from cluster.contracts.message_rpc import SERVICE, message_routes
-from cluster.errors import ConfigError, StorageError
+from cluster.errors import ConfigError, StorageError, UnavailableError
 from cluster.membership import Members
 from cluster.model import NodeInfo, NodeKind, NodeName
 from cluster.registry.base import Registration, Registry
@@ -20,6 +21,9 @@ from message.nodeconfig import MessageConfig
 from message.storage.base import MessageStore
 
 log = logging.getLogger(__name__)
+
+# For the registry to tell who is there.
+NOTICE_S = 2.0
 
 
 class MessageNode:
@@ -78,8 +82,10 @@ class MessageNode:
         if self._rpc is not None:
             await self._rpc.start(self._config.rpc_bind)
             self._fencer.start()
+        # Before, so that nobody saves here meanwhile; and after, for two that start at once.
+        await self._refuse_second_embedded()
         self._registration = await self._registry.register(self._info(is_draining=False))
-        self._refuse_second_embedded()
+        await self._refuse_second_embedded()
 
     async def run(self) -> None:
         """End when the store cannot go on: what it says it stored might not be there.
@@ -129,10 +135,13 @@ class MessageNode:
             started_at=self._started_at,
         )
 
-    def _refuse_second_embedded(self) -> None:
+    async def _refuse_second_embedded(self) -> None:
         """Two embedded stores would each have a part of every key's messages."""
         if self._rpc is None or self._config.store != "embedded":
             return
+        with contextlib.suppress(UnavailableError, TimeoutError):
+            async with asyncio.timeout(NOTICE_S):
+                await self._registry.refresh()
         own = self._info(is_draining=False).addresses
         for node in self._members.current.of_kind(NodeKind.MESSAGE):
             if node.addresses != own:
