@@ -26,6 +26,7 @@ from cluster.service import ServiceTasks
 from cluster.settings import is_unspecified, split_address
 from cluster.stats import Stats
 from cluster.status import StatusListener, add_process_gauges
+from comet.config import CometConfig
 from encke.config import EnckeConfig
 from encke.parts import Parts, build_store
 from message.app import MessageNode
@@ -97,6 +98,9 @@ class NodeProcess:
         self._node = node
         await node.start()
         self._warn_of_open_rpc(node)
+        if self._kind is NodeKind.COMET:
+            for warning in unknown_hosts(self._config.comet):
+                log.warning("%s", warning)
         add_process_gauges(self._stats)
         for purpose, address in {**node.addresses, "status": status}.items():
             self._say(f"listening {purpose} {address}")
@@ -156,8 +160,30 @@ class NodeProcess:
         if bound is None or self._config.rpc.secret:
             return
         host, _ = split_address(bound)
-        if is_unspecified(host) or not (host.startswith("127.") or host == "::1"):
+        if not _is_loopback(host):
             log.warning("others can call this node at %s without a secret: set rpc.secret", bound)
+
+
+def unknown_hosts(config: CometConfig) -> list[str]:
+    """What to warn of when subscribers may be sent to the web node's host for a comet node on another one.
+
+    With calls on loopback only, all nodes are on one host, and it is right.
+    """
+    host, _ = split_address(config.rpc_bind)
+    if _is_loopback(host):
+        return []
+    return [
+        f"subscribers are sent to the host of the web node that they ask: set comet.{kind}_advertise"
+        for kind, bind, advertise in (
+            ("ws", config.ws_bind, config.ws_advertise),
+            ("tcp", config.tcp_bind, config.tcp_advertise),
+        )
+        if not advertise and is_unspecified(split_address(bind)[0])
+    ]
+
+
+def _is_loopback(host: str) -> bool:
+    return host.startswith("127.") or host in ("::1", "localhost")
 
 
 async def _wait_store(messages: MessageService) -> None:
