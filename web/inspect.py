@@ -159,7 +159,12 @@ class Inspector:
         return compatible()
 
     async def messages(self, request: Request, encoded_key: str) -> Answer:
-        """GET /2/admin/keys/K/messages?after=MID&limit=N."""
+        """GET /2/admin/keys/K/messages?after=MID&limit=N: stored messages above a mid, ascending.
+
+        Raises:
+            RequestError: the key or a number is wrong.
+            UnavailableError: the store does not answer.
+        """
         key = path_key(encoded_key)
         query = parse_query(request.query)
         after = Mid(number_param("after", query.get("after", "0"), MAX_MID))

@@ -47,7 +47,11 @@ class PushStreams:
         self._is_draining = False
 
     async def serve(self, request: Request) -> Answer | None:
-        """Serve one stream; returns when its last line is answered, or an answer that refuses it."""
+        """Serve one stream; returns when its last line is answered, or an answer that refuses it.
+
+        Raises:
+            RequestError: the client speaks HTTP/1.0, which has no chunks for the answers.
+        """
         if request.is_http10:
             raise RequestError("a stream needs HTTP/1.1")
         if self._is_draining or len(self._streams) >= self._config.max_streams:

@@ -59,7 +59,12 @@ class Locator:
         return data.server
 
     async def now(self) -> Mid:
-        """The servers' clock as a mid: below every message that is pushed after this."""
+        """The servers' clock as a mid: below every message that is pushed after this.
+
+        Raises:
+            Ended: nobody answers now; may be tried again.
+            ServerError: what answers is not the server of this protocol.
+        """
         data = await self._ask("/1/time/get", {})
         if data.timeid <= 0:
             raise ServerError(f"{self._url} did not tell the time")
