@@ -173,3 +173,22 @@ def test_small_held_messages_count_more_than_their_payload():
     for mid in range(1, 101):
         catch_up.hold(outgoing(mid))
     assert catch_up.has_overflowed
+
+
+async def test_messages_that_were_trimmed_are_announced_as_a_gap_before_the_others(tmp_path):
+    async with running_core(tmp_path) as core:
+        mids = await core.save_elsewhere("bob", *range(1100))
+        bob = await core.subscribe("bob", mid=mids[0])
+        gap = (await bob.next_document()).value["gap"]
+        assert gap["after"] == mids[0]
+        kept = len(mids) - mids.index(gap["before"])
+        assert values(await bob.documents(kept)) == list(range(1100 - kept, 1100))
+        await bob.beat()
+
+
+async def test_a_bug_in_a_load_ends_the_connection_with_a_reason(tmp_path, caplog):
+    async with running_core(tmp_path) as core:
+        core.way.load_refusals.append(ZeroDivisionError("a bug"))
+        bob = await core.subscribe_websocket("bob", mid=0)
+        assert (await bob.end()).code == 1011
+        assert "a bug" in caplog.text

@@ -1,10 +1,14 @@
 import asyncio
 import itertools
 
+import pytest
+
 from cluster.errors import DeadlinePassedError, StorageError, UnavailableError
 from cluster.mids import STEP, TICKS_PER_SECOND
 from cluster.model import Key
+from comet.keyqueue import MAX_BATCH_BYTES, MAX_BATCH_ITEMS, MAX_TURNS_AT_ONCE
 from tests.comet.nodes import running_core, values
+from tests.support.eventually import eventually
 
 
 async def test_pushes_that_wait_for_a_slow_save_are_saved_in_one_batch_and_delivered_in_order(tmp_path):
@@ -233,3 +237,75 @@ async def test_a_full_queue_of_a_key_refuses_and_other_keys_go_on(tmp_path):
         gate.set()
         for push in pushes[:3]:
             assert (await push).failed == []
+
+
+async def test_many_turns_behind_a_save_are_taken_in_order_and_others_get_theirs_between(tmp_path):
+    async with running_core(tmp_path) as core:
+        bob = await core.subscribe("bob")
+        gate = core.way.close_gate("bob")
+        pushes = [core.push("bob", 0, expire_s=600)]
+        pushes += [core.push("bob", n) for n in range(1, 2 * MAX_TURNS_AT_ONCE + 10)]
+        gate.set()
+        assert [(await push).online for push in pushes] == [[1]] * len(pushes)
+        assert values(await bob.documents(len(pushes))) == list(range(len(pushes)))
+
+
+async def test_a_batch_is_bounded_in_messages_and_bytes(tmp_path):
+    async with running_core(tmp_path) as core:
+        gate = core.way.close_gate("bob")
+        half = "x" * (MAX_BATCH_BYTES // 2)
+        pushes = [core.push("bob", value, expire_s=600) for value in ("first", half, half, half + half)]
+        pushes += [core.push("bob", n, expire_s=600) for n in range(MAX_BATCH_ITEMS + 1)]
+        gate.set()
+        for push in pushes:
+            assert (await push).failed == []
+        assert [len(batch.items) for batch in core.way.batches] == [1, 1, 1, 1, MAX_BATCH_ITEMS, 1]
+
+
+@pytest.mark.parametrize("failure", [StorageError("no"), ZeroDivisionError("a bug")])
+async def test_a_late_save_is_answered_when_the_stores_clock_cannot_be_asked_for(tmp_path, failure):
+    async with running_core(tmp_path) as core:
+        core.way.refusals.append(DeadlinePassedError("by the new clock"))
+        core.way.clock_refusals.append(failure)
+        reply = await core.push("bob", "late", expire_s=600)
+        assert [failed.code for failed in reply.failed] == ["deadline_passed"]
+        assert (await core.push("bob", "next", expire_s=600)).failed == []
+
+
+async def test_a_bug_in_a_save_fails_its_batch_and_the_key_goes_on(tmp_path, caplog):
+    async with running_core(tmp_path) as core:
+        core.way.refusals.append(ZeroDivisionError("a bug"))
+        reply = await core.push("bob", "unlucky", expire_s=600)
+        assert [failed.code for failed in reply.failed] == ["internal"]
+        assert "a bug" in caplog.text
+        assert (await core.push("bob", "next", expire_s=600)).failed == []
+
+
+async def test_a_hole_whose_messages_were_trimmed_is_told_to_version_2(tmp_path):
+    async with running_core(tmp_path) as core:
+        new, old = await core.subscribe("bob"), await core.subscribe("bob", version="1.0")
+        elsewhere = await core.save_elsewhere("bob", *range(1100))
+        await core.push("bob", "here", expire_s=600)
+        gap = (await new.next_document()).value["gap"]
+        assert gap["after"] < elsewhere[0]
+        kept = len(elsewhere) - elsewhere.index(gap["before"])
+        for subscriber in (new, old):
+            assert values(await subscriber.documents(kept + 1)) == [*range(1100 - kept, 1100), "here"]
+        assert core.comet.counted("gaps_total") == 1
+
+
+async def test_nobody_is_left_to_fill_a_hole_for(tmp_path):
+    async with running_core(tmp_path) as core:
+        bob = await core.subscribe("bob")
+        await core.save_elsewhere("bob", 1, 2)
+        gate = core.way.close_gate("bob")
+        push = core.push("bob", "here", expire_s=600)
+        # The save stands at the gate and passes, the read of the hole waits.
+        await asyncio.sleep(0)
+        gate.set()
+        held = core.way.close_gate("bob")
+        await eventually(lambda: core.way.loads_waiting)
+        await bob.close()
+        await eventually(lambda: core.comet.counted("connections") == 0)
+        held.set()
+        assert (await push).online == [0]

@@ -3,9 +3,11 @@ from random import Random
 
 import pytest
 
-from cluster.errors import NotOwnerError, RequestError, UnavailableError
+from cluster.errors import NotOwnerError, RequestError, StorageError, UnavailableError
 from cluster.model import Key
+from comet.protocol import CloseReason
 from tests.comet.nodes import running_core, values
+from tests.support.eventually import eventually
 
 
 async def test_a_push_to_an_offline_key_leaves_nothing_in_memory(tmp_path):
@@ -128,3 +130,63 @@ async def test_a_push_without_a_key_is_refused_and_holds_nothing_up(tmp_path):
             await core.push([], 1)
         async with asyncio.timeout(5):
             await core.node._pusher.drain()
+
+
+async def test_more_bytes_in_progress_than_the_bound_are_refused(tmp_path):
+    async with running_core(tmp_path, max_pending_bytes=1024 * 1024) as core:
+        gate = core.way.close_gate("slow")
+        slow = core.push("slow", "x" * 600_000, expire_s=600)
+        with pytest.raises(UnavailableError):
+            await core.push("other", "x" * 600_000)
+        assert core.comet.counted("pushes_total", "refused") == 1
+        gate.set()
+        await slow
+        await core.push("other", "x" * 600_000)
+
+
+async def test_a_deletion_behind_too_many_pushes_is_refused(tmp_path):
+    async with running_core(tmp_path, max_queue_per_key=2) as core:
+        gate = core.way.close_gate("hot")
+        pushes = [core.push("hot", n, expire_s=600) for n in range(2)]
+        with pytest.raises(UnavailableError):
+            await core.node.delete_key(Key("hot"), (0, 0))
+        gate.set()
+        for push in pushes:
+            assert (await push).failed == []
+
+
+async def test_a_caller_who_goes_away_does_not_stop_a_deletion(tmp_path):
+    async with running_core(tmp_path) as core:
+        bob = await core.subscribe("bob")
+        gate = core.way.close_gate("bob")
+        for is_refused in (False, True):
+            if is_refused:
+                # Its refusal is nobody's then.
+                core.way.delete_refusals.append(StorageError("no"))
+            deletion = asyncio.ensure_future(core.node.delete_key(Key("bob"), (0, 0)))
+            await asyncio.sleep(0)
+            deletion.cancel()
+        gate.set()
+        assert (await bob.end()).code == 4004
+        await eventually(lambda: core.comet.counted("busy_keys") == 0)
+
+
+async def test_a_call_at_the_turn_of_a_key_comes_after_what_was_accepted_before(tmp_path):
+    async with running_core(tmp_path, fan_out_slice=1) as core:
+        seen: list[str] = []
+        pusher = core.node._pusher
+        pusher.at_turn(Key("idle"), lambda: seen.append("at once"))
+        assert seen == ["at once"]
+        gate = core.way.close_gate("busy")
+        push = core.push("busy", 1, expire_s=600)
+        push.add_done_callback(lambda _: seen.append("pushed"))
+        pusher.at_turn(Key("busy"), lambda: seen.append("at its turn"))
+        assert seen == ["at once"]
+        gate.set()
+        await eventually(lambda: len(seen) == 3)
+        # Also behind a slice that is still to come.
+        bob = await core.subscribe("bob")
+        core.push(["a", "b", "bob"], "before")
+        pusher.at_turn(Key("bob"), lambda: core.node._hub.close_key(Key("bob"), CloseReason.MOVED))
+        assert values([await bob.next_document()]) == ["before"]
+        assert (await bob.end()).code == 4001

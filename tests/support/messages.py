@@ -17,9 +17,10 @@ class BadWay:
         self.store = store
         # What was asked to be saved, in order, repeats included.
         self.batches: list[SaveBatch] = []
-        # Accidents of the next saves, acknowledgements and loads, first one first.
+        # Accidents of the next saves and acknowledgements, loads, deletions, first one first.
         self.refusals: deque[Exception] = deque()
         self.load_refusals: deque[Exception] = deque()
+        self.delete_refusals: deque[Exception] = deque()
         # This many next saves are done, but their answers are lost.
         self.answers_to_lose = 0
         # The answers to this many next saves lack their last result.
@@ -83,6 +84,8 @@ class BadWay:
 
     async def delete_key(self, key: Key) -> int:
         await self._pass_gate(key)
+        if self.delete_refusals:
+            raise self.delete_refusals.popleft()
         return await self.store.delete_key(key)
 
     async def delete_message(self, key: Key, mid: Mid) -> bool:
