@@ -9,17 +9,18 @@ Keys. A subscriber's key names a sorted set (score = mid), as in the data of
 gopush-cluster. Everything else begins with \\x01, which no subscriber's key
 holds:
 
-- ``\\x01s`` KEY    what is known of the key: "last stored bytes trimmed trimmed_until until"
+- ``\\x01s`` KEY    what is known of the key: eight doubles, see _STATE
 - ``\\x01a`` KEY    hash: device → "mid day"
-- ``\\x01i`` KEY ``\\x01`` ID   "mid until digest" of a push id
+- ``\\x01i`` KEY ``\\x01`` ID   a push id: mid and second of its end as doubles, digest of the payload
 - ``\\x01f`` NAME   an incarnation that is fenced
-- ``\\x01clock``    highest clock that a save was answered with, nearly all mids included
+- ``\\x01clock``    what the clock was at least, at most a second old while anybody saves
 - ``\\x01ahead``    highest mid that was settled far above the clock (`sent`)
 - ``\\x01expiry``   sorted set over all keys: "mid size KEY" of each message by the second of its end
 
 What is known of a key is forgotten by the server itself when its messages,
-ids and mark have ended. No mid is repeated then: a key without a state starts
-above ``\\x01clock`` and ``\\x01ahead``, which nothing that was settled exceeds.
+ids and mark have ended, a minute after its last save at the earliest. No mid
+is repeated then: a key without a state starts above the clock, which is never
+below ``\\x01clock``, and above ``\\x01ahead``.
 
 Numbers in Lua are doubles; mids are multiples of 80 and exact, but must be
 written with %.0f: tostring() loses digits.
@@ -62,8 +63,6 @@ local function text(number) return string.format('%.0f', number) end
 
 # Members are {"msg":M,"expire":S,"mid":N}; those of gopush-cluster have no mid.
 _MEMBERS = """
-local key = KEYS[1]
-local state_name = '\\1s' .. key
 -- Payload bytes, second of the end (0 = no member of ours), mid as text (nil in older data).
 local function measure(member)
   local tail = string.sub(member, -64)
@@ -81,71 +80,77 @@ local function measure(member)
   if type(expire) == 'number' and expire > 0 and expire < 1e11 then return size, expire, mid end
   return size, 0, mid
 end
-local function entry(mid, size) return mid .. ' ' .. text(size) .. ' ' .. key end
 local function unindex(members)
   local entries = {}
   for _, member in ipairs(members) do
     local size, _, mid = measure(member)
-    if mid then entries[#entries + 1] = entry(mid, size) end
+    if mid then entries[#entries + 1] = mid .. ' ' .. size .. ' ' .. KEYS[1] end
     if #entries == 1000 then redis.call('ZREM', '\\1expiry', unpack(entries)); entries = {} end
   end
   if #entries > 0 then redis.call('ZREM', '\\1expiry', unpack(entries)) end
 end
 """
 
+# last: highest mid settled; stored: mid of the newest message, 0 = none; count, bytes: messages and
+# their payloads, expired ones that are still there included; trimmed: highest mid removed by the
+# limit, 0 = none; trimmed_until: when the last removed one would have expired; until_s: when
+# everything of the key has ended; keep_s: until when the server has been told to keep it.
+# Packed: as text, reading and writing takes a fifth of the whole script.
 _STATE = """
 local function read_state(name)
   local value = redis.call('GET', name)
-  if not value then return nil end
-  local last, stored, bytes, trimmed, trimmed_until, until_s =
-    string.match(value, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
-  if not last then return nil end
-  return {last = tonumber(last), stored = tonumber(stored), bytes = tonumber(bytes),
-    trimmed = tonumber(trimmed), trimmed_until = tonumber(trimmed_until), until_s = tonumber(until_s)}
+  if not value or #value ~= 64 then return nil end
+  local s = {}
+  s.last, s.stored, s.count, s.bytes, s.trimmed, s.trimmed_until, s.until_s, s.keep_s =
+    struct.unpack('<dddddddd', value)
+  return s
 end
 local function write_state(name, s)
-  redis.call('SET', name, string.format('%.0f %.0f %.0f %.0f %.0f %.0f',
-    s.last, s.stored, s.bytes, s.trimmed, s.trimmed_until, s.until_s),
-    'EX', text(math.max(s.until_s - wall_s, 0) + {state_margin_s}))
+  redis.call('SET', name, struct.pack('<dddddddd', s.last, s.stored, s.count, s.bytes, s.trimmed,
+    s.trimmed_until, s.until_s, s.keep_s), 'EX', math.max(s.keep_s - wall_s, {keep_margin_s}))
 end
 """
 
-# Returns "status clock ..."; see redis.py. Nothing is written before `writing` begins.
-_SAVE = """
+# Returns "status clock ..."; see redis.py. Nothing is written before `Writing begins`.
+# Its hot path is a batch of one with a known key: 9 calls of the server.
+_SAVE = (
+    """
+local key = KEYS[1]
+local state_name = '\\1s' .. key
+local id_prefix = '\\1i' .. key .. '\\1'
 local deadline, sent = tonumber(ARGV[2]), tonumber(ARGV[3])
 local clock_s = math.floor(clock / {ticks_per_s})
-if ARGV[4] ~= '' and redis.call('EXISTS', '\\1f' .. ARGV[4]) == 1 then return 'F ' .. text(clock) end
-if deadline > clock + {max_deadline} then return 'A ' .. text(clock) end
+local clock_text = text(clock)
+if ARGV[4] ~= '' and redis.call('EXISTS', '\\1f' .. ARGV[4]) == 1 then return 'F ' .. clock_text end
+if deadline > clock + {max_deadline} then return 'A ' .. clock_text end
+if #ARGV == 4 then return 'S ' .. clock_text .. ' 0 0' end
 
-local items, known = {}, {}
+local known = {}
 local knows_all = true
 for n = 5, #ARGV, 5 do
   local id = ARGV[n]
-  local name = '\\1i' .. key .. '\\1' .. id
-  if known[name] == nil then
-    local value = redis.call('GET', name) or ''
-    local mid, until_s = string.match(value, '^(%d+) (%d+) ')
-    -- The server drops ids by its own clock, which may have been set back.
-    if mid and tonumber(until_s) > clock_s then
-      known[name] = {mid = tonumber(mid), until_s = tonumber(until_s), digest = string.sub(value, -16)}
-    else
-      known[name] = false
-      knows_all = false
-    end
+  local value = redis.call('GET', id_prefix .. id)
+  local mid, until_s
+  if value and #value == 32 then mid, until_s = struct.unpack('<dd', value) end
+  -- The server drops ids by its own clock, which may have been set back.
+  if mid and until_s > clock_s then
+    known[id] = {mid, until_s, string.sub(value, 17)}
+  else
+    knows_all = false
   end
-  items[#items + 1] = {name = name, digest = ARGV[n + 1], expire_s = tonumber(ARGV[n + 2]),
-    ttl_s = tonumber(ARGV[n + 3]), payload = ARGV[n + 4]}
 end
-if deadline < clock and not knows_all then return 'L ' .. text(clock) end
-if #items == 0 then return 'S ' .. text(clock) .. ' 0 0' end
+if deadline < clock and not knows_all then return 'L ' .. clock_text end
 
-local count = redis.call('ZCARD', key)
 local s = read_state(state_name)
-local ahead = tonumber(redis.call('GET', '\\1ahead') or 0)
 if not s then
-  s = {last = math.max(highest, ahead), stored = 0, bytes = 0, trimmed = 0, trimmed_until = 0, until_s = 0}
-  if count > 0 then
+  local lowest = math.max(highest, tonumber(redis.call('GET', '\\1ahead') or 0))
+  s = {last = lowest, stored = 0, count = redis.call('ZCARD', key), bytes = 0, trimmed = 0,
+    trimmed_until = 0, until_s = 0, keep_s = 0}
+  if s.count > 0 then
     -- Messages of gopush-cluster, or a state that was lost.
+"""
+    + _MEMBERS
+    + """
     local found = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
     for n = 1, #found, 2 do
       local size, expire = measure(found[n])
@@ -161,59 +166,66 @@ end
 
 local lower = s.last
 if sent > lower and sent <= clock + {max_sent_lead} then lower = sent end
-local results = {}
-local ids, members, entries = {}, {}, {}
+local results, members, entries, changed = {}, {}, {}, {}
 local expiry_base = wall_s
 if tonumber(time[2]) > 0 then expiry_base = wall_s + 1 end
-for n, item in ipairs(items) do
-  local until_s = math.max(math.floor(deadline / {ticks_per_s}) + 1 + {id_grace_s},
-    clock_s + math.min(item.ttl_s, {max_id_ttl_s}))
-  local first = known[item.name]
-  if first and first.digest ~= item.digest then
-    results[n] = '2 0 0'
+local least_until_s = math.floor(deadline / {ticks_per_s}) + 1 + {id_grace_s}
+for n = 5, #ARGV, 5 do
+  local id, digest, payload = ARGV[n], ARGV[n + 1], ARGV[n + 4]
+  local until_s = math.max(least_until_s, clock_s + math.min(tonumber(ARGV[n + 3]), {max_id_ttl_s}))
+  local first = known[id]
+  if first and first[3] ~= digest then
+    results[#results + 1] = '2 0 0'
   elseif first then
-    results[n] = '1 ' .. text(first.mid) .. ' 0'
-    if until_s > first.until_s then
-      first.until_s = until_s
-      ids[item.name] = first
+    results[#results + 1] = '1 ' .. text(first[1]) .. ' 0'
+    if until_s > first[2] then
+      first[2] = until_s
+      changed[id] = first
     end
   else
-    local mid = clock
-    if clock < lower + {step} then mid = math.floor(lower / {step}) * {step} + {step} end
+    local mid, mid_text = clock, clock_text
+    if clock < lower + {step} then
+      mid = math.floor(lower / {step}) * {step} + {step}
+      mid_text = text(mid)
+    end
     lower = mid
     s.last = mid
-    results[n] = '0 ' .. text(mid) .. ' ' .. text(s.stored)
-    known[item.name] = {mid = mid, until_s = until_s, digest = item.digest}
-    ids[item.name] = known[item.name]
-    if item.expire_s > 0 then
-      local ends = expiry_base + item.expire_s
-      members[#members + 1] = text(mid)
-      members[#members + 1] = '{"msg":' .. item.payload .. ',"expire":' .. text(ends)
-        .. ',"mid":' .. text(mid) .. '}'
-      entries[#entries + 1] = text(ends)
-      entries[#entries + 1] = entry(text(mid), #item.payload)
+    results[#results + 1] = '0 ' .. mid_text .. ' ' .. text(s.stored)
+    first = {mid, until_s, digest}
+    known[id] = first
+    changed[id] = first
+    local expire_s = tonumber(ARGV[n + 2])
+    if expire_s > 0 then
+      local ends, size = expiry_base + expire_s, #payload
+      members[#members + 1] = mid_text
+      members[#members + 1] = '{"msg":' .. payload .. ',"expire":' .. ends .. ',"mid":' .. mid_text .. '}'
+      entries[#entries + 1] = ends
+      entries[#entries + 1] = mid_text .. ' ' .. size .. ' ' .. key
       s.stored = mid
-      s.bytes = s.bytes + #item.payload
-      s.until_s = math.max(s.until_s, ends)
-      count = count + 1
+      s.bytes = s.bytes + size
+      s.count = s.count + 1
+      if ends > s.until_s then s.until_s = ends end
     end
   end
 end
 
--- Writing begins.
-for name, id in pairs(ids) do
-  redis.call('SET', name, text(id.mid) .. ' ' .. text(id.until_s) .. ' ' .. id.digest,
-    'EX', text(math.max(id.until_s - wall_s, 1)))
-  s.until_s = math.max(s.until_s, id.until_s)
-end
+-- Writing begins. The messages first: a key of another type fails here.
 for n = 1, #members, 1000 do
   local to = math.min(n + 999, #members)
   redis.call('ZADD', key, unpack(members, n, to))
   redis.call('ZADD', '\\1expiry', unpack(entries, n, to))
 end
+for id, one in pairs(changed) do
+  redis.call('SET', id_prefix .. id, struct.pack('<dd', one[1], one[2]) .. one[3],
+    'EX', math.max(one[2] - wall_s, 1))
+  if one[2] > s.until_s then s.until_s = one[2] end
+end
 
 local trimmed = 0
-if count > {max_messages} + {slack_messages} or s.bytes > {max_bytes} + {slack_bytes} then
+if s.count > {max_messages} + {slack_messages} or s.bytes > {max_bytes} + {slack_bytes} then
+"""
+    + _MEMBERS
+    + """
   local removed, from = {}, 0
   local is_over = true
   while is_over do
@@ -221,13 +233,13 @@ if count > {max_messages} + {slack_messages} or s.bytes > {max_bytes} + {slack_b
     is_over = #oldest > 0
     for n = 1, #oldest, 2 do
       local mid = tonumber(oldest[n + 1])
-      if (count <= {max_messages} and s.bytes <= {max_bytes}) or mid == s.stored then
+      if (s.count <= {max_messages} and s.bytes <= {max_bytes}) or mid == s.stored then
         is_over = false
         break
       end
       local size, expire = measure(oldest[n])
       removed[#removed + 1] = oldest[n]
-      count = count - 1
+      s.count = s.count - 1
       s.bytes = math.max(s.bytes - size, 0)
       if expire > wall_s then
         trimmed = trimmed + 1
@@ -244,25 +256,36 @@ if count > {max_messages} + {slack_messages} or s.bytes > {max_bytes} + {slack_b
   end
 end
 
-if #members > 0 then redis.call('EXPIRE', key, text(math.max(s.until_s - wall_s, 0) + {state_margin_s})) end
+-- The messages are kept a little longer than they live, so that not every save must tell the server.
+-- It forgets that with the last message of a key.
+local is_due = s.until_s + {keep_margin_s} > s.keep_s
+if is_due then s.keep_s = s.until_s + {keep_ahead_s} end
+if is_due or s.count * 2 == #members then redis.call('EXPIRE', key, s.keep_s - wall_s) end
 write_state(state_name, s)
--- What is just above the clock, mids of one batch, may count as the clock; what is far above may not:
--- it would take the clock with it, and the next `sent` with that.
-local answered = clock
-if s.last > clock and s.last <= clock + {small_lead} then answered = s.last end
-if answered > highest then redis.call('SET', '\\1clock', text(answered)) end
-if s.last > answered and s.last > ahead then redis.call('SET', '\\1ahead', text(s.last)) end
+if s.last > clock then
+  -- What is just above the clock, mids of one batch, may count as the clock; what is far above may
+  -- not: it would take the clock with it, and the next `sent` with that.
+  if s.last <= clock + {small_lead} then
+    redis.call('SET', '\\1clock', text(s.last))
+  elseif s.last > tonumber(redis.call('GET', '\\1ahead') or 0) then
+    redis.call('SET', '\\1ahead', text(s.last))
+  end
+elseif clock > highest + {ticks_per_s} then
+  redis.call('SET', '\\1clock', clock_text)
+end
 local ignored = 0
 if sent > clock + {max_sent_lead} then ignored = 1 end
-return 'S ' .. text(clock) .. ' ' .. trimmed .. ' ' .. ignored .. ' ' .. table.concat(results, ' ')
+return 'S ' .. clock_text .. ' ' .. trimmed .. ' ' .. ignored .. ' ' .. table.concat(results, ' ')
 """
+)
 
 # ARGV: bound, score to begin above, most messages, most bytes.
 # Returns {clock, mark, has_more, score, member, ...}: unexpired ones.
 _LOAD = """
+local key = KEYS[1]
 local most, room = tonumber(ARGV[3]), tonumber(ARGV[4])
 local mark = '0'
-local s = read_state(state_name)
+local s = read_state('\\1s' .. key)
 if s and s.trimmed_until > wall_s then mark = text(s.trimmed) end
 local page = {text(clock), mark, '0'}
 local from, taken, found = 0, 0, nil
@@ -292,13 +315,14 @@ return page
 
 # Returns {clock, wall_s, [score, member, ...], [device, "mid day", ...]}.
 _INSPECT = """
-return {text(clock), text(wall_s), redis.call('ZRANGE', key, 0, -1, 'WITHSCORES'),
-  redis.call('HGETALL', '\\1a' .. key)}
+return {text(clock), text(wall_s), redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'),
+  redis.call('HGETALL', '\\1a' .. KEYS[1])}
 """
 
 _DELETE_KEY = """
+local key = KEYS[1]
 local members = redis.call('ZRANGE', key, 0, -1)
-local s = read_state(state_name)
+local s = read_state('\\1s' .. key)
 local deleted = 0
 for _, member in ipairs(members) do
   local _, expire = measure(member)
@@ -307,27 +331,33 @@ end
 redis.call('DEL', key, '\\1a' .. key)
 unindex(members)
 if s then
-  s.stored, s.bytes, s.trimmed, s.trimmed_until = 0, 0, 0, 0
-  write_state(state_name, s)
+  s.stored, s.count, s.bytes, s.trimmed, s.trimmed_until = 0, 0, 0, 0, 0
+  -- The next message's set is a new one, which nobody has told how long to keep.
+  s.keep_s = 0
+  write_state('\\1s' .. key, s)
 end
 return deleted
 """
 
 # ARGV: bound, mid.
 _DELETE_MESSAGE = """
+local key = KEYS[1]
 local found = redis.call('ZRANGEBYSCORE', key, ARGV[2], ARGV[2], 'WITHSCORES')
-local s = read_state(state_name)
+local s = read_state('\\1s' .. key)
 local was_there = 0
 for n = 1, #found, 2 do
   if text(tonumber(found[n + 1])) == ARGV[2] then
     local size, expire = measure(found[n])
     redis.call('ZREM', key, found[n])
     unindex({found[n]})
-    if s then s.bytes = math.max(s.bytes - size, 0) end
+    if s then
+      s.count = math.max(s.count - 1, 0)
+      s.bytes = math.max(s.bytes - size, 0)
+    end
     if expire > wall_s then was_there = 1 end
   end
 end
-if s and #found > 0 then write_state(state_name, s) end
+if s and #found > 0 then write_state('\\1s' .. key, s) end
 return was_there
 """
 
@@ -376,6 +406,7 @@ for _, one in ipairs(entries) do
   if removed > 0 then
     local s = states[key] or read_state('\\1s' .. key)
     if s then
+      s.count = math.max(s.count - removed, 0)
       s.bytes = math.max(s.bytes - tonumber(size), 0)
       states[key] = s
     end
@@ -421,9 +452,10 @@ class Scripts:
             "small_lead": TICKS_PER_SECOND // 100,
             "id_grace_s": ID_GRACE_S,
             "fence_s": FENCE_S,
-            # A key's state and messages outlive their use by this, so that a clock which is set
-            # back a little does not find them gone.
-            "state_margin_s": 60,
+            # A key's state and messages outlive their use by this at least, so that a clock which is
+            # set back a little does not find them gone.
+            "keep_margin_s": 60,
+            "keep_ahead_s": 660,
             "max_deadline": limits.max_deadline_s * TICKS_PER_SECOND,
             "max_id_ttl_s": limits.max_id_ttl_s,
             "max_messages": limits.max_messages_per_key,
@@ -438,9 +470,9 @@ class Scripts:
                 body = body.replace("{" + name + "}", str(value))
             return Script(body)
 
-        self.save = script(_CLOCK, _MEMBERS, _STATE, _SAVE)
+        self.save = script(_CLOCK, _STATE, _SAVE)
         self.load = script(_CLOCK, _MEMBERS, _STATE, _LOAD)
-        self.inspect = script(_CLOCK, _MEMBERS, _INSPECT)
+        self.inspect = script(_CLOCK, _INSPECT)
         self.delete_key = script(_CLOCK, _MEMBERS, _STATE, _DELETE_KEY)
         self.delete_message = script(_CLOCK, _MEMBERS, _STATE, _DELETE_MESSAGE)
         self.acknowledge = script(_CLOCK, _ACKNOWLEDGE)

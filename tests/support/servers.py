@@ -8,7 +8,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
+
+import pymysql
 
 from tests.support.faketime import WallClock, library
 
@@ -61,6 +64,12 @@ class ServerProcess:
             assert self._process.poll() is None, f"{self._command[0]} has ended: {told}"
             assert time.monotonic() < end, f"{self._command[0]} is not ready: {told}"
             time.sleep(0.02)
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def is_running(self) -> bool:
@@ -177,6 +186,12 @@ class MariaServer(ServerProcess):
                 timeout=60,
             )
         super().start()
+
+    def make_database(self, name: str) -> None:
+        """Make an empty database, unless it is there."""
+        connection = pymysql.connect(unix_socket=str(self.socket), user="root", ssl_disabled=True)
+        with closing(connection), connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE IF NOT EXISTS {name}")
 
     def url(self, database: str) -> str:
         """Where a database of it is."""

@@ -1,0 +1,144 @@
+"""What a save costs in each store of a cluster, with a real server beside it.
+
+    python -m bench.stores                     Redis and MariaDB, 64 saves in flight on 64 keys
+    python -m bench.stores --keys 20000        every save another key
+    python -m bench.stores --redis everysec    not synced before every answer
+
+CPU per save is told for our process (all threads) and for the server. Bare:
+one ZADD of the same size in redis-py's pipelines of 64, the least that any
+design pays. On a shared machine compare ratios within one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import redis.asyncio
+import uvloop
+
+from bench.usage import cpu_s
+from cluster.contracts.message import SaveBatch, SaveItem, SaveReply
+from cluster.mids import TICKS_PER_SECOND
+from cluster.model import Key, Mid
+from cluster.stats import Stats
+from message.config import EmbeddedSettings, MysqlSettings, RedisSettings
+from message.storage.base import MessageStore
+from message.storage.build import build_mysql_store, build_redis_store, init_mysql_schema
+from tests.support.servers import MariaServer, RedisServer
+
+PAYLOAD = b'{"event":"' + b"x" * 80 + b'"}'
+EXPIRE_S = 600
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--saves", type=int, default=40_000)
+    parser.add_argument("--keys", type=int, default=64)
+    parser.add_argument("--in-flight", type=int, default=64)
+    parser.add_argument("--redis", choices=("always", "everysec", "no"), default="always")
+    options = parser.parse_args()
+    directory = Path(tempfile.mkdtemp(prefix="encke-bench-"))
+    try:
+        print(f"{'':24} {'ours':>8} {'server':>8}   CPU us a save {'saves/s':>12}")
+        uvloop.run(measure_redis(directory / "redis", options))
+        uvloop.run(measure_mysql(directory / "mariadb", options))
+    finally:
+        shutil.rmtree(directory)
+
+
+async def measure_redis(directory: Path, options: argparse.Namespace) -> None:
+    """The Redis store, and the bare insert."""
+    server = RedisServer(directory, "--appendfsync", options.redis)
+    server.start()
+    try:
+        async with redis.asyncio.Redis.from_url(server.url) as client:
+            await tell("redis, bare ZADD", server.pid, options.saves, lambda: add_bare(client, options))
+            await client.flushall()
+        store = build_redis_store(RedisSettings(servers=(server.url,)), EmbeddedSettings(), Stats())
+        await measure_saves(f"redis, {options.redis}", store, server.pid, options)
+    finally:
+        server.stop()
+
+
+async def measure_mysql(directory: Path, options: argparse.Namespace) -> None:
+    """The MySQL store."""
+    server = MariaServer(directory)
+    server.start()
+    try:
+        settings = replace(MysqlSettings(), servers=(server.url("test"),))
+        server.make_database("test")
+        init_mysql_schema(settings)
+        store = build_mysql_store(settings, EmbeddedSettings(), Stats())
+        await measure_saves("mariadb, every commit", store, server.pid, options)
+    finally:
+        server.stop()
+
+
+async def measure_saves(name: str, store: MessageStore, pid: int, options: argparse.Namespace) -> None:
+    """Open a store, and keep a number of saves in flight, each on a key of its own."""
+    await store.start()
+    try:
+        # The keys are there, and the code has run, before the measuring begins.
+        await save_all(store, options.keys, options, "warm")
+        await tell(name, pid, options.saves, lambda: save_all(store, options.saves, options, "run"))
+    finally:
+        await store.stop()
+
+
+async def save_all(store: MessageStore, saves: int, options: argparse.Namespace, name: str) -> None:
+    """Save, always as many at a time as wanted."""
+    keys = [Key(f"user:{number:08d}") for number in range(options.keys)]
+    deadline = Mid(await store.clock() + 600 * TICKS_PER_SECOND)
+    done = asyncio.get_running_loop().create_future()
+    left, flying = saves, 0
+
+    def save_next(finished: asyncio.Future[SaveReply] | None) -> None:
+        nonlocal left, flying
+        if finished is not None:
+            finished.result()
+            flying -= 1
+        if left == 0:
+            if flying == 0 and not done.done():
+                done.set_result(None)
+            return
+        left -= 1
+        flying += 1
+        # As web nodes make them: the time first.
+        item = SaveItem(f"{time.time_ns():016x}{name}{left:012x}", PAYLOAD, EXPIRE_S)
+        store.save(SaveBatch(keys[left % len(keys)], [item], Mid(0), deadline)).add_done_callback(save_next)
+
+    for _ in range(min(options.in_flight, saves)):
+        save_next(None)
+    await done
+
+
+async def add_bare(client: redis.asyncio.Redis, options: argparse.Namespace) -> None:
+    """Insert without any promise."""
+    for start in range(0, options.saves, options.in_flight):
+        pipeline = client.pipeline(transaction=False)
+        for number in range(start, start + options.in_flight):
+            pipeline.zadd(
+                f"user:{number % options.keys:08d}", {b'{"msg":%b,"expire":%d}' % (PAYLOAD, number): number}
+            )
+        await pipeline.execute()
+
+
+async def tell(name: str, pid: int, saves: int, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run something and print what it cost, for us and for the server."""
+    ours, theirs, wall = time.process_time(), cpu_s(pid), time.perf_counter()
+    await run()
+    wall = time.perf_counter() - wall
+    ours, theirs = time.process_time() - ours, cpu_s(pid) - theirs
+    print(f"{name:24} {ours / saves * 1e6:8.1f} {theirs / saves * 1e6:8.1f} {saves / wall:27,.0f}")
+
+
+if __name__ == "__main__":
+    main()
