@@ -144,6 +144,13 @@ async def test_more_bytes_in_progress_than_the_bound_are_refused(tmp_path):
         await core.push("other", "x" * 600_000)
 
 
+async def test_a_pusher_that_drains_refuses_even_who_asks_it_directly(tmp_path):
+    async with running_core(tmp_path) as core:
+        await core.node._pusher.drain()
+        with pytest.raises(UnavailableError):
+            await core.push("bob", 1)
+
+
 async def test_a_deletion_behind_too_many_pushes_is_refused(tmp_path):
     async with running_core(tmp_path, max_queue_per_key=2) as core:
         gate = core.way.close_gate("hot")
