@@ -91,7 +91,6 @@ class CometNode:
             messages, config.acknowledge_interval_s, config.store_timeout_s
         )
         self._wheel = TimerWheel(loop)
-        self._members = members
         # In this order: what follows a change of the membership asks who owns what.
         self._ownership = Ownership(members, NodeName(config.name))
         self._mover = Mover(self._hub, self._pusher, config.close_pace_per_s)
@@ -202,11 +201,11 @@ class CometNode:
 
     def push(self, push: Push) -> asyncio.Future[PushReply]:
         """See CometService.push()."""
-        epoch = self._members.current.epoch
+        holdings = self._ownership.holdings
         # In one process both are the same object.
-        if push.epoch is not epoch and push.epoch > epoch:
+        if push.epoch is not holdings.epoch and push.epoch > holdings.epoch:
             return self._push_later(push)
-        if self._ownership.owns_all(push.keys):
+        if holdings.is_everything or self._ownership.owns_all(push.keys):
             return self._pusher.push(push)
         refused: asyncio.Future[PushReply] = asyncio.get_running_loop().create_future()
         refused.set_exception(NotOwnerError("another node owns a key of this push"))

@@ -6,19 +6,20 @@ from collections.abc import Mapping
 
 from cluster.errors import NoNodeError
 from cluster.membership import Members, Membership
-from cluster.model import Key, NodeName
+from cluster.model import Epoch, Key, NodeName
 from cluster.ring import Ring
 
 
 class Holdings:
     """What this node owns under one membership. Immutable."""
 
-    __slots__ = ("_name", "_ring", "is_everything", "is_serving")
+    __slots__ = ("_name", "_ring", "epoch", "is_everything", "is_serving")
 
-    def __init__(self, name: NodeName, ring: Ring | None) -> None:
+    def __init__(self, name: NodeName, ring: Ring | None, epoch: Epoch) -> None:
         """Say what a node owns; without a ring it owns nothing (it stands by, drains, is not registered)."""
         self._name = name
         self._ring = ring
+        self.epoch = epoch
         self.is_serving = ring is not None
         # The only node: it owns every key without hashing.
         self.is_everything = ring is not None and ring.sole == name
@@ -43,7 +44,7 @@ class Ownership:
         self._members = members
         self._name = name
         self._addresses: Mapping[str, tuple[str, ...]] | None = None
-        self.holdings = Holdings(name, None)
+        self.holdings = Holdings(name, None, members.current.epoch)
         members.on_change.append(self._take)
 
     def serve_at(self, addresses: Mapping[str, tuple[str, ...]]) -> None:
@@ -57,7 +58,7 @@ class Ownership:
 
     def lose(self) -> None:
         """Own nothing until a later membership names this instance: its registration has ended."""
-        self.holdings = Holdings(self._name, None)
+        self.holdings = Holdings(self._name, None, self._members.current.epoch)
 
     def owns(self, key: Key) -> bool:
         """Whether the ring gives this node the key."""
@@ -71,4 +72,4 @@ class Ownership:
     def _take(self, membership: Membership) -> None:
         serving = membership.serving(self._name)
         is_mine = serving is not None and serving.addresses == self._addresses
-        self.holdings = Holdings(self._name, membership.ring if is_mine else None)
+        self.holdings = Holdings(self._name, membership.ring if is_mine else None, membership.epoch)
