@@ -109,7 +109,7 @@ async def test_keys_of_another_node_are_neither_pushed_to_nor_deleted(tmp_path: 
 async def test_deletion_that_the_store_does_not_answer_is_unavailable_and_closes_nobody(
     tmp_path: Path,
 ) -> None:
-    async with running_core(tmp_path, store_timeout_s=0.05) as core:
+    async with running_core(tmp_path, store_timeout_s=0.5) as core:
         bob = await core.subscribe("bob")
         gate = core.way.close_gate("bob")
         with pytest.raises(UnavailableError):
