@@ -37,7 +37,7 @@ from message.storage.clock import HeardClock
 from message.storage.counters import StoreCounters, Tally
 from message.storage.mysql_connection import Connection, connect_options
 from message.storage.mysql_durability import guarantee, read_settings
-from message.storage.mysql_save import keep_clock
+from message.storage.mysql_keys import keep_clock
 from message.storage.mysql_schema import check_version, schema_version
 from message.storage.mysql_worker import Done, Work, Worker
 from message.storage.servers import ServerUrl

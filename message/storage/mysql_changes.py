@@ -12,7 +12,7 @@ from cluster.model import Key, Mid
 from message.storage.base import FENCE_S
 from message.storage.clock import HeardClock, to_whole_s
 from message.storage.mysql_connection import NOW_S, Connection, literal, literals
-from message.storage.mysql_save import READ_CLOCK, KeyState, read_clock, read_states, write_states
+from message.storage.mysql_keys import READ_CLOCK, KeyState, read_clock, read_states, write_states
 
 SECONDS_PER_DAY = 86_400
 

@@ -11,7 +11,7 @@ from cluster.mids import MAX_MID
 from cluster.model import Key, Message, Mid
 from message.storage.clock import HeardClock, to_whole_s
 from message.storage.mysql_connection import NOW_S, Connection, Row, literal
-from message.storage.mysql_save import READ_CLOCK, read_clock
+from message.storage.mysql_keys import READ_CLOCK, read_clock
 
 _log = logging.getLogger(__name__)
 

@@ -19,41 +19,22 @@ from message.config import StoreLimits
 from message.storage.base import FENCE_S, ID_GRACE_S
 from message.storage.clock import HeardClock, to_whole_s
 from message.storage.counters import Tally
-from message.storage.mysql_connection import NOW_US, Connection, Row, literal, literals
+from message.storage.mysql_connection import Connection, Row, literal, literals
+from message.storage.mysql_keys import (
+    KEY_COLUMNS,
+    READ_CLOCK,
+    KeyState,
+    keep_clock,
+    read_clock,
+    read_states,
+    write_states,
+)
 
 DIGEST_BYTES = 16
 # A full key is trimmed when it is over a limit by this share of it, not at every save.
 TRIM_SLACK = 32
 # What a row of private_msg takes in a statement beyond its key and payload.
 ROW_TEXT_BYTES = 64
-
-_KEY_COLUMNS = "skey, last, stored, messages, payload_bytes, trimmed, trimmed_until, ids_until"
-READ_CLOCK = f"SELECT {NOW_US}, clock, floor FROM encke_store WHERE id = 1"
-
-
-class KeyState:
-    """A row of encke_keys while a transaction changes it."""
-
-    __slots__ = (
-        "ids_until", "is_changed", "is_new", "key", "last", "messages", "payload_bytes", "stored",
-        "trimmed", "trimmed_until",
-    )  # fmt: skip
-
-    def __init__(self, row: Row) -> None:
-        (
-            self.key, self.last, self.stored, self.messages, self.payload_bytes, self.trimmed,
-            self.trimmed_until, self.ids_until,
-        ) = row  # fmt: skip
-        # Inserted by this transaction.
-        self.is_new = self.last == 0
-        self.is_changed = False
-
-    def text(self) -> str:
-        """As a row of VALUES."""
-        return (
-            f"({literal(self.key)},{self.last},{self.stored},{self.messages},{self.payload_bytes},"
-            f"{self.trimmed},{self.trimmed_until},{self.ids_until})"
-        )
 
 
 class _KnownId:
@@ -77,25 +58,6 @@ def introduce(connection: Connection, incarnations: Iterable[str], heard: HeardC
     until_s = to_whole_s(read_clock(connection.select(READ_CLOCK)[0], heard)) + FENCE_S
     rows = ",".join(f"({literal(one)},0,{until_s})" for one in sorted(incarnations))
     connection.execute(f"INSERT IGNORE INTO encke_incarnations (name, is_fenced, until_s) VALUES {rows}")
-
-
-def read_clock(row: Row, heard: HeardClock) -> Mid:
-    """The store's clock from a row of READ_CLOCK: the server's own, but never below what is known of it."""
-    now_us, kept, _ = row
-    clock = int(now_us) * 10
-    return Mid(max(clock - clock % STEP, int(kept), heard.bound()))
-
-
-def write_states(states: Iterable[KeyState]) -> str:
-    """The statement that puts states back."""
-    rows = ",".join(state.text() for state in states)
-    changes = ",".join(f"{name}=VALUES({name})" for name in _KEY_COLUMNS.split(", ")[1:])
-    return f"INSERT INTO encke_keys ({_KEY_COLUMNS}) VALUES {rows} ON DUPLICATE KEY UPDATE {changes}"
-
-
-def read_states(keys: Iterable[bytes], ending: str = "") -> str:
-    """The statement that reads states."""
-    return f"SELECT {_KEY_COLUMNS} FROM encke_keys WHERE skey IN ({literals(keys)}) {ending}"
 
 
 def in_rows(rows: Sequence[str], room: int) -> Iterator[str]:
@@ -164,7 +126,7 @@ class GroupSave:
             if incarnations
             else "DO 0",
             # Locks the rows that are there and those that it makes.
-            f"INSERT INTO encke_keys ({_KEY_COLUMNS}) VALUES {new} ON DUPLICATE KEY UPDATE last=last",
+            f"INSERT INTO encke_keys ({KEY_COLUMNS}) VALUES {new} ON DUPLICATE KEY UPDATE last=last",
             READ_CLOCK,
             read_states(keys),
             # Messages of keys that are new to us: gopush-cluster's.
@@ -353,8 +315,3 @@ class GroupSave:
                     f"DELETE FROM private_msg WHERE skey={literal(state.key)} AND mid<={last_removed}"
                 )
         return deletes
-
-
-def keep_clock(clock: Mid) -> str:
-    """The statement that remembers how far the store's clock has come."""
-    return f"UPDATE encke_store SET clock = GREATEST(clock, {clock}) WHERE id = 1"

@@ -21,11 +21,10 @@ from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
 
-from cluster.contracts.message import Outcome, Page, SaveBatch, SaveReply, SaveResult, Stored
+from cluster.contracts.message import Page, SaveBatch, SaveReply, Stored
 from cluster.errors import (
     DeadlinePassedError,
     EnckeError,
-    NotOwnerError,
     RequestError,
     StorageError,
     UnavailableError,
@@ -37,18 +36,17 @@ from message.expiry import Expiry
 from message.storage.base import Guarantee
 from message.storage.checks import device_fault, incarnation_fault, save_refusal
 from message.storage.clock import HeardClock
-from message.storage.counters import StoreCounters, Tally
+from message.storage.counters import StoreCounters
 from message.storage.redis_durability import guarantee, read_settings
 from message.storage.redis_link import RedisLink
 from message.storage.redis_members import read_members
+from message.storage.redis_replies import read_save_reply
 from message.storage.redis_scripts import Scripts
 from message.storage.servers import ServerUrl
 
 _log = logging.getLogger(__name__)
 
 DIGEST_BYTES = 16
-
-_OUTCOMES = {b"0": Outcome.SAVED, b"1": Outcome.REPEATED, b"2": Outcome.CONFLICT}
 
 
 class RedisStore:
@@ -249,7 +247,13 @@ class RedisStore:
         self.queued -= 1
         self._queued_bytes -= payload_bytes
         self._counters.save_seconds.observe(clocks.monotonic() - started)
-        answer = call.exception() or self._save_answer(call.result(), batch)
+        answer: SaveReply | BaseException
+        if (error := call.exception()) is not None:
+            answer = error
+        else:
+            clock, answer, tally = read_save_reply(call.result(), batch, self._limits)
+            self._heard.hear(clock)
+            self._counters.add(tally)
         if isinstance(answer, SaveReply):
             if not future.done():
                 future.set_result(answer)
@@ -258,35 +262,6 @@ class RedisStore:
             self._counters.failed.value += len(batch.items)
         if not future.done():
             future.set_exception(answer)
-
-    def _save_answer(self, text: bytes, batch: SaveBatch) -> SaveReply | EnckeError:
-        """Read what the script says: status, clock, and for a good one what became of each item."""
-        status, clock_text, *rest = text.split()
-        clock = Mid(int(clock_text))
-        self._heard.hear(clock)
-        tally = Tally()
-        answer: SaveReply | EnckeError
-        if status == b"S":
-            tally.trimmed, tally.ignored_sent = int(rest[0]), int(rest[1])
-            results = [
-                SaveResult(_OUTCOMES[outcome], Mid(int(mid)), Mid(int(prev)))
-                for outcome, mid, prev in zip(rest[2::3], rest[3::3], rest[4::3], strict=True)
-            ]
-            for result in results:
-                tally.count(result.outcome)
-            answer = SaveReply(results, clock)
-        elif status == b"F":
-            answer = NotOwnerError("the node that saves has lost its keys")
-        elif status == b"L":
-            tally.late = len(batch.items)
-            answer = DeadlinePassedError("the deadline of the save has passed")
-        else:
-            answer = RequestError(
-                f"the deadline of the save is more than {self._limits.max_deadline_s} s ahead of"
-                " the store's clock"
-            )
-        self._counters.add(tally)
-        return answer
 
     def _refusal(self, batch: SaveBatch, payload_bytes: int) -> EnckeError | None:
         if not self._is_open:

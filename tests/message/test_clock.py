@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster.mids import STEP, TICKS_PER_SECOND
 from cluster.model import Mid
-from message.storage.clock import StoreTime, to_whole_s
+from message.storage.clock import HeardClock, StoreTime, to_whole_s
 
 NS = 1_000_000_000
 START_S = 1_790_000_000
@@ -87,3 +87,37 @@ def test_nothing_expires_early() -> None:
 
     assert clocks.store_time().expires_at(10) == START_S + 11
     assert Clocks().store_time().expires_at(10) == START_S + 10
+
+
+# -- the clock of a server, as it is heard
+
+
+def test_clock_that_was_never_heard_bounds_nothing() -> None:
+    clocks = Clocks()
+    heard = HeardClock(lambda: clocks.monotonic)
+    clocks.run(100)
+
+    assert heard.bound() == 0
+
+
+def test_bound_runs_a_little_slower_than_time_so_that_it_never_leads_the_server() -> None:
+    clocks = Clocks()
+    heard = HeardClock(lambda: clocks.monotonic)
+    heard.hear(ticks(START_S))
+    clocks.run(1000)
+
+    assert ticks(START_S + 998) <= heard.bound() < ticks(START_S + 1000)
+    assert heard.bound() % STEP == 0
+
+
+def test_answer_that_comes_late_or_from_a_clock_that_went_back_does_not_lower_the_bound() -> None:
+    clocks = Clocks()
+    heard = HeardClock(lambda: clocks.monotonic)
+    heard.hear(ticks(START_S))
+    clocks.run(10)
+    before = heard.bound()
+
+    heard.hear(ticks(START_S + 5))
+    heard.hear(ticks(START_S - 3600))
+
+    assert heard.bound() == before

@@ -1,0 +1,37 @@
+"""What the save script says, as an answer to the save."""
+
+from __future__ import annotations
+
+from cluster.contracts.message import Outcome, SaveBatch, SaveReply, SaveResult
+from cluster.errors import DeadlinePassedError, EnckeError, NotOwnerError, RequestError
+from cluster.model import Mid
+from message.config import StoreLimits
+from message.storage.counters import Tally
+
+
+def read_save_reply(
+    text: bytes, batch: SaveBatch, limits: StoreLimits
+) -> tuple[Mid, SaveReply | EnckeError, Tally]:
+    """Read "STATUS CLOCK", and for status S "TRIMMED IGNORED" and of each item "OUTCOME MID PREV".
+
+    Returns:
+        The server's clock, the answer (an error stands for itself), and what is to be counted.
+    """
+    status, clock_text, *rest = text.split()
+    clock = Mid(int(clock_text))
+    tally = Tally()
+    if status == b"S":
+        tally.trimmed, tally.ignored_sent = int(rest[0]), int(rest[1])
+        results = []
+        for outcome_text, mid, prev in zip(rest[2::3], rest[3::3], rest[4::3], strict=True):
+            outcome = Outcome(int(outcome_text))
+            tally.count(outcome)
+            results.append(SaveResult(outcome, Mid(int(mid)), Mid(int(prev))))
+        return clock, SaveReply(results, clock), tally
+    if status == b"F":
+        return clock, NotOwnerError("the node that saves has lost its keys"), tally
+    if status == b"L":
+        tally.late = len(batch.items)
+        return clock, DeadlinePassedError("the deadline of the save has passed"), tally
+    reason = f"the deadline of the save is more than {limits.max_deadline_s} s ahead of the store's clock"
+    return clock, RequestError(reason), tally
