@@ -67,7 +67,7 @@ class CatchUp:
         self._held.clear()
         self._held_bytes = 0
 
-    def merge(self, page: Page, seen: Mid) -> list[Message]:
+    def merge(self, page: Page, seen: Mid) -> tuple[list[Message], int]:
         """The page and what is held up to its end, in mid order, without repeats.
 
         From the last page on everything that is held comes along.
@@ -75,15 +75,24 @@ class CatchUp:
         Args:
             seen: the subscriber has everything up to here. A message that came
                 to it another way may be delivered late, and be held here.
+
+        Returns:
+            The messages, and how many of them nobody has counted as delivered: those that were not held.
         """
         self._take_up_to(seen)
         merged: list[Message] = []
+        fresh = 0
         for stored in page.messages:
-            merged += [message for message in self._take_up_to(stored.mid) if message.mid != stored.mid]
+            held = self._take_up_to(stored.mid)
+            if held and held[-1].mid == stored.mid:
+                held.pop()
+            else:
+                fresh += 1
+            merged += held
             merged.append(stored)
         if not page.has_more and not self.has_overflowed:
             merged += self._take_up_to(None)
-        return merged
+        return merged, fresh
 
     def _take_up_to(self, mid: Mid | None) -> list[Message]:
         taken: list[Message] = []
@@ -182,8 +191,9 @@ class Resumer:
             if connection.sent_mid == 0:
                 # A subscriber that claims a mid of the future must not miss what comes before it.
                 connection.sent_mid = min(position, page.clock)
-            merged = catch_up.merge(page, connection.sent_mid)
-            self._write(connection, page, merged, position)
+            merged, fresh = catch_up.merge(page, connection.sent_mid)
+            if self._write(connection, page, merged, position):
+                self._metrics.deliveries.inc(fresh)
             if merged:
                 position = max(position, merged[-1].mid)
             if not page.has_more and not catch_up.has_overflowed:
@@ -191,7 +201,7 @@ class Resumer:
                 return
             await self._wait_room(connection)
 
-    def _write(self, connection: Connection, page: Page, merged: list[Message], position: Mid) -> None:
+    def _write(self, connection: Connection, page: Page, merged: list[Message], position: Mid) -> bool:
         wire = connection.wire
         frames: list[bytes] = []
         if page.trimmed > position:
@@ -199,10 +209,11 @@ class Resumer:
             before = page.messages[0].mid if page.messages else None
             frames.append(wire.frame(gap_document(position, before)))
         frames += [wire.frame(message_document(m.mid, m.payload, wire.version)) for m in merged]
-        if frames and connection.write(b"".join(frames)):
-            self._metrics.deliveries.inc(len(merged))
-            if merged:
-                connection.sent_mid = max(connection.sent_mid, merged[-1].mid)
+        if frames and not connection.write(b"".join(frames)):
+            return False
+        if merged:
+            connection.sent_mid = max(connection.sent_mid, merged[-1].mid)
+        return True
 
     async def _wait_room(self, connection: Connection) -> None:
         """Wait until the socket has taken what was written; a reader that makes no progress is slow."""

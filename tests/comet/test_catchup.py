@@ -24,8 +24,13 @@ def test_a_merge_interleaves_by_mid_and_drops_repeats():
     catch_up = CatchUp(10_000, CometMetrics(Stats()))
     for mid in (2, 3, 5, 6):
         catch_up.hold(outgoing(mid))
-    assert [m.mid for m in catch_up.merge(page(1, 3, 4, has_more=True), Mid(0))] == [1, 2, 3, 4]
-    assert [m.mid for m in catch_up.merge(page(5), Mid(4))] == [5, 6]
+    merged, fresh = catch_up.merge(page(1, 3, 4, has_more=True), Mid(0))
+    assert [m.mid for m in merged] == [1, 2, 3, 4]
+    # What was held has been counted.
+    assert fresh == 2
+    merged, fresh = catch_up.merge(page(5), Mid(4))
+    assert [m.mid for m in merged] == [5, 6]
+    assert fresh == 0
 
 
 def test_over_the_bound_held_messages_are_dropped_and_the_unsaved_ones_counted():
@@ -38,7 +43,8 @@ def test_over_the_bound_held_messages_are_dropped_and_the_unsaved_ones_counted()
     assert catch_up.has_overflowed
     assert metrics.drops.value == 1
     # What is held may have a hole before it: it must not come behind the page.
-    assert [m.mid for m in catch_up.merge(page(1), Mid(0))] == [1]
+    merged, _ = catch_up.merge(page(1), Mid(0))
+    assert [m.mid for m in merged] == [1]
 
 
 @pytest.mark.parametrize("transport", ["tcp", "ws"])
@@ -58,6 +64,7 @@ async def test_stored_messages_come_first_then_held_ones_then_live_ones(tmp_path
         assert values(documents) == [*range(10), "unsaved while held", "live"]
         mids = [document.mid for document in documents]
         assert mids == sorted(set(mids))
+        assert core.comet.counted("deliveries_total") == 12
 
 
 async def test_a_resume_begins_above_the_given_mid(tmp_path):
