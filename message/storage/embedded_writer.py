@@ -162,8 +162,8 @@ class Writer:
 
         Without it the writer, woken by the first save of a turn of the loop,
         commits a handful at a time and fights the loop for the interpreter
-        lock: 60 instead of 33 us of its CPU per save, and 25 of the loop's
-        (bench/push.py, 64 in flight).
+        lock: about 60 instead of 33 us of its CPU per save (64 pushes in
+        flight over HTTP; /proc/PID/task/*/schedstat of one noisy run each).
         """
         if not is_running or self._last_group < MIN_SHARED:
             return is_running
