@@ -6,12 +6,14 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bench import connections, fanout, push
+from bench import cluster, connections, fanout, push, ring
 
 MEASUREMENTS: dict[str, Callable[[], bool]] = {
     "connections": lambda: connections.run(count=15_000, rounds=3),
     "fanout": lambda: fanout.run(keys=10_000, rounds=15, lag_pushes=50),
     "push": lambda: push.run(pushes=20_000, rounds=5),
+    "cluster": lambda: cluster.run(pushes=20_000, keys=10_000, rounds=5, failovers=3),
+    "ring": lambda: ring.run(rounds=5),
 }
 
 

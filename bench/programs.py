@@ -119,6 +119,10 @@ class Load(_Program):
     def __init__(self, wire: Wire, subscriber_port: int, admin_port: int = 0, prefix: str = "k") -> None:
         super().__init__("load", wire, str(subscriber_port), str(admin_port), prefix)
 
+    def ports(self, path: Path) -> None:
+        """Subscribe elsewhere: a file holds the port of each key, one a line."""
+        self.ask(f"ports {path}")
+
     def open(self, count: int) -> Answer:
         """Subscribe.
 

@@ -1,4 +1,4 @@
-"""Runs `encke serve` for a measurement: free ports, a data directory of its own, gone afterwards."""
+"""Runs `encke serve`, or one node, for a measurement: free ports, a directory of its own, gone afterwards."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import http.client
 import os
 import queue
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,15 @@ from types import TracebackType
 
 from bench import usage
 
-COMMAND = (sys.executable, "-m", "encke.cli", "serve")
+COMMAND = (sys.executable, "-m", "encke.cli")
+
+# What each command listens on.
+LISTENERS = {
+    "serve": ("ws", "tcp", "public", "admin", "status"),
+    "comet": ("ws", "tcp", "rpc", "status"),
+    "message": ("rpc", "status"),
+    "web": ("public", "admin", "status"),
+}
 
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 20.0
@@ -35,18 +42,22 @@ _LISTENING = re.compile(r"^listening (\S+) (\S+):(\d+)$")
 class Server:
     """A running server; ends with the `with` block."""
 
-    def __init__(self, settings: dict[str, str] | None = None) -> None:
+    def __init__(self, settings: dict[str, str] | None = None, command: str = "serve", *flags: str) -> None:
         """Prepare it.
 
         Args:
             settings: by environment variable, beside the defaults: {"ENCKE_MESSAGE__DURABILITY": "os"}.
+            command: of `encke`; a key of LISTENERS.
+            flags: of the command, beside those of the addresses.
         """
         self._settings = settings or {}
+        self._command = command
+        self._flags = flags
         self._directory = tempfile.TemporaryDirectory(prefix="encke-bench-")
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._reader: threading.Thread | None = None
-        # By kind: "ws", "tcp", "public", "admin", "status".
+        # By kind: "ws", "tcp", "public", "admin", "rpc", "status".
         self.ports: dict[str, int] = {}
 
     @property
@@ -56,12 +67,37 @@ class Server:
 
     def __enter__(self) -> Server:
         try:
-            self._start()
-            self._wait_ready()
+            self.start()
         except BaseException:
             self._stop()
             raise
         return self
+
+    def start(self) -> None:
+        """Run it until it is ready; once more after kill() or terminate() too."""
+        self._start()
+        self._wait_ready()
+
+    def kill(self) -> None:
+        """kill -9, as a crash."""
+        assert self._process is not None
+        self._process.kill()
+        self._reap(self._process)
+
+    def terminate(self) -> None:
+        """Ask it to end; wait_ended() waits for that."""
+        assert self._process is not None
+        self._process.terminate()
+
+    def wait_ended(self) -> None:
+        """Return when it has ended; by force when that takes too long."""
+        process = self._process
+        assert process is not None
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        self._reap(process)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -102,10 +138,12 @@ class Server:
 
     def _start(self) -> None:
         directory = Path(self._directory.name)
-        binds = [f"--{kind}-bind=127.0.0.1:0" for kind in ("ws", "tcp", "public", "admin", "status")]
+        flags = [f"--{kind}-bind=127.0.0.1:0" for kind in LISTENERS[self._command]]
+        if self._command == "serve":
+            flags += ["--data-dir", str(directory / "data")]
         with (directory / "stderr").open("w") as log:
             self._process = subprocess.Popen(
-                [*COMMAND, "--data-dir", str(directory / "data"), *binds],
+                [*COMMAND, self._command, *flags, *self._flags],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -140,16 +178,18 @@ class Server:
         return (Path(self._directory.name) / "stderr").read_text()[-2000:]
 
     def _stop(self) -> None:
-        process = self._process
-        if process is not None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            if self._reader is not None:
-                self._reader.join(STOP_TIMEOUT_S)
-            assert process.stdout is not None
-            process.stdout.close()
+        if self._process is not None:
+            self.terminate()
+            self.wait_ended()
         self._directory.cleanup()
+
+    def _reap(self, process: subprocess.Popen[str]) -> None:
+        process.wait()
+        if self._reader is not None:
+            self._reader.join(STOP_TIMEOUT_S)
+        assert process.stdout is not None
+        process.stdout.close()
+        self._process = None
+        # The word of the end, and what was said before it.
+        while not self._lines.empty():
+            self._lines.get_nowait()

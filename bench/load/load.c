@@ -6,6 +6,7 @@
  * It is driven by commands on stdin, one a line, and answers each with one JSON object on stdout, so that the
  * caller can read the server's CPU time and memory in between:
  *
+ *   ports FILE               the port of each key, one a line, where not all subscribe at SUBSCRIBER-PORT
  *   open COUNT WINDOW        subscribe COUNT keys, WINDOW of them on their way at a time
  *   beat                     one heartbeat of every subscriber; waits for the answers
  *   receive COUNT TIMEOUT_S  count messages that someone else sends, until there are COUNT
@@ -61,7 +62,11 @@ static void do_fan(struct pushers *p, struct subscribers *s, int expire_s) {
 static void obey(const char *line, struct subscribers *s, struct pushers *p) {
     int a, b;
     long many;
-    if (sscanf(line, "open %d %d", &a, &b) == 2) {
+    char path[200];
+    if (sscanf(line, "ports %199s", path) == 1) {
+        read_ports(s, path);
+        printf("{\"ports\":%d}\n", s->port_count);
+    } else if (sscanf(line, "open %d %d", &a, &b) == 2) {
         do_open(s, a, b);
     } else if (!strncmp(line, "beat", 4)) {
         do_beat(s);

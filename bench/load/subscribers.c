@@ -30,7 +30,7 @@ int key_of(const struct subscribers *s, int id, char *key) {
 static void begin(struct subscribers *s, struct subscriber *who, int id) {
     who->peer = SUBSCRIBER;
     who->id = id;
-    who->fd = dial(s->port, id / PER_SOURCE);
+    who->fd = dial(s->ports ? s->ports[id] : s->port, id / PER_SOURCE);
     who->state = CONNECTING;
     watch(s->epoll, EPOLL_CTL_ADD, who->fd, EPOLLIN | EPOLLOUT, who);
 }
@@ -132,8 +132,18 @@ static void handle_events(struct subscribers *s, double seconds) {
     }
 }
 
+void read_ports(struct subscribers *s, const char *path) {
+    FILE *file = fopen(path, "r");
+    if (!file) die(path);
+    s->ports = calloc(MAX_SOCKETS, sizeof *s->ports);
+    if (!s->ports) die("calloc");
+    while (s->port_count < MAX_SOCKETS && fscanf(file, "%d", &s->ports[s->port_count]) == 1) s->port_count++;
+    fclose(file);
+}
+
 void open_subscribers(struct subscribers *s, int count, int window) {
     if (count < 1 || count > MAX_SOCKETS) give_up("too many subscribers for one process");
+    if (s->ports && count > s->port_count) give_up("more subscribers than ports were told");
     s->all = calloc(count, sizeof *s->all);
     if (!s->all) die("calloc");
     s->count = count;

@@ -25,6 +25,8 @@ struct subscribers {
     int is_ws;
     /* The keys are this text and a number from 0 on. */
     char prefix[32];
+    /* Port by number of the key, where the keys live on several nodes; else NULL. */
+    int *ports, port_count;
     struct subscriber *all;
     int count;
     /* Subscribed now; closed by the server before that, and after. */
@@ -36,6 +38,9 @@ struct subscribers {
     double base, *latencies;
     long latency_count, latency_capacity;
 };
+
+/* Reads a port for each key from a file, one a line: subscribers go there instead of to `port`. */
+void read_ports(struct subscribers *s, const char *path);
 
 /* Opens `count` subscribers, at most `window` of them on their way at a time; ends the program after 120 s. */
 void open_subscribers(struct subscribers *s, int count, int window);

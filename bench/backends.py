@@ -1,0 +1,116 @@
+"""Runs a ZooKeeper and a Redis for a measurement: free ports, directories of their own, gone afterwards."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 10.0
+
+# From Debian's libzookeeper-java; its manifest names the other jars.
+JAR = Path("/usr/share/java/zookeeper.jar")
+
+# ZooKeeper ends sessions at multiples of its tick only: the longer it is, the later.
+TICK_MS = 500
+
+
+class _Backend:
+    """A server program; ends with the `with` block."""
+
+    def __init__(self, command: Sequence[str], directory: Path, port: int, question: bytes) -> None:
+        """Prepare it.
+
+        Args:
+            question: it is ready when it answers this.
+        """
+        self._command = command
+        self._directory = directory
+        self._question = question
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = port
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        log = self._directory / "log"
+        with log.open("wb") as output:
+            try:
+                self._process = subprocess.Popen(
+                    self._command, cwd=self._directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                )
+            except FileNotFoundError:
+                raise SystemExit(f"this measurement needs {self._command[0]}; see bench/README.md") from None
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self._stop()
+                raise RuntimeError(f"{self._command[0]} does not start: {log.read_text()[-2000:]}")
+            time.sleep(0.05)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        # What it holds is of no use any more.
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(STOP_TIMEOUT_S)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1.0) as connection:
+                connection.settimeout(1.0)
+                connection.sendall(self._question)
+                return bool(connection.recv(64))
+        except OSError:
+            return False
+
+
+class ZooKeeper(_Backend):
+    """A ZooKeeper with a short tick."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        port = _free_port()
+        config = directory / "zoo.cfg"
+        config.write_text(
+            f"tickTime={TICK_MS}\ndataDir={directory / 'data'}\nclientPort={port}\n"
+            "clientPortAddress=127.0.0.1\nadmin.enableServer=false\n4lw.commands.whitelist=ruok\n"
+        )
+        # The small heap and the serial collector start quickest and use least.
+        java = ("java", "-Xms32m", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+        main = "org.apache.zookeeper.server.ZooKeeperServerMain"
+        super().__init__([*java, "-cp", f"{directory}:{JAR}", main, str(config)], directory, port, b"ruok")
+        if not JAR.exists():
+            raise SystemExit(f"this measurement needs {JAR}; see bench/README.md")
+
+
+class Redis(_Backend):
+    """A Redis that keeps what it answers."""
+
+    def __init__(self, directory: Path, appendfsync: str) -> None:
+        directory.mkdir()
+        port = _free_port()
+        command = [
+            *("redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(directory)),
+            *("--save", "", "--appendonly", "yes", "--appendfsync", appendfsync),
+        ]
+        super().__init__(command, directory, port, b"PING\r\n")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

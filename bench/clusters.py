@@ -1,0 +1,99 @@
+"""Runs a cluster for a measurement: ZooKeeper, Redis and a process for each node."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bench import usage
+from bench.backends import Redis, ZooKeeper
+from bench.server import QUIET_CPU_S, QUIET_INTERVAL_S, QUIET_TIMEOUT_S, Server
+from cluster.model import Key, NodeName
+from cluster.ring import Ring
+
+# Of the registry. ZooKeeper sees the end of a session a tick later at most.
+SESSION_S = 2.0
+
+
+class Cluster:
+    """One web node, one message node on Redis, and some comet nodes; ends with the `with` block."""
+
+    def __init__(self, comets: int, appendfsync: str = "always") -> None:
+        """Prepare it.
+
+        Args:
+            comets: how many comet nodes.
+            appendfsync: when Redis writes to its disk: "always", "everysec" or "no".
+        """
+        self._stack = contextlib.ExitStack()
+        self._appendfsync = appendfsync
+        self._comets = [f"comet-{number}" for number in range(1, comets + 1)]
+        # By name, in the order in which a push comes by.
+        self.nodes: dict[str, Server] = {}
+
+    @property
+    def web(self) -> Server:
+        return self.nodes["web"]
+
+    @property
+    def comets(self) -> dict[str, Server]:
+        """By name."""
+        return {name: self.nodes[name] for name in self._comets}
+
+    def owner(self, key: str) -> str:
+        """Name of the comet node that the ring gives a key."""
+        return self._ring.owner(Key(key))
+
+    def pids(self) -> dict[str, int]:
+        """Of our processes and of Redis, by name."""
+        return {**{name: node.pid for name, node in self.nodes.items()}, "Redis": self._redis.pid}
+
+    def cpu_s(self) -> dict[str, float]:
+        """CPU seconds that each process has used so far, by name, once all are quiet."""
+        pids = self.pids()
+        last = {name: usage.cpu_s(pid) for name, pid in pids.items()}
+        deadline = time.monotonic() + QUIET_TIMEOUT_S
+        while time.monotonic() < deadline:
+            time.sleep(QUIET_INTERVAL_S)
+            now = {name: usage.cpu_s(pid) for name, pid in pids.items()}
+            if all(now[name] - last[name] < QUIET_CPU_S for name in pids):
+                return now
+            last = now
+        raise RuntimeError("the cluster does not become quiet")
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _start(self) -> None:
+        directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="encke-bench-")))
+        zookeeper = self._stack.enter_context(ZooKeeper(directory / "zookeeper"))
+        self._redis = self._stack.enter_context(Redis(directory / "redis", self._appendfsync))
+        settings = {
+            "ENCKE_REGISTRY__SERVERS": f"127.0.0.1:{zookeeper.port}",
+            "ENCKE_REGISTRY__SESSION_TIMEOUT_S": str(SESSION_S),
+            "ENCKE_MESSAGE__STORE": "redis",
+            "ENCKE_REDIS__SERVERS": f"redis://127.0.0.1:{self._redis.port}/0",
+        }
+        # In the order in which they need each other; they stop in the reverse one.
+        message = self._stack.enter_context(Server(settings, "message"))
+        comets = {
+            name: self._stack.enter_context(Server(settings, "comet", "--name", name))
+            for name in self._comets
+        }
+        web = self._stack.enter_context(Server(settings, "web"))
+        self.nodes = {"web": web, **comets, "message": message}
+        self._ring = Ring({NodeName(name): 1 for name in self._comets})
