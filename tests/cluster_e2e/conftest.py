@@ -1,7 +1,13 @@
-"""One ZooKeeper and one Redis for all tests of this folder; each test has paths and keys of its own."""
+"""One ZooKeeper and one Redis for all tests of this folder; each test has paths and keys of its own.
+
+Tests that take a seed run once in `make test`. For more of them:
+
+    ENCKE_TEST_SEEDS=10 make test ARGS=tests/cluster_e2e
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +17,12 @@ from redis import Redis
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.servers import RedisServer
 from tests.support.zookeeper import ZooKeeper
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """As many seeds as the environment asks for; one if it does not."""
+    if "seed" in metafunc.fixturenames:
+        metafunc.parametrize("seed", range(1, int(os.environ.get("ENCKE_TEST_SEEDS", "1")) + 1))
 
 
 @pytest.fixture(scope="session")

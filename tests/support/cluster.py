@@ -23,7 +23,7 @@ from tests.support.zookeeper import ZooKeeper
 
 SESSION_S = 1.0
 
-_CONFIG = """
+_REGISTRY = """
 [registry]
 servers = ["{zookeeper}"]
 session_timeout_s = {session_s}
@@ -31,7 +31,9 @@ retry_max_s = 0.2
 comet_path = "/{root}/comet"
 message_path = "/{root}/message"
 web_path = "/{root}/web"
+"""
 
+_CONFIG = """
 [rpc]
 secret = "between us"
 
@@ -55,21 +57,37 @@ class Cluster:
     def __init__(self, directory: Path, zookeeper: ZooKeeper, redis: RedisServer) -> None:
         """Describe a cluster without nodes; those two run already."""
         self._directory = directory
-        self._config = _CONFIG.format(
-            zookeeper=zookeeper.address,
-            redis=redis.url,
-            session_s=SESSION_S,
-            # Killed nodes of other tests are still registered for a while.
-            root=directory.name,
-        )
+        self.zookeeper = zookeeper
+        self._config = _CONFIG.format(redis=redis.url)
+        # By how the tests know them; two processes may announce one name.
         self.nodes: dict[str, Server] = {}
 
-    def node(self, kind: str, name: str) -> Server:
-        """Describe a node; a caller starts it."""
-        flags = ("--name", name)
-        server = Server(self._directory / name, command=kind, config=self._config, flags=flags)
-        self.nodes[name] = server
+    def node(
+        self, kind: str, name: str, *, process: str = "", zookeeper: str = "", session_s: float = SESSION_S
+    ) -> Server:
+        """Describe a node; a caller starts it.
+
+        Args:
+            name: what it announces.
+            process: how the test knows it, where it is not the only one of its name.
+            zookeeper: host:port at which it finds ZooKeeper, if it is not ZooKeeper's own.
+        """
+        registry = _REGISTRY.format(
+            zookeeper=zookeeper or self.zookeeper.address, session_s=session_s, root=self.root
+        )
+        directory = self._directory / (process or name)
+        server = Server(directory, command=kind, config=registry + self._config, flags=("--name", name))
+        self.nodes[process or name] = server
         return server
+
+    @property
+    def root(self) -> str:
+        """Where in ZooKeeper this cluster is: killed nodes of others are still registered for a while."""
+        return self._directory.name
+
+    def comet_entries(self, name: str) -> str:
+        """Path below which the instances of a comet node stand in ZooKeeper."""
+        return f"/{self.root}/comet/{name}"
 
     def start(self, *nodes: tuple[str, str]) -> None:
         """Start nodes (kind, name), all at once: they wait for each other."""
@@ -82,13 +100,17 @@ class Cluster:
         """The first web node."""
         return self.nodes["web-1"]
 
+    def webs(self) -> list[tuple[str, Server]]:
+        """Name and process of every web node."""
+        return [(name, server) for name, server in self.nodes.items() if name.startswith("web-")]
+
     def kill(self) -> None:
         """Kill every node that runs."""
         for server in self.nodes.values():
             server.kill()
 
     def comet_of(self, address: Address) -> str:
-        """Name of the comet node that listens there."""
+        """The comet node that listens there."""
         return next(
             name for name, server in self.nodes.items() if address in map(server.addresses.get, ("ws", "tcp"))
         )

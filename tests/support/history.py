@@ -32,6 +32,8 @@ class Ack:
     uid: str
     ret: int
     failed_keys: tuple[str, ...] = ()
+    # What the answer says of (key, mid), if it says so.
+    mids: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ class Story:
     is_refused: bool = False
     # First time that a subscriber or a fetch showed it.
     seen: float | None = None
+    # As its answer says, or as it was seen.
     mid: int | None = None
 
     @property
@@ -182,12 +185,19 @@ class KeyHistory:
     sessions: list[Session] = field(default_factory=list)
     fetches: list[Fetch] = field(default_factory=list)
     deletes: list[Delete] = field(default_factory=list)
+    # (time, mid, uid) of answers that name the mid.
+    told: list[tuple[float, int, str]] = field(default_factory=list)
 
     def may_be_deleted(self, story: Story, now: float) -> bool:
         """Whether a deletion may have taken it by `now`."""
         return any(d.t >= story.begun and d.t0 <= now for d in self.deletes)
 
     def observations(self) -> Iterable[tuple[float, int, str]]:
+        """(time, mid, uid) of every delivery, fetched message and answer that names the mid."""
+        yield from self.told
+        yield from self.sightings()
+
+    def sightings(self) -> Iterable[tuple[float, int, str]]:
         """(time, mid, uid) of every delivery and fetched message."""
         for session in self.sessions:
             for live in session.live:
@@ -278,10 +288,14 @@ class _Gathered:
                 story.is_refused = True
             elif ack.ret == OK and key not in ack.failed_keys:
                 story.acked = ack.t
+        for key, mid in ack.mids:
+            self.keys[key].told.append((ack.t, mid, ack.uid))
 
 
 def _note_sightings(history: KeyHistory) -> None:
-    for t, mid, uid in history.observations():
+    for _, mid, uid in history.told:
+        history.stories[uid].mid = mid
+    for t, mid, uid in history.sightings():
         story = history.stories.get(uid)
         if story is None:
             continue

@@ -36,6 +36,7 @@ from tests.support.history import (
 )
 from tests.support.history_checks import Rules, check
 from tests.support.http import HttpClient, Response
+from tests.support.peer import DEADLINE_S
 from tests.support.subscriber import (
     HEARTBEAT_LINE,
     Document,
@@ -76,23 +77,32 @@ class Load:
 
     async def push(self, client: HttpClient, keys: tuple[str, ...], expire_s: int, size: int = 0) -> bool:
         """Push one message to one or several keys; False when no answer came."""
-        uid = f"m{next(self._numbers)}"
+        uid = self.new_uid()
         payload = json.dumps({"uid": uid, "pad": "x" * size})
         self.note(Push(self.history.now(), uid, keys, expire_s))
         try:
-            answer = await _push(client, keys, expire_s, payload)
+            answer = await push_once(client, keys, expire_s, payload)
         except LOST:
             self.note(Unknown(self.history.now(), uid))
             return False
         assert answer.status == 200, answer
         failed = tuple(answer.json.get("data", {}).get("fk", ()))
-        self.note(Ack(self.history.now(), uid, answer.json["ret"], failed))
-        if answer.json["ret"] == OK:
-            self.ack_count += 1
-            for key in keys:
-                if key not in failed and expire_s > 0:
-                    self.stored.setdefault(key, set()).add(uid)
+        self.take_ack(Ack(self.history.now(), uid, answer.json["ret"], failed), keys, expire_s)
         return True
+
+    def new_uid(self) -> str:
+        """For the payload of one more push."""
+        return f"m{next(self._numbers)}"
+
+    def take_ack(self, ack: Ack, keys: tuple[str, ...], expire_s: int) -> None:
+        """Record the answer to a push to these keys."""
+        self.note(ack)
+        if ack.ret != OK:
+            return
+        self.ack_count += 1
+        for key in keys:
+            if key not in ack.failed_keys and expire_s > 0:
+                self.stored.setdefault(key, set()).add(ack.uid)
 
     async def watch_stalls(self) -> None:
         """Record as faults when this process does not get to run; until cancelled."""
@@ -102,13 +112,16 @@ class Load:
             if self.history.now() - before > STALL_S:
                 self.note(Fault(before, self.history.now()))
 
-    async def fetch(self, key: str) -> None:
-        """Read everything that is stored for a key."""
+    async def fetch(self, key: str) -> bool:
+        """Read everything that is stored for a key; False when the server cannot tell."""
         asked_at = self.history.now()
         response = await self.server.ask("public", "GET", f"/1/msg/get?k={quote(key)}&m=0")
+        if response.json["ret"] != OK:
+            return False
         messages = response.json.get("data", {}).get("msgs", [])
         found = tuple((m["mid"], m["msg"]["uid"]) for m in messages)
         self.note(Fetch(asked_at, self.history.now(), key, 0, found))
+        return True
 
     async def delete(self, key: str) -> None:
         """Delete a key's messages and close its connections."""
@@ -120,8 +133,8 @@ class Load:
     async def ask_time(self) -> None:
         """Ask what time it is, as a mid."""
         asked_at = self.history.now()
-        told = (await self.server.ask("public", "GET", "/1/time/get")).json["data"]["timeid"]
-        self.note(Time(asked_at, self.history.now(), told))
+        response = await self.server.ask("public", "GET", "/1/time/get")
+        self.note(Time(asked_at, self.history.now(), response.json["data"]["timeid"]))
 
     def assert_sound(self, rules: Rules) -> None:
         """Judge the run."""
@@ -130,11 +143,17 @@ class Load:
         assert not violations, f"{len(violations)} violations:\n{shown}\n{self.server.log[-2000:]}"
 
 
-async def _push(client: HttpClient, keys: tuple[str, ...], expire_s: int, payload: str) -> Response:
+async def push_once(
+    client: HttpClient, keys: tuple[str, ...], expire_s: int, payload: str, within: float = DEADLINE_S
+) -> Response:
+    """Push a JSON text to one or several keys by the compatible API."""
     if len(keys) == 1:
-        return await client.request("POST", private_target(keys[0], expire_s), payload.encode())
+        return await client.request(
+            "POST", private_target(keys[0], expire_s), payload.encode(), within=within
+        )
     body = json.dumps({"m": payload, "k": ",".join(keys)}).encode()
-    return await client.request("POST", f"/1/admin/push/mprivate?expire={expire_s}", body)
+    target = f"/1/admin/push/mprivate?expire={expire_s}"
+    return await client.request("POST", target, body, within=within)
 
 
 class Reader:
