@@ -1,49 +1,72 @@
 """The status port: /healthz (alive), /readyz (able to serve), /metrics (Prometheus text).
 
-Reads cluster/stats.py only when somebody asks; counts nothing itself.
+Reads cluster/stats.py only when somebody asks; counts nothing itself. HTTP in
+its simplest form, one request per connection: every node has this port, and
+not every node has use for a web framework.
 """
 
 from __future__ import annotations
 
-import os
-import resource
+import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import cast
 
-from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.registry import Collector
-
+from cluster.exposition import CONTENT_TYPE, exposition
 from cluster.settings import join_address, split_address
-from cluster.stats import Family, HistogramReading, Kind, Stats
+from cluster.stats import Stats
 
-PREFIX = "encke_"
+# From connecting until the request is there, and again until its answer has been taken.
+DEADLINE_S = 10.0
+# The request's line and header fields.
+MAX_HEAD_BYTES = 8 * 1024
+# Probes and scrapers come a few at a time; more are closed at once.
+MAX_CONNECTIONS = 64
 
-_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+STOP_S = 1.0
+
+_TEXT = "text/plain; charset=utf-8"
+_END_OF_HEAD = b"\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer of the status port."""
+
+    status: int
+    body: str
+    content_type: str = _TEXT
+    # Further header fields, each with its line end.
+    fields: str = ""
 
 
 class StatusListener:
     """HTTP listener for probes and scrapers."""
 
-    def __init__(self, bind: str, stats: Stats, ready_fault: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        bind: str,
+        stats: Stats,
+        ready_fault: Callable[[], str | None],
+        notes: Callable[[], Iterable[str]] = tuple,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
         """Prepare it.
 
         Args:
             bind: "host:port", port 0 = any.
             ready_fault: says why this process cannot serve now; None = it can.
+            notes: what /readyz tells besides, a line each.
         """
         self._bind = bind
+        self._stats = stats
         self._ready_fault = ready_fault
-        self._collectors = CollectorRegistry(auto_describe=False)
-        self._collectors.register(_StatsCollector(stats))
-        self._runner: web.ServerRunner | None = None
+        self._notes = notes
+        self._context = _Context(self._answer, deadline_s)
+        self._server: asyncio.Server | None = None
 
     async def start(self) -> str:
         """Listen; return "host:port" as it was bound.
@@ -52,98 +75,132 @@ class StatusListener:
             OSError: the address cannot be bound.
         """
         host, port = split_address(self._bind)
-        runner = web.ServerRunner(web.Server(self._answer, access_log=None), shutdown_timeout=1.0)
-        await runner.setup()
-        site = web.TCPSite(runner, host or None, port)
-        try:
-            await site.start()
-        except OSError:
-            await runner.cleanup()
-            raise
-        self._runner = runner
-        bound = runner.addresses[0]
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Connection(self._context), host or None, port)
+        bound = self._server.sockets[0].getsockname()
         return join_address(bound[0], bound[1])
 
     async def stop(self) -> None:
         """Close the listener and what is connected to it."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        connections = list(self._context.connections)
+        for connection in connections:
+            connection.abort()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                for connection in connections:
+                    await connection.closed
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.method not in ("GET", "HEAD"):
-            return _text(405, "method not allowed", {"Allow": "GET, HEAD"})
-        if request.path == "/healthz":
-            return _text(200, "alive")
-        if request.path == "/readyz":
-            fault = self._ready_fault()
-            return _text(200, "ready") if fault is None else _text(503, fault)
-        if request.path == "/metrics":
-            body = generate_latest(self._collectors)
-            return web.Response(body=body, headers={**_HEADERS, "Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
-        return _text(404, "not found; there are /healthz, /readyz and /metrics")
+    def _answer(self, method: str, path: str) -> Reply:
+        if method not in ("GET", "HEAD"):
+            return Reply(405, "method not allowed\n", fields="Allow: GET, HEAD\r\n")
+        match path:
+            case "/healthz":
+                return Reply(200, "alive\n")
+            case "/readyz":
+                return self._readiness()
+            case "/metrics":
+                return Reply(200, exposition(self._stats.snapshot()), CONTENT_TYPE)
+        return Reply(404, "not found; there are /healthz, /readyz and /metrics\n")
 
-
-def add_process_gauges(stats: Stats) -> None:
-    """Let the process tell its memory, descriptors and CPU time."""
-    stats.gauge("process_resident_bytes", "Resident memory of this process.", _resident_bytes)
-    stats.gauge("process_open_fds", "Open file descriptors.", lambda: len(os.listdir("/proc/self/fd")))
-    stats.gauge(
-        "process_max_fds",
-        "File descriptors that this process may open.",
-        lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-    )
-    stats.gauge("process_cpu_seconds", "CPU time used, user and system.", _cpu_seconds)
-
-
-class _StatsCollector(Collector):
-    """Our numbers in the shape that prometheus_client writes."""
-
-    def __init__(self, stats: Stats) -> None:
-        self._stats = stats
-
-    def collect(self) -> Iterable[Metric]:
-        return [_metric(family) for family in self._stats.snapshot()]
+    def _readiness(self) -> Reply:
+        fault = self._ready_fault()
+        lines = ["ready" if fault is None else fault, *self._notes()]
+        return Reply(200 if fault is None else 503, "".join(f"{line}\n" for line in lines))
 
 
-def _metric(family: Family) -> Metric:
-    name = PREFIX + family.name
-    labels = [family.label] if family.label else []
-    if family.kind is Kind.HISTOGRAM:
-        histogram = HistogramMetricFamily(name, family.text, labels=labels)
-        for label_value, reading in family.readings.items():
-            assert isinstance(reading, HistogramReading)
-            histogram.add_metric([label_value] if labels else [], _cumulative(reading), reading.sum)
-        return histogram
-    # CounterMetricFamily takes "_total" off the name and writes it again.
-    make = CounterMetricFamily if family.kind is Kind.COUNTER else GaugeMetricFamily
-    metric = make(name, family.text, labels=labels)
-    for label_value, reading in family.readings.items():
-        assert not isinstance(reading, HistogramReading)
-        metric.add_metric([label_value] if labels else [], reading)
-    return metric
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What the connections share."""
+
+    # Method and path to answer.
+    answer: Callable[[str, str], Reply]
+    deadline_s: float
+    connections: set[_Connection] = field(default_factory=set)
 
 
-def _cumulative(reading: HistogramReading) -> list[tuple[str, float]]:
-    buckets = []
-    total = 0
-    names = [f"{bound:g}" for bound in reading.bounds] + ["+Inf"]
-    for name, count in zip(names, reading.counts, strict=True):
-        total += count
-        buckets.append((name, float(total)))
-    return buckets
+class _Connection(asyncio.Protocol):
+    """One request, one answer, closed."""
 
+    def __init__(self, context: _Context) -> None:
+        self._context = context
+        loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._head = b""
+        self._is_answered = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.closed: asyncio.Future[None] = loop.create_future()
 
-def _text(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(status=status, text=text + "\n", headers={**_HEADERS, **(headers or {})})
+    def abort(self) -> None:
+        """End it now."""
+        if self._transport is not None:
+            self._transport.abort()
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        # uvloop's transports only look like one.
+        self._transport = cast(asyncio.Transport, transport)
+        connections = self._context.connections
+        connections.add(self)
+        if len(connections) > MAX_CONNECTIONS:
+            self.abort()
+            return
+        self._watch()
 
-def _resident_bytes() -> float:
-    # statm: size, resident, ... in pages.
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return float(pages * resource.getpagesize())
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        if self._is_answered:
+            return
+        self._head += data
+        end = self._head.find(_END_OF_HEAD)
+        if end > MAX_HEAD_BYTES or (end < 0 and len(self._head) > MAX_HEAD_BYTES):
+            self._send(Reply(431, "request header fields too large\n"))
+        elif end >= 0:
+            self._serve(self._head[: self._head.index(b"\r\n")])
 
+    def eof_received(self) -> bool:
+        """Called by the loop: who has asked may still read the answer."""
+        return self._is_answered
 
-def _cpu_seconds() -> float:
-    times = os.times()
-    return times.user + times.system
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._context.connections.discard(self)
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def _serve(self, line: bytes) -> None:
+        words = line.decode("latin-1").split(" ")
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+            self._send(Reply(400, "bad request\n"))
+            return
+        method, target, _ = words
+        self._send(self._context.answer(method, target.partition("?")[0]), has_body=method != "HEAD")
+
+    def _send(self, reply: Reply, *, has_body: bool = True) -> None:
+        assert self._transport is not None
+        self._is_answered = True
+        self._head = b""
+        body = reply.body.encode()
+        head = (
+            f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}\r\n"
+            f"Date: {formatdate(usegmt=True)}\r\n"
+            f"Content-Type: {reply.content_type}\r\n"
+            f"Content-Length: {len(body)}\r\n"
+            "Cache-Control: no-store\r\n"
+            "X-Content-Type-Options: nosniff\r\n"
+            f"Connection: close\r\n{reply.fields}\r\n"
+        )
+        self._transport.write(head.encode() + (body if has_body else b""))
+        self._watch()
+        self._transport.close()
+
+    def _watch(self) -> None:
+        """Cut the connection when its next step is not done in time."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(self._context.deadline_s, self.abort)

@@ -20,12 +20,13 @@ from cluster.limits import connection_capacity, raise_descriptor_limit
 from cluster.membership import Members
 from cluster.model import NodeKind
 from cluster.peers import CometPeers, MessagePeers
+from cluster.process import add_process_gauges
 from cluster.registry.base import SessionState
 from cluster.registry.zookeeper import ZooKeeperRegistry
 from cluster.service import ServiceTasks
 from cluster.settings import is_unspecified, split_address
 from cluster.stats import Stats
-from cluster.status import StatusListener, add_process_gauges
+from cluster.status import StatusListener
 from comet.config import CometConfig
 from encke.config import EnckeConfig
 from encke.parts import Parts, build_store

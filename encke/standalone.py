@@ -15,11 +15,12 @@ from dataclasses import replace
 from cluster.config import changed
 from cluster.limits import connection_capacity, raise_descriptor_limit
 from cluster.membership import Members
+from cluster.process import add_process_gauges
 from cluster.registry.memory import MemoryRegistry
 from cluster.service import ServiceTasks
 from cluster.settings import join_address, split_address
 from cluster.stats import Stats
-from cluster.status import StatusListener, add_process_gauges
+from cluster.status import StatusListener
 from comet.app import CometNode
 from comet.config import CometConfig
 from encke.config import EnckeConfig, ServeConfig
