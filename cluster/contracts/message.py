@@ -148,3 +148,11 @@ class MessageService(Protocol):
     async def clock(self) -> Mid:
         """The store's clock as a mid; never goes back while the store is open."""
         ...
+
+    async def is_fenced(self, incarnation: str) -> bool:
+        """Whether an incarnation was fenced; asks the store, never a memory of it.
+
+        Raises:
+            UnavailableError, StorageError: the store did not answer.
+        """
+        ...

@@ -25,6 +25,7 @@ DELETE_KEY = Method(5, "delete_key", tuple[Key], int)
 DELETE_MESSAGE = Method(6, "delete_message", tuple[Key, Mid], bool)
 INSPECT = Method(7, "inspect", tuple[Key], Stored, is_read=True)
 CLOCK = Method(8, "clock", tuple[()], Mid, is_read=True)
+IS_FENCED = Method(9, "is_fenced", tuple[str], bool, is_read=True)
 
 R = TypeVar("R")
 
@@ -51,6 +52,7 @@ def message_routes(service: MessageService) -> list[Route]:
         Route(DELETE_MESSAGE, service.delete_message),
         Route(INSPECT, service.inspect),
         Route(CLOCK, service.clock),
+        Route(IS_FENCED, service.is_fenced),
     ]
 
 
@@ -105,6 +107,10 @@ class MessageStub:
         """See MessageService.clock()."""
         return await self.client.call(CLOCK, (), self._other_s)
 
+    async def is_fenced(self, incarnation: str) -> bool:
+        """See MessageService.is_fenced()."""
+        return await self.client.call(IS_FENCED, (incarnation,), self._other_s)
+
 
 class MessageNodes:
     """All message nodes as one MessageService: each key has its node, and another when that is down.
@@ -154,6 +160,10 @@ class MessageNodes:
     async def clock(self) -> Mid:
         """See MessageService.clock(); of the first node that answers."""
         return await self._ask(Key(""), lambda stub: stub.clock())
+
+    async def is_fenced(self, incarnation: str) -> bool:
+        """See MessageService.is_fenced(); of any node, they all ask the store."""
+        return await self._ask(Key(incarnation), lambda stub: stub.is_fenced(incarnation))
 
     async def _ask(
         self, key: Key, ask: Callable[[MessageStub], Awaitable[R]], *, is_repeatable: bool = True

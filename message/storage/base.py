@@ -93,14 +93,6 @@ class MessageStore(MessageService, Protocol):
         """
         ...
 
-    async def is_fenced(self, incarnation: str) -> bool:
-        """Whether an incarnation was fenced; asks the store, never a memory of it.
-
-        Raises:
-            UnavailableError, StorageError: the store did not answer.
-        """
-        ...
-
     async def remove_expired(self, limit: int) -> int:
         """Remove up to `limit` expired rows of each kind (messages, ids, marks, devices).
 

@@ -85,6 +85,9 @@ class Messages:
     async def clock(self) -> Mid:
         return self._answer(CLOCK, "clock")
 
+    async def is_fenced(self, incarnation: str) -> bool:
+        return self._answer(True, "is_fenced", incarnation)
+
     def _answer(self, value: V, *asked: Any) -> V:
         self.asked.append(asked)
         if self.error is not None:
@@ -185,7 +188,7 @@ def test_method_table_says_what_the_contract_says(contract: type, routes: list[R
 def test_numbers_on_the_wire_stay() -> None:
     assert {route.method.name: route.method.number for route in message_routes(Messages())} == {
         "save": 1, "load_after": 2, "acknowledge": 3, "acknowledged": 4,
-        "delete_key": 5, "delete_message": 6, "inspect": 7, "clock": 8,
+        "delete_key": 5, "delete_message": 6, "inspect": 7, "clock": 8, "is_fenced": 9,
     }  # fmt: skip
     assert {route.method.name: route.method.number for route in comet_routes(Comet())} == {
         "push": 1, "delete_key": 2, "connections": 3, "status": 4,
@@ -209,6 +212,7 @@ async def test_every_question_to_a_message_node_arrives_and_is_answered() -> Non
         assert await stub.delete_message(BOB, Mid(80)) is True
         assert await stub.inspect(BOB) == STORED
         assert await stub.clock() == CLOCK
+        assert await stub.is_fenced("old-1") is True
 
         assert messages.asked == [
             ("save", BATCH),
@@ -219,6 +223,7 @@ async def test_every_question_to_a_message_node_arrives_and_is_answered() -> Non
             ("delete_message", BOB, 80),
             ("inspect", BOB),
             ("clock",),
+            ("is_fenced", "old-1"),
         ]
 
 

@@ -33,6 +33,8 @@ class BadWay:
         self.clock_step: int = 0
         # Accidents of the next questions for the clock.
         self.clock_refusals: deque[Exception] = deque()
+        # Accidents of the next questions whether a node is fenced.
+        self.fence_refusals: deque[Exception] = deque()
         # Acknowledgements that have been written.
         self.acknowledged_writes: asyncio.Queue[Mid] = asyncio.Queue()
 
@@ -98,3 +100,8 @@ class BadWay:
         if self.clock_refusals:
             raise self.clock_refusals.popleft()
         return Mid(await self.store.clock() + self.clock_step)
+
+    async def is_fenced(self, incarnation: str) -> bool:
+        if self.fence_refusals:
+            raise self.fence_refusals.popleft()
+        return await self.store.is_fenced(incarnation)

@@ -105,6 +105,9 @@ class SilentStore:
     async def clock(self) -> Mid:
         await _never()
 
+    async def is_fenced(self, incarnation: str) -> bool:
+        await _never()
+
 
 async def _never() -> NoReturn:
     await asyncio.get_running_loop().create_future()
