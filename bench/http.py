@@ -33,7 +33,7 @@ import uvloop
 
 from cluster.contracts.comet import CometStatus, ConnectionInfo, Push, PushReply
 from cluster.contracts.message import MessageService
-from cluster.membership import Members
+from cluster.members import Members
 from cluster.model import Epoch, Key, Mid, NodeInfo, NodeKind, NodeName
 from cluster.registry.memory import MemoryRegistry
 from cluster.stats import Stats

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from cluster.errors import NoNodeError
 from cluster.model import Epoch, Key, NodeInfo, NodeKind, NodeName
-from cluster.registry.base import Registry, Snapshot
+from cluster.registry.base import Snapshot
 from cluster.ring import Ring
 
 
 class Membership:
     """What follows from one snapshot. Immutable."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, ring: Ring | None = None) -> None:
+        """Draw the conclusions.
+
+        Args:
+            ring: one with the weights of weights_of(snapshot), if there is one already.
+        """
         self.epoch: Epoch = snapshot.epoch
         self.nodes = snapshot.nodes
-        # Name → the instance that serves: the first registered that is not draining.
-        self._serving: dict[NodeName, NodeInfo] = {}
-        for node in snapshot.nodes:
-            if node.kind is NodeKind.COMET and not node.is_draining:
-                self._serving.setdefault(node.name, node)
-        self.ring = Ring({name: node.weight for name, node in self._serving.items()})
+        # Name → the instance that serves.
+        self._serving = _serving(snapshot)
+        self.ring = Ring(weights_of(snapshot)) if ring is None else ring
 
     def owner(self, key: Key) -> NodeInfo:
         """The comet instance that serves a key.
@@ -48,11 +50,11 @@ class Membership:
         return [(self._serving[name], group) for name, group in groups.items()]
 
     def serving(self, name: NodeName) -> NodeInfo | None:
-        """The comet instance that serves under a name, None when none does."""
+        """The comet instance that serves under a name; None when none does, or it has weight 0."""
         return self._serving.get(name)
 
     def is_serving(self, node: NodeInfo) -> bool:
-        """Whether this instance is in the ring (not a standby, not draining)."""
+        """Whether this instance is in the ring (not a standby, not draining, not of weight 0)."""
         return self._serving.get(node.name) is node
 
     def of_kind(self, kind: NodeKind) -> Iterable[NodeInfo]:
@@ -60,25 +62,18 @@ class Membership:
         return (node for node in self.nodes if node.kind is kind)
 
 
-class Members:
-    """The membership of this moment, kept up to date from a registry."""
+def weights_of(snapshot: Snapshot) -> dict[NodeName, int]:
+    """Weights of the nodes that own something, by name."""
+    return {name: node.weight for name, node in _serving(snapshot).items()}
 
-    def __init__(self, registry: Registry) -> None:
-        # Called with the new membership after each change, in order of subscription.
-        self.on_change: list[Callable[[Membership], None]] = []
-        self._current = Membership(Snapshot(epoch=(0, 0), nodes=()))
-        self._unwatch = registry.watch(self._take)
 
-    @property
-    def current(self) -> Membership:
-        """Read it once per decision: the next read may give another one."""
-        return self._current
+def _serving(snapshot: Snapshot) -> dict[NodeName, NodeInfo]:
+    """The instance that serves under each name: the first registered that is not draining.
 
-    def close(self) -> None:
-        """Stop following the registry."""
-        self._unwatch()
-
-    def _take(self, snapshot: Snapshot) -> None:
-        self._current = Membership(snapshot)
-        for call in self.on_change:
-            call(self._current)
+    With weight 0 it serves nothing, and neither do those that stand by.
+    """
+    first: dict[NodeName, NodeInfo] = {}
+    for node in snapshot.nodes:
+        if node.kind is NodeKind.COMET and not node.is_draining:
+            first.setdefault(node.name, node)
+    return {name: node for name, node in first.items() if node.weight > 0}

@@ -12,7 +12,8 @@ from cluster.contracts import comet_rpc, message_rpc
 from cluster.contracts.comet import CometService
 from cluster.contracts.comet_rpc import CometStub, CometTimeouts
 from cluster.contracts.message_rpc import MessageNodes, MessageStub, MessageTimeouts
-from cluster.membership import Members, Membership
+from cluster.members import Members
+from cluster.membership import Membership
 from cluster.model import NodeInfo, NodeKind
 from cluster.rpc.balancer import Balancer
 from cluster.rpc.client import RpcClient

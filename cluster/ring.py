@@ -17,6 +17,11 @@ VNODES = 160
 HASH_SPACE = 2**128
 
 
+def point_count(weights: Mapping[NodeName, int]) -> int:
+    """How many points a ring of these nodes has; building costs 2 us for each. One node needs none."""
+    return VNODES * sum(weights.values()) if len(weights) > 1 else 0
+
+
 class Ring:
     """Owners of keys among weighted nodes."""
 
@@ -31,6 +36,11 @@ class Ring:
             if len(self._weights) > 1
             else None
         )
+
+    @property
+    def weights(self) -> Mapping[NodeName, int]:
+        """The nodes that own something, by name."""
+        return self._weights
 
     def owner(self, key: Key) -> NodeName:
         """The node that owns a key.

@@ -13,7 +13,7 @@ from cluster.contracts.comet import CometStatus, ConnectionInfo, Push, PushReply
 from cluster.contracts.comet_rpc import SERVICE, comet_routes
 from cluster.contracts.message import MessageService
 from cluster.errors import EnckeError, NotOwnerError, UnavailableError
-from cluster.membership import Members
+from cluster.members import Members
 from cluster.mids import StoreClock
 from cluster.model import Epoch, Key, NodeInfo, NodeKind, NodeName
 from cluster.registry.base import Registration, Registry, SessionState
@@ -79,6 +79,7 @@ class CometNode:
         self._version = version
         self._messages = messages
         self._registry = registry
+        self._members = members
         self._registration: Registration | None = None
         self._started_at = unix_time()
         self._capacity = min(capacity, config.max_connections or capacity)
@@ -95,7 +96,7 @@ class CometNode:
         self._ownership = Ownership(members, NodeName(config.name))
         self._mover = Mover(self._hub, self._pusher, config.close_pace_per_s)
         members.on_change.append(lambda _: self._mover.take(self._ownership.holdings))
-        self._epochs = EpochGate(members, registry, config.membership_wait_s)
+        self._epochs = EpochGate(members, config.membership_wait_s)
         self._unwatch_session: Callable[[], None] | None = None
         self._reception = Reception(
             config,
@@ -278,7 +279,7 @@ class CometNode:
         """Wait a little until what this node has just announced has come back in its own membership."""
         with contextlib.suppress(EnckeError, TimeoutError):
             async with asyncio.timeout(NOTICE_S):
-                await self._registry.refresh()
+                await self._members.refresh()
 
     def _take_session(self, state: SessionState) -> None:
         """The registration has ended: who knows since when others own the keys, and have pushed to them."""

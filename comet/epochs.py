@@ -11,9 +11,9 @@ import logging
 from collections.abc import Callable
 
 from cluster.errors import UnavailableError
-from cluster.membership import Members, Membership
+from cluster.members import Members
+from cluster.membership import Membership
 from cluster.model import Epoch
-from cluster.registry.base import Registry
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +32,13 @@ class _Waiting:
 class EpochGate:
     """Waits for memberships. What waits is bounded by the calls that the RPC server lets in."""
 
-    def __init__(self, members: Members, registry: Registry, patience_s: float) -> None:
+    def __init__(self, members: Members, patience_s: float) -> None:
         """Make a gate that is open for the present membership and older ones.
 
         Args:
             patience_s: nobody waits longer.
         """
         self._members = members
-        self._registry = registry
         self._patience_s = patience_s
         # In order of arrival, which is the order in which they go on.
         self._waiting: dict[_Waiting, None] = {}
@@ -102,7 +101,7 @@ class EpochGate:
         """Ask the registry now: the news may be on its way, or the watch may have been lost."""
         try:
             async with asyncio.timeout(self._patience_s):
-                await self._registry.refresh()
+                await self._members.refresh()
         except (UnavailableError, TimeoutError) as error:
             log.debug("membership not refreshed: reason=%r", error)
         finally:

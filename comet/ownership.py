@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from cluster.errors import NoNodeError
-from cluster.membership import Members, Membership
+from cluster.membership import Membership
 from cluster.model import Epoch, Key, NodeName
 from cluster.ring import Ring
+
+if TYPE_CHECKING:
+    from cluster.members import Members
 
 
 class Holdings:

@@ -17,7 +17,7 @@ from cluster.contracts.message import MessageService
 from cluster.contracts.message_rpc import MessageTimeouts
 from cluster.errors import EnckeError
 from cluster.limits import connection_capacity, raise_descriptor_limit
-from cluster.membership import Members
+from cluster.members import Members
 from cluster.model import NodeKind
 from cluster.peers import CometPeers, MessagePeers
 from cluster.process import add_process_gauges

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from cluster.contracts.comet import CometService
 from cluster.contracts.message import MessageService
-from cluster.membership import Members
+from cluster.members import Members
 from cluster.model import NodeInfo
 from cluster.registry.base import Registry
 from cluster.rpc.config import RpcConfig

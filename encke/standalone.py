@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from cluster.config import changed
 from cluster.limits import connection_capacity, raise_descriptor_limit
-from cluster.membership import Members
+from cluster.members import Members
 from cluster.process import add_process_gauges
 from cluster.registry.memory import MemoryRegistry
 from cluster.service import ServiceTasks

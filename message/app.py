@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from cluster.contracts.message_rpc import SERVICE, message_routes
 from cluster.errors import ConfigError, StorageError, UnavailableError
-from cluster.membership import Members
+from cluster.members import Members
 from cluster.model import NodeInfo, NodeKind, NodeName
 from cluster.registry.base import Registration, Registry
 from cluster.rpc.config import RpcConfig
@@ -141,7 +141,7 @@ class MessageNode:
             return
         with contextlib.suppress(UnavailableError, TimeoutError):
             async with asyncio.timeout(NOTICE_S):
-                await self._registry.refresh()
+                await self._members.refresh()
         own = self._info(is_draining=False).addresses
         for node in self._members.current.of_kind(NodeKind.MESSAGE):
             if node.addresses != own:

@@ -12,7 +12,7 @@ from functools import partial
 from cluster.contracts.comet import CometService
 from cluster.contracts.message import MessageService
 from cluster.errors import ConfigError
-from cluster.membership import Members
+from cluster.members import Members
 from cluster.model import NodeInfo, NodeKind, NodeName
 from cluster.registry.base import Registration, Registry
 from cluster.settings import advertised_address

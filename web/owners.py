@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from cluster.contracts.comet import CometService
 from cluster.errors import InDoubtError, NotOwnerError
-from cluster.membership import Members, Membership
+from cluster.members import Members
+from cluster.membership import Membership
 from cluster.model import Epoch, Key, NodeInfo
 
 # A node that refuses under the epoch that we have too may be about to change;

@@ -13,7 +13,8 @@ from typing import Protocol
 import pytest
 
 from cluster.errors import NoNodeError
-from cluster.membership import Members, Membership
+from cluster.members import Members
+from cluster.membership import Membership
 from cluster.model import Key
 from cluster.registry.base import Registry, SessionState
 from tests.cluster.registries import Seen, comet, message, replace_info, web

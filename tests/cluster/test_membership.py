@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from cluster.errors import NoNodeError
-from cluster.membership import Members, Membership
+from cluster.membership import Membership
 from cluster.model import Key, NodeInfo, NodeKind, NodeName
 from cluster.registry.base import Snapshot
-from cluster.registry.memory import MemoryRegistry
 
 KEYS = [Key(f"key-{n}") for n in range(200)]
 
@@ -82,22 +81,19 @@ def test_nodes_are_listed_by_kind_in_order_of_registration() -> None:
     assert not members.is_serving(message("m1"))
 
 
-async def test_members_follow_the_registry_and_tell_each_change_in_order_of_subscription() -> None:
-    registry = MemoryRegistry()
-    members = Members(registry)
-    told: list[tuple[str, int]] = []
-    members.on_change.append(lambda now: told.append(("first", len(now.nodes))))
-    members.on_change.append(lambda now: told.append(("second", len(now.nodes))))
-    empty = members.current
+def test_a_node_of_weight_0_serves_nothing_and_is_listed() -> None:
+    idle, busy = comet("a", weight=0), comet("b")
+    members = membership(idle, busy)
+    assert [members.is_serving(node) for node in (idle, busy)] == [False, True]
+    assert members.serving(idle.name) is None
+    assert {members.owner(key).name for key in KEYS} == {"b"}
+    assert members.nodes == (idle, busy)
+    with pytest.raises(NoNodeError):
+        membership(idle).owner(KEYS[0])
 
-    registration = await registry.register(comet("a"))
 
-    assert told == [("first", 1), ("second", 1)]
-    assert members.current.owner(KEYS[0]).name == "a"
-    assert members.current.epoch > empty.epoch
-    # What was read before does not change.
-    assert empty.nodes == ()
-    members.close()
-    await registration.withdraw()
-    assert len(told) == 2
-    assert members.current.owner(KEYS[0]).name == "a"
+def test_a_ring_that_is_there_already_is_taken() -> None:
+    first = membership(comet("a"), comet("b"))
+    second = Membership(Snapshot((1, 2), (comet("a"), comet("b"), message("m"))), first.ring)
+    assert second.ring is first.ring
+    assert second.epoch == (1, 2)

@@ -10,7 +10,7 @@ import pytest
 from cluster.contracts.comet_rpc import CometTimeouts
 from cluster.contracts.message_rpc import CLOCK, SERVICE, MessageTimeouts
 from cluster.errors import UnavailableError
-from cluster.membership import Members
+from cluster.members import Members
 from cluster.model import Mid, NodeInfo, NodeKind, NodeName
 from cluster.peers import CometPeers, MessagePeers
 from cluster.registry.memory import MemoryRegistry

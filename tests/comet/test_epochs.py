@@ -9,7 +9,7 @@ import pytest
 
 from cluster.contracts.comet import Push
 from cluster.errors import NotOwnerError, UnavailableError
-from cluster.membership import Members
+from cluster.members import Members
 from cluster.model import Epoch, Key, NodeInfo, NodeKind, NodeName
 from cluster.registry.memory import MemoryRegistry
 from comet.epochs import EpochGate
@@ -67,7 +67,7 @@ async def test_a_membership_that_does_not_come_is_waited_for_only_so_long(tmp_pa
 
 async def test_those_who_wait_go_on_in_the_order_in_which_they_came(tmp_path: Path) -> None:
     registry = MemoryRegistry()
-    gate = EpochGate(Members(registry), registry, 5.0)
+    gate = EpochGate(Members(registry), 5.0)
     seen: list[tuple[int, bool]] = []
     gate.when((0, 0), 5.0, lambda is_reached: seen.append((0, is_reached)))
     for number in (1, 2, 3):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.membership import Members
+from cluster.members import Members
 from cluster.model import Key, NodeInfo, NodeKind, NodeName
 from cluster.registry.memory import MemoryRegistry
 from comet.ownership import Ownership

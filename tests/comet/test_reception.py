@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.membership import Members
+from cluster.members import Members
 from cluster.mids import StoreClock
 from cluster.model import Key, Mid, NodeInfo, NodeKind, NodeName
 from cluster.registry.memory import MemoryRegistry

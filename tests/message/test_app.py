@@ -10,7 +10,7 @@ import pytest
 
 from cluster.contracts.message_rpc import MessageTimeouts
 from cluster.errors import ConfigError, UnavailableError
-from cluster.membership import Members
+from cluster.members import Members
 from cluster.model import Key, NodeKind
 from cluster.peers import MessagePeers
 from cluster.registry.memory import MemoryRegistry

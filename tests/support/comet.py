@@ -10,7 +10,7 @@ from typing import Any
 
 from cluster.contracts.comet import Push
 from cluster.contracts.message import MessageService
-from cluster.membership import Members
+from cluster.members import Members
 from cluster.model import Key, Mid
 from cluster.registry.memory import MemoryRegistry
 from cluster.stats import Stats

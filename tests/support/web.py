@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from cluster.contracts.comet import CometService
 from cluster.contracts.message import MessageService
-from cluster.membership import Members
+from cluster.members import Members
 from cluster.model import NodeInfo, NodeKind, NodeName
 from cluster.registry.memory import MemoryRegistry
 from cluster.stats import Stats

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cluster.errors import ConfigError
-from cluster.membership import Members, Membership
+from cluster.members import Members
+from cluster.membership import Membership
 from cluster.model import NodeKind
 from cluster.registry.memory import MemoryRegistry
 from tests.support.services import ScriptedComet

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.contracts.comet import PushReply
 from cluster.errors import InDoubtError, NoNodeError, NotOwnerError, UnavailableError
-from cluster.membership import Members
+from cluster.members import Members
 from cluster.model import Key
 from cluster.registry.memory import MemoryRegistry
 from cluster.stats import Stats

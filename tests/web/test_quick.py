@@ -8,7 +8,7 @@ import pytest
 
 from cluster.contracts.comet import PushReply
 from cluster.errors import StorageError, UnavailableError
-from cluster.membership import Members
+from cluster.members import Members
 from cluster.registry.memory import MemoryRegistry
 from cluster.stats import Stats
 from tests.support.eventually import eventually

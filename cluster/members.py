@@ -1,0 +1,123 @@
+"""The membership of the moment, kept up to date from a registry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from cluster.membership import Membership, weights_of
+from cluster.registry.base import Registry, Snapshot
+from cluster.ring import Ring, point_count
+
+# A ring of so many points is built where its snapshot is taken, in 3 ms at the most. Larger
+# ones are built in a thread.
+MAX_POINTS_ON_LOOP = 1600
+
+# Snapshots that wait for their rings. Of more than these only the latest counts: a registry
+# that changes faster than rings can be built must not fill the memory.
+MAX_WAITING = 16
+
+
+class Members:
+    """Follows a registry.
+
+    Each snapshot is built once, and they follow each other in their order; while
+    a large ring is built in a thread, the last membership stays.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        # Called with the new membership after each change, in order of subscription.
+        self.on_change: list[Callable[[Membership], None]] = []
+        self._registry = registry
+        self._current = Membership(Snapshot(epoch=(0, 0), nodes=()))
+        # Snapshots whose turn is to come, numbered in their order; the first is being built.
+        self._waiting: deque[tuple[int, Snapshot]] = deque()
+        # Number of the snapshot that came last, and of the one behind `current`.
+        self._last = 0
+        self._taken = 0
+        # Of refresh(), by the number that they wait for.
+        self._refreshes: list[tuple[int, asyncio.Future[None]]] = []
+        self._is_closed = False
+        self._unwatch = registry.watch(self._take)
+
+    @property
+    def current(self) -> Membership:
+        """Read it once per decision: the next read may give another one."""
+        return self._current
+
+    async def refresh(self) -> None:
+        """Return when `current` shows everything that stood in the registry at the call.
+
+        Bound it with a timeout. Cancelling is safe.
+
+        Raises:
+            UnavailableError: the registry is away.
+        """
+        await self._registry.refresh()
+        if self._taken < self._last and not self._is_closed:
+            taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._refreshes.append((self._last, taken))
+            await taken
+
+    def close(self) -> None:
+        """Stop following the registry."""
+        self._is_closed = True
+        self._unwatch()
+        self._waiting.clear()
+        self._answer_refreshes(self._last)
+
+    def _take(self, snapshot: Snapshot) -> None:
+        self._last += 1
+        self._waiting.append((self._last, snapshot))
+        if len(self._waiting) == 1:
+            self._go()
+        elif len(self._waiting) > MAX_WAITING:
+            # The first is in a thread.
+            self._waiting = deque([self._waiting[0], self._waiting[-1]])
+
+    def _go(self) -> None:
+        """Take what waits, up to the first large ring."""
+        while self._waiting:
+            number, snapshot = self._waiting[0]
+            ring = self._ready_ring(snapshot)
+            if ring is None:
+                building = asyncio.get_running_loop().run_in_executor(None, Membership, snapshot)
+                building.add_done_callback(self._take_built)
+                return
+            self._set(number, Membership(snapshot, ring))
+
+    def _ready_ring(self, snapshot: Snapshot) -> Ring | None:
+        """The present ring when the nodes are the same, a new one when it is small."""
+        weights = weights_of(snapshot)
+        ring = self._current.ring
+        if weights == ring.weights:
+            return ring
+        return Ring(weights) if point_count(weights) <= MAX_POINTS_ON_LOOP else None
+
+    def _take_built(self, building: asyncio.Future[Membership]) -> None:
+        if self._is_closed or building.cancelled():
+            return
+        try:
+            self._set(self._waiting[0][0], building.result())
+        finally:
+            self._go()
+
+    def _set(self, number: int, membership: Membership) -> None:
+        """Make it the current one; those who follow may bring about the next, which waits meanwhile."""
+        self._taken = number
+        self._current = membership
+        try:
+            for call in self.on_change:
+                call(membership)
+        finally:
+            self._waiting.popleft()
+            self._answer_refreshes(number)
+
+    def _answer_refreshes(self, number: int) -> None:
+        refreshes, self._refreshes = self._refreshes, []
+        for wanted, taken in refreshes:
+            if wanted > number:
+                self._refreshes.append((wanted, taken))
+            elif not taken.done():
+                taken.set_result(None)

@@ -1,0 +1,151 @@
+"""The membership of the moment: each snapshot once, in order, large rings built elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cluster import members as members_module
+from cluster.errors import UnavailableError
+from cluster.members import Members
+from cluster.membership import Membership
+from cluster.model import Key, NodeInfo, NodeKind, NodeName
+from cluster.registry.memory import MemoryRegistry
+from tests.support.eventually import eventually
+
+KEYS = [Key(f"key-{n}") for n in range(200)]
+# Its ring is not built on the loop.
+HEAVY = 20
+
+
+def comet(name: str, weight: int = 1) -> NodeInfo:
+    return NodeInfo(NodeKind.COMET, NodeName(name), f"{name}-1", {}, weight=weight)
+
+
+class Registry(MemoryRegistry):
+    """One that can be away."""
+
+    is_away = False
+
+    async def refresh(self) -> None:
+        if self.is_away:
+            raise UnavailableError("away")
+
+
+class Follower:
+    """Notes every membership, as its names and weights."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self.members = Members(self.registry)
+        self.seen: list[Membership] = []
+        self.members.on_change.append(self.seen.append)
+
+    def told(self) -> list[dict[str, int]]:
+        return [{node.name: node.weight for node in membership.nodes} for membership in self.seen]
+
+
+async def test_members_follow_the_registry_and_tell_each_change_in_order_of_subscription() -> None:
+    registry = MemoryRegistry()
+    members = Members(registry)
+    told: list[tuple[str, int]] = []
+    members.on_change.append(lambda now: told.append(("first", len(now.nodes))))
+    members.on_change.append(lambda now: told.append(("second", len(now.nodes))))
+    empty = members.current
+
+    registration = await registry.register(comet("a"))
+
+    assert told == [("first", 1), ("second", 1)]
+    assert members.current.owner(KEYS[0]).name == "a"
+    assert members.current.epoch > empty.epoch
+    # What was read before does not change.
+    assert empty.nodes == ()
+    members.close()
+    await registration.withdraw()
+    assert len(told) == 2
+    assert members.current.owner(KEYS[0]).name == "a"
+
+
+async def test_a_large_ring_is_built_elsewhere_while_the_last_membership_stays() -> None:
+    follower = Follower()
+    await follower.registry.register(comet("a"))
+    await follower.registry.register(comet("b", HEAVY))
+    assert follower.told() == [{"a": 1}]
+    assert follower.members.current.ring.sole == "a"
+    await follower.members.refresh()
+    assert follower.told() == [{"a": 1}, {"a": 1, "b": HEAVY}]
+    assert {follower.members.current.owner(key).name for key in KEYS} == {"a", "b"}
+
+
+async def test_a_small_ring_does_not_overtake_a_large_one() -> None:
+    follower = Follower()
+    await follower.registry.register(comet("a", HEAVY))
+    large = await follower.registry.register(comet("b", HEAVY))
+    await large.withdraw()
+    await follower.registry.register(comet("c", HEAVY))
+    await follower.members.refresh()
+    assert follower.told() == [
+        {"a": HEAVY},
+        {"a": HEAVY, "b": HEAVY},
+        {"a": HEAVY},
+        {"a": HEAVY, "c": HEAVY},
+    ]
+    epochs = [membership.epoch for membership in follower.seen]
+    assert epochs == sorted(epochs)
+
+
+async def test_the_ring_is_built_anew_only_when_its_nodes_change() -> None:
+    follower = Follower()
+    await follower.registry.register(comet("a", HEAVY))
+    await follower.registry.register(comet("b", HEAVY))
+    await follower.members.refresh()
+    ring = follower.members.current.ring
+    await follower.registry.register(NodeInfo(NodeKind.MESSAGE, NodeName("m"), "m-1", {}))
+    assert [node.name for node in follower.members.current.nodes] == ["a", "b", "m"]
+    assert follower.members.current.ring is ring
+
+
+async def test_snapshots_that_come_faster_than_rings_are_built_are_passed_over() -> None:
+    follower = Follower()
+    await follower.registry.register(comet("a", HEAVY))
+    await follower.registry.register(comet("b", HEAVY))
+    refreshed = []
+    for number in range(members_module.MAX_WAITING * 2):
+        await follower.registry.register(comet(f"c{number}"))
+        refreshed.append(asyncio.ensure_future(follower.members.refresh()))
+        await asyncio.sleep(0)
+    await asyncio.gather(*refreshed)
+    assert len(follower.seen) < members_module.MAX_WAITING * 2
+    assert len(follower.members.current.nodes) == members_module.MAX_WAITING * 2 + 2
+
+
+async def test_a_refresh_says_when_the_registry_is_away_and_ends_when_nobody_follows() -> None:
+    follower = Follower()
+    follower.registry.is_away = True
+    with pytest.raises(UnavailableError):
+        await follower.members.refresh()
+    follower.registry.is_away = False
+    await follower.registry.register(comet("a", HEAVY))
+    await follower.registry.register(comet("b", HEAVY))
+    refreshing = asyncio.ensure_future(follower.members.refresh())
+    await asyncio.sleep(0)
+    follower.members.close()
+    await refreshing
+    await eventually(lambda: len(asyncio.all_tasks()) == 1)
+    assert len(follower.seen) < 2
+
+
+async def test_those_who_follow_all_see_the_changes_in_one_order_when_one_of_them_makes_a_change() -> None:
+    follower = Follower()
+    members = follower.members
+    told: list[int] = []
+
+    def answer(membership: Membership) -> None:
+        if len(membership.nodes) == 1:
+            follower.registry._set(99, comet("z"))
+
+    members.on_change.insert(0, answer)
+    members.on_change.append(lambda membership: told.append(len(membership.nodes)))
+    await follower.registry.register(comet("a"))
+    assert told == [1, 2]
