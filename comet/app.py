@@ -74,6 +74,7 @@ class CometNode:
         """
         loop = asyncio.get_running_loop()
         metrics = CometMetrics(stats)
+        self._metrics = metrics
         self._config = config
         self._instance = instance
         self._version = version
@@ -260,7 +261,9 @@ class CometNode:
 
     async def status(self) -> CometStatus:
         """See CometService.status()."""
-        return CometStatus(self._hub.connection_count, self._hub.channel_count, self._capacity)
+        hub = self._hub
+        pushes = self._metrics.pushes.value
+        return CometStatus(hub.connection_count, hub.channel_count, self._capacity, pushes)
 
     # -- own affairs
 

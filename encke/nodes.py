@@ -68,7 +68,7 @@ class NodeProcess:
             NodeKind.MESSAGE: config.message.status_bind,
             NodeKind.WEB: config.web.status_bind,
         }[kind]
-        self._status = StatusListener(status_bind, stats, self._ready_fault)
+        self._status = StatusListener(status_bind, stats, self._ready_fault, self._notes)
         self._registry = ZooKeeperRegistry(config.registry)
         self._members = Members(self._registry)
         self._parts = Parts(config, stats, self._registry, self._members, config.rpc)
@@ -106,8 +106,8 @@ class NodeProcess:
         for purpose, address in {**node.addresses, "status": status}.items():
             self._say(f"listening {purpose} {address}")
         if isinstance(node, MessageNode):
-            guarantee = node.store.describe()
-            self._say(f"storing in {guarantee.location}: {guarantee.promise}")
+            for guarantee in node.store.describe():
+                self._say(f"storing in {guarantee.location}: {guarantee.promise}")
         self._say("ready")
 
     async def drain(self, timeout_s: float) -> None:
@@ -155,6 +155,9 @@ class NodeProcess:
         if self._registry.session is SessionState.LOST:
             return "not registered: ZooKeeper has ended the session"
         return None
+
+    def _notes(self) -> list[str]:
+        return self._node.notes() if isinstance(self._node, MessageNode) else []
 
     def _warn_of_open_rpc(self, node: Node) -> None:
         bound = node.addresses.get("rpc")

@@ -74,6 +74,7 @@ class Parts:
             version=encke_version(),
             registry=self.registry,
             members=self.members,
+            stats=self.stats,
             rpc=self._rpc,
         )
 

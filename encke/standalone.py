@@ -57,7 +57,7 @@ class Standalone:
         self._members = Members(registry)
         self._parts = Parts(config, stats, registry, self._members)
         self._store = build_store(config, stats)
-        self._status = StatusListener(config.serve.status_bind, stats, self._ready_fault)
+        self._status = StatusListener(config.serve.status_bind, stats, self._ready_fault, self._notes)
         self._comet: CometNode | None = None
         self._web: WebNode | None = None
         self._message: MessageNode | None = None
@@ -133,6 +133,9 @@ class Standalone:
             return "starting"
         return None
 
+    def _notes(self) -> list[str]:
+        return [] if self._message is None else self._message.notes()
+
     def _log_settings(self) -> None:
         for line in changed(self._config):
             log.info("setting %s", line)
@@ -140,8 +143,8 @@ class Standalone:
     def _announce(self, addresses: dict[str, str], capacity: int) -> None:
         for kind, address in addresses.items():
             self._say(f"listening {kind} {address}")
-        guarantee = self._store.describe()
-        self._say(f"storing under {guarantee.location}: {guarantee.promise}")
+        for guarantee in self._store.describe():
+            self._say(f"storing under {guarantee.location}: {guarantee.promise}")
         self._say(f"room for {capacity:,} subscribers")
         self._say("try it, in two other terminals:")
         for line in self._examples(addresses):

@@ -8,17 +8,22 @@ import logging
 import time
 from collections.abc import Callable
 
-from cluster.contracts.message_rpc import SERVICE, message_routes
+from cluster.contracts.message import MessageStatus
+from cluster.contracts.message_rpc import SERVICE, message_node_routes, message_routes
 from cluster.errors import ConfigError, StorageError, UnavailableError
 from cluster.members import Members
 from cluster.model import NodeInfo, NodeKind, NodeName
 from cluster.registry.base import Registration, Registry
 from cluster.rpc.config import RpcConfig
+from cluster.rpc.methods import Route
 from cluster.rpc.server import RpcServer
 from cluster.settings import advertised_address
+from cluster.stats import Stats
 from message.fencing import Fencer
 from message.nodeconfig import MessageConfig
 from message.storage.base import MessageStore
+from message.storage.counters import StoreCounters
+from message.storage.guarantees import one_line
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +43,7 @@ class MessageNode:
         version: str,
         registry: Registry,
         members: Members,
+        stats: Stats,
         rpc: RpcConfig | None = None,
         unix_time: Callable[[], float] = time.time,
     ) -> None:
@@ -55,7 +61,8 @@ class MessageNode:
         self._registry = registry
         self._members = members
         self._started_at = unix_time()
-        self._rpc = None if rpc is None else RpcServer(SERVICE, message_routes(store), rpc)
+        self._saved = StoreCounters(stats).saved
+        self._rpc = None if rpc is None else RpcServer(SERVICE, self._routes(), rpc)
         self._fencer = Fencer(registry, store.fence)
         self._registration: Registration | None = None
         self._is_open = asyncio.Event()
@@ -69,6 +76,15 @@ class MessageNode:
     def is_ready(self) -> bool:
         """The store is open, and others know of it."""
         return self._registration is not None
+
+    async def status(self) -> MessageStatus:
+        """See MessageNodeService.status()."""
+        connections = 0 if self._rpc is None else self._rpc.connections
+        return MessageStatus(self.store.describe(), connections, self._saved.value)
+
+    def notes(self) -> list[str]:
+        """What each server of the store promises, a line each, for /readyz."""
+        return [one_line(guarantee) for guarantee in self.store.describe()]
 
     async def start(self) -> None:
         """Open the store, listen, register. When it raises, stop() releases what had been opened.
@@ -119,6 +135,9 @@ class MessageNode:
         registration, self._registration = self._registration, None
         if registration is not None:
             await registration.withdraw()
+
+    def _routes(self) -> list[Route]:
+        return [*message_routes(self.store), *message_node_routes(self)]
 
     def _info(self, *, is_draining: bool) -> NodeInfo:
         advertise = self._config.rpc_advertise

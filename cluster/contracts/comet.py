@@ -68,6 +68,8 @@ class CometStatus(msgspec.Struct, frozen=True, array_like=True):
     connections: int
     channels: int
     capacity: int
+    # Keys pushed to since it was started, whatever became of it.
+    pushes: int = 0
 
 
 class CometService(Protocol):

@@ -96,6 +96,40 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
     acknowledged: dict[str, Mid]
 
 
+class Guarantee(msgspec.Struct, frozen=True):
+    """What one server of a store makes of an answered push."""
+
+    # "embedded", "redis", "mysql".
+    backend: str
+    # Where: a path, or an address without secrets. Names the server.
+    location: str
+    # Short name of the level, from strong to weak: "fsync", "everysec", "os", "none"; or "unknown".
+    durability: str
+    # The same in a sentence.
+    promise: str
+    # What an operator must know when this is weaker than an answered push deserves; empty = it is not.
+    warning: str = ""
+
+
+class MessageStatus(msgspec.Struct, frozen=True, array_like=True):
+    """How busy a message node is, and what its store promises."""
+
+    # One per server.
+    stores: list[Guarantee]
+    # Nodes that call it.
+    connections: int
+    # Messages stored since it was started.
+    saved: int
+
+
+class MessageNodeService(Protocol):
+    """What is asked of one message node, not of its store."""
+
+    async def status(self) -> MessageStatus:
+        """Numbers for the node listing."""
+        ...
+
+
 class MessageService(Protocol):
     """A message node, or the store of this process."""
 

@@ -7,7 +7,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from cluster.contracts.message import MessageService, Page, SaveBatch, SaveReply, Stored
+from cluster.contracts.message import (
+    MessageNodeService,
+    MessageService,
+    MessageStatus,
+    Page,
+    SaveBatch,
+    SaveReply,
+    Stored,
+)
 from cluster.errors import InDoubtError, UnavailableError
 from cluster.model import Key, Mid
 from cluster.rpc.balancer import Balancer
@@ -26,6 +34,7 @@ DELETE_MESSAGE = Method(6, "delete_message", tuple[Key, Mid], bool)
 INSPECT = Method(7, "inspect", tuple[Key], Stored, is_read=True)
 CLOCK = Method(8, "clock", tuple[()], Mid, is_read=True)
 IS_FENCED = Method(9, "is_fenced", tuple[str], bool, is_read=True)
+STATUS = Method(10, "status", tuple[()], MessageStatus, is_read=True)
 
 R = TypeVar("R")
 
@@ -56,8 +65,13 @@ def message_routes(service: MessageService) -> list[Route]:
     ]
 
 
+def message_node_routes(service: MessageNodeService) -> list[Route]:
+    """What a node serves besides its store."""
+    return [Route(STATUS, service.status)]
+
+
 class MessageStub:
-    """A message node at the other end of a client. Implements MessageService."""
+    """A message node at the other end of a client. Implements MessageService and MessageNodeService."""
 
     def __init__(self, client: RpcClient, timeouts: MessageTimeouts) -> None:
         """The client's owner starts and stops it."""
@@ -110,6 +124,10 @@ class MessageStub:
     async def is_fenced(self, incarnation: str) -> bool:
         """See MessageService.is_fenced()."""
         return await self.client.call(IS_FENCED, (incarnation,), self._other_s)
+
+    async def status(self) -> MessageStatus:
+        """See MessageNodeService.status()."""
+        return await self.client.call(STATUS, (), self._other_s)
 
 
 class MessageNodes:

@@ -35,9 +35,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-import msgspec
-
-from cluster.contracts.message import MessageService
+from cluster.contracts.message import Guarantee, MessageService
 
 # Ids are remembered for this long after the deadline of the save: a repeat that was
 # sent just before the deadline and waited in a queue still finds its first.
@@ -48,21 +46,6 @@ ID_GRACE_S = 60
 FENCE_S = 86_400
 
 MAX_DEVICE_BYTES = 64
-
-
-class Guarantee(msgspec.Struct, frozen=True):
-    """What a store promises, for the log, the node listing and /readyz."""
-
-    # "embedded", "redis", "mysql".
-    backend: str
-    # Where: a path, or addresses without secrets.
-    location: str
-    # Short name of the level: "fsync", "os", ...
-    durability: str
-    # The same in a sentence.
-    promise: str
-    # What an operator must know when this is weaker than an answered push deserves; empty = it is not.
-    warning: str = ""
 
 
 class MessageStore(MessageService, Protocol):
@@ -104,6 +87,6 @@ class MessageStore(MessageService, Protocol):
         """
         ...
 
-    def describe(self) -> Guarantee:
-        """What this store promises."""
+    def describe(self) -> list[Guarantee]:
+        """What each server of this store promises, as far as it is known now."""
         ...

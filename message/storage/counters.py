@@ -43,7 +43,7 @@ class StoreCounters:
         results = stats.counter(
             "store_saves_total", "messages that were to be stored, by what became of them", "result"
         )
-        self._saved = results.child("saved")
+        self.saved = results.child("saved")
         self._repeated = results.child("repeated")
         self._conflicts = results.child("conflict")
         self._late = results.child("late")
@@ -64,7 +64,7 @@ class StoreCounters:
 
     def add(self, tally: Tally) -> None:
         """Count what a committed group of saves did."""
-        self._saved.value += tally.saved
+        self.saved.value += tally.saved
         self._repeated.value += tally.repeated
         self._conflicts.value += tally.conflicts
         self._late.value += tally.late

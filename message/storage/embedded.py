@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from cluster.contracts.message import Page, SaveBatch, SaveReply, Stored
+from cluster.contracts.message import Guarantee, Page, SaveBatch, SaveReply, Stored
 from cluster.errors import DeadlinePassedError, EnckeError, RequestError, UnavailableError
 from cluster.model import Key, Mid, key_fault
 from cluster.stats import Stats
@@ -28,7 +28,6 @@ from message.config import EmbeddedSettings
 from message.expiry import Expiry
 from message.storage import embedded_changes as changes
 from message.storage import embedded_reads as reads
-from message.storage.base import Guarantee
 from message.storage.checks import device_fault, incarnation_fault, save_refusal
 from message.storage.clock import StoreTime, to_whole_s
 from message.storage.counters import StoreCounters
@@ -116,10 +115,10 @@ class EmbeddedStore:
         self._readers.flush()
         await asyncio.to_thread(self._close)
 
-    def describe(self) -> Guarantee:
+    def describe(self) -> list[Guarantee]:
         """What this store promises."""
         durability = self._settings.durability
-        return Guarantee("embedded", str(self._directory), durability, _PROMISES[durability])
+        return [Guarantee("embedded", str(self._directory), durability, _PROMISES[durability])]
 
     def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
         """Store a batch; see MessageService.save()."""

@@ -19,7 +19,7 @@ from zlib import crc32
 
 import pymysql
 
-from cluster.contracts.message import Page, SaveBatch, SaveReply, Stored
+from cluster.contracts.message import Guarantee, Page, SaveBatch, SaveReply, Stored
 from cluster.errors import (
     DeadlinePassedError,
     EnckeError,
@@ -31,10 +31,10 @@ from message.config import MysqlSettings, StoreLimits
 from message.expiry import Expiry
 from message.storage import mysql_changes as changes
 from message.storage import mysql_reads as reads
-from message.storage.base import Guarantee
 from message.storage.checks import device_fault, incarnation_fault, save_refusal
 from message.storage.clock import HeardClock
 from message.storage.counters import StoreCounters, Tally
+from message.storage.guarantees import Promise
 from message.storage.mysql_connection import Connection, connect_options
 from message.storage.mysql_durability import guarantee, read_settings
 from message.storage.mysql_keys import keep_clock
@@ -70,7 +70,7 @@ class MysqlStore:
         self._limits = limits
         self._counters = counters
         self._heard = HeardClock(monotonic_ns)
-        self._guarantee = guarantee(server.name, {})
+        self._promise = Promise(guarantee(server.name, None))
         self._is_open = False
         # Asked for and not answered yet.
         self.queued = 0
@@ -111,9 +111,9 @@ class MysqlStore:
         self._flush()
         await asyncio.to_thread(self._join)
 
-    def describe(self) -> Guarantee:
+    def describe(self) -> list[Guarantee]:
         """What the server promised when it was last connected."""
-        return self._guarantee
+        return [self._promise.current]
 
     def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
         """Store a batch; see MessageService.save()."""
@@ -207,7 +207,11 @@ class MysqlStore:
         try:
             self._connect().close()
         except (pymysql.err.Error, OSError) as error:
-            _log.warning("the database is away at the start: %s: %s", self._server.name, error)
+            _log.warning(
+                "the database is away at the start, what it promises is not known: %s: %s",
+                self._server.name,
+                error,
+            )
 
     def _connect(self) -> Connection:
         """A connection to a database with our tables. In a worker's thread."""
@@ -218,9 +222,7 @@ class MysqlStore:
         except BaseException:
             connection.close()
             raise
-        if promised.warning and promised != self._guarantee:
-            _log.warning("database %s: %s", self._server.name, promised.warning)
-        self._guarantee = promised
+        self._promise.hear(promised)
         return connection
 
     def _join(self) -> None:

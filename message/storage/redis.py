@@ -21,7 +21,7 @@ from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
 
-from cluster.contracts.message import Page, SaveBatch, SaveReply, Stored
+from cluster.contracts.message import Guarantee, Page, SaveBatch, SaveReply, Stored
 from cluster.errors import (
     DeadlinePassedError,
     EnckeError,
@@ -33,10 +33,10 @@ from cluster.mids import STEP
 from cluster.model import Key, Message, Mid, key_fault
 from message.config import RedisSettings, StoreLimits
 from message.expiry import Expiry
-from message.storage.base import Guarantee
 from message.storage.checks import device_fault, incarnation_fault, save_refusal
 from message.storage.clock import HeardClock
 from message.storage.counters import StoreCounters
+from message.storage.guarantees import Promise
 from message.storage.redis_durability import guarantee, read_settings
 from message.storage.redis_link import RedisLink
 from message.storage.redis_members import read_members
@@ -68,8 +68,7 @@ class RedisStore:
         self._counters = counters
         self._scripts = Scripts(limits)
         self._heard = HeardClock(monotonic_ns)
-        self._guarantee = guarantee(server.name, {})
-        self._warned = ""
+        self._promise = Promise(guarantee(server.name, None))
         self._is_open = False
         # Asked for and not answered yet.
         self.queued = 0
@@ -96,7 +95,7 @@ class RedisStore:
             await self.clock()
             await self._tell(self._writing.call(self._scripts.clock, b"0", self._bound()))
         except (UnavailableError, StorageError):
-            _log.warning("redis is away at the start: %s", self._server.name)
+            _log.warning("redis is away at the start, what it promises is not known: %s", self._server.name)
         self._expiry.start()
 
     async def stop(self) -> None:
@@ -109,9 +108,9 @@ class RedisStore:
             await self._writing.call(self._scripts.clock, b"0", self._bound(), b"keep")
         await asyncio.gather(self._writing.stop(), self._reading.stop())
 
-    def describe(self) -> Guarantee:
+    def describe(self) -> list[Guarantee]:
         """What the server promised when it was last connected."""
-        return self._guarantee
+        return [self._promise.current]
 
     def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
         """Store a batch; see MessageService.save()."""
@@ -324,11 +323,7 @@ class RedisStore:
 
     async def _look_at_settings(self, connection: AbstractConnection) -> None:
         """Learn on every new connection what the server promises: it may be another one now."""
-        self._guarantee = guarantee(self._server.name, await read_settings(connection))
-        if self._guarantee.warning != self._warned:
-            self._warned = self._guarantee.warning
-            if self._warned:
-                _log.warning("redis %s: %s", self._server.name, self._warned)
+        self._promise.hear(guarantee(self._server.name, await read_settings(connection)))
 
 
 async def _look_at_nothing(connection: AbstractConnection) -> None:

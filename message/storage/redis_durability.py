@@ -7,11 +7,16 @@ from collections.abc import Mapping
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
-from message.storage.base import Guarantee
+from cluster.contracts.message import Guarantee
 
 _SETTINGS = ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy")
 
 _LEVELS = {
+    "away": (
+        "unknown",
+        "what an answered push survives is not known",
+        "the server was not reached yet",
+    ),
     "always": ("fsync", "an answered push survives a crash of the server's machine", ""),
     "everysec": (
         "everysec",
@@ -33,7 +38,7 @@ _LEVELS = {
     "unknown": (
         "unknown",
         "what an answered push survives is not known",
-        "its settings could not be read (CONFIG GET)",
+        "its settings could not be read (CONFIG GET is refused)",
     ),
 }
 
@@ -47,14 +52,36 @@ async def read_settings(connection: AbstractConnection) -> dict[str, str]:
             answer = await connection.read_response()
         except ResponseError:
             # Hosted servers often forbid CONFIG.
-            return {}
+            return await _read_info(connection)
         if len(answer) == 2:
             settings[name] = _text(answer[1])
     return settings
 
 
-def guarantee(location: str, settings: Mapping[str, str]) -> Guarantee:
-    """Say what a server with these settings promises."""
+async def _read_info(connection: AbstractConnection) -> dict[str, str]:
+    """What INFO tells: whether there is an append-only file, not how it is synced."""
+    await connection.send_command("INFO")
+    try:
+        lines = _text(await connection.read_response()).splitlines()
+    except ResponseError:
+        return {}
+    told = dict(line.split(":", 1) for line in lines if ":" in line)
+    settings = {
+        "maxmemory": told.get("maxmemory"),
+        "maxmemory-policy": told.get("maxmemory_policy"),
+        "appendonly": {"0": "no", "1": "yes"}.get(told.get("aof_enabled", "")),
+    }
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def guarantee(location: str, settings: Mapping[str, str] | None) -> Guarantee:
+    """Say what a server with these settings promises.
+
+    Args:
+        settings: None = it was not reached yet; empty = it does not tell.
+    """
+    if settings is None:
+        return Guarantee("redis", location, *_LEVELS["away"])
     if "appendonly" not in settings:
         level = "unknown"
     elif settings["appendonly"] != "yes":

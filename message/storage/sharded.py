@@ -12,10 +12,10 @@ from typing import Any, Protocol, TypeVar
 
 from uhashring import HashRing
 
-from cluster.contracts.message import Page, SaveBatch, SaveReply, Stored
+from cluster.contracts.message import Guarantee, Page, SaveBatch, SaveReply, Stored
 from cluster.errors import ConfigError, EnckeError, UnavailableError
 from cluster.model import Key, Mid
-from message.storage.base import Guarantee, MessageStore
+from message.storage.base import MessageStore
 from message.storage.servers import ServerUrl
 
 T = TypeVar("T")
@@ -24,9 +24,6 @@ T = TypeVar("T")
 # messages are found where these say. Therefore it is not the ring of the comet nodes, which
 # may be built otherwise some day.
 VNODES = 160
-
-# From weak to strong, see Guarantee.durability.
-_STRENGTH = ("none", "unknown", "os", "everysec", "fsync")
 
 
 class ServerStore(MessageStore, Protocol):
@@ -76,20 +73,9 @@ class ShardedStore:
         """Stop the stores; see MessageStore.stop()."""
         await asyncio.gather(*(store.stop() for store in self._stores))
 
-    def describe(self) -> Guarantee:
-        """What the weakest server promises, and what there is to warn of each."""
-        all_of_them = [store.describe() for store in self._stores]
-        weakest = min(all_of_them, key=lambda one: _STRENGTH.index(one.durability))
-        if len(all_of_them) == 1:
-            return weakest
-        warnings = [f"{one.location}: {one.warning}" for one in all_of_them if one.warning]
-        return Guarantee(
-            weakest.backend,
-            ", ".join(one.location for one in all_of_them),
-            weakest.durability,
-            weakest.promise,
-            "; ".join(warnings),
-        )
+    def describe(self) -> list[Guarantee]:
+        """What each server promises."""
+        return [guarantee for store in self._stores for guarantee in store.describe()]
 
     def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
         """Store a batch; see MessageService.save()."""

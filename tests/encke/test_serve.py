@@ -114,7 +114,9 @@ def test_health_readiness_and_metrics_are_answered(tmp_path: Path) -> None:
 
         async def scenario() -> str:
             assert (await server.ask("status", "GET", "/healthz")).status == 200
-            assert (await server.ask("status", "GET", "/readyz")).status == 200
+            ready = await server.ask("status", "GET", "/readyz")
+            assert ready.status == 200
+            assert b"fsync: an answered push survives a crash of the machine" in ready.body
             async with server.tcp("bob"):
                 await server.push("bob", 1)
                 return (await server.ask("status", "GET", "/metrics")).body.decode()

@@ -791,7 +791,7 @@ class StoreSuite:
         assert stored.acknowledged == {}
 
     async def test_store_says_what_it_promises(self, store: MessageStore) -> None:
-        guarantee = store.describe()
+        (guarantee,) = store.describe()
 
         assert guarantee.backend
         assert guarantee.location

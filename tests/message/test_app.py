@@ -30,6 +30,7 @@ def make_node(registry: MemoryRegistry, data_dir: Path, rpc: RpcConfig | None) -
         version="test",
         registry=registry,
         members=Members(registry),
+        stats=Stats(),
         rpc=rpc,
     )
 

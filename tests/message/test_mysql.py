@@ -221,10 +221,12 @@ async def test_page_goes_on_behind_much_poison(server: MariaServer) -> None:
         ({}, "fsync", ""),
         ({"innodb_flush_log_at_trx_commit": "2"}, "os", "innodb_flush_log_at_trx_commit"),
         ({"innodb_flush_log_at_trx_commit": "0"}, "none", "CAN BE LOST"),
-        ({"log_bin": "1"}, "os", "sync_binlog"),
-        ({"log_bin": "1", "sync_binlog": "1"}, "fsync", ""),
+        ({"log_bin": "ON"}, "os", "sync_binlog"),
+        ({"log_bin": "ON", "sync_binlog": "1"}, "fsync", ""),
         ({"max_allowed_packet": "1048576"}, "fsync", "max_allowed_packet"),
-        ({"read_only": "1"}, "fsync", "NOTHING CAN BE STORED"),
+        ({"read_only": "ON"}, "fsync", "NOTHING CAN BE STORED"),
+        ({"sql_mode": "NO_ENGINE_SUBSTITUTION"}, "fsync", "MESSAGES MAY BE CUT"),
+        ({"sql_mode": "STRICT_TRANS_TABLES,NO_ZERO_DATE"}, "fsync", ""),
     ],
 )
 def test_guarantee_follows_the_servers_settings(
@@ -233,10 +235,10 @@ def test_guarantee_follows_the_servers_settings(
     settings = {
         "innodb_flush_log_at_trx_commit": "1",
         "sync_binlog": "0",
-        "log_bin": "0",
+        "log_bin": "OFF",
         "max_allowed_packet": "16777216",
-        "read_only": "0",
-        "sql_mode": "",
+        "read_only": "OFF",
+        "sql_mode": "STRICT_ALL_TABLES",
     }
 
     promised = guarantee("mysql://h/d", {**settings, **changed})
@@ -246,15 +248,23 @@ def test_guarantee_follows_the_servers_settings(
     assert bool(promised.warning) == bool(warning)
 
 
+def test_settings_that_cannot_be_read_promise_nothing() -> None:
+    away, silent = guarantee("mysql://h/d", None), guarantee("mysql://h/d", {})
+
+    assert (away.durability, silent.durability) == ("unknown", "unknown")
+    assert "not reached" in away.warning
+    assert "could not be read" in silent.warning
+
+
 async def test_real_settings_are_read_and_a_weak_one_is_warned_of(
     server: MariaServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_mysql(server.url(DATABASE)) as store:
-        strong = store.describe()
+        (strong,) = store.describe()
     query(server, "SET GLOBAL innodb_flush_log_at_trx_commit = 0")
     try:
         async with open_mysql(server.url(DATABASE)) as store:
-            weak = store.describe()
+            (weak,) = store.describe()
     finally:
         query(server, "SET GLOBAL innodb_flush_log_at_trx_commit = 1")
 
@@ -291,7 +301,7 @@ async def test_unix_socket_is_used(server: MariaServer) -> None:
 
 async def test_server_that_is_away_at_the_start_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     async with open_mysql("mysql://root:s3cret@127.0.0.1:1/x") as store:
-        guarantee = store.describe()
+        (guarantee,) = store.describe()
 
     assert guarantee.durability == "unknown"
     assert "away" in caplog.text

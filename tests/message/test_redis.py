@@ -18,6 +18,7 @@ from cluster.stats import Stats
 from tests.message.redis_stores import make_store, open_redis
 from tests.message.saving import BOB, batch_of, loaded, save_one
 from tests.message.store_suite import Limits
+from tests.support.eventually import eventually
 from tests.support.servers import RedisServer, free_port
 
 SOON_S = 600
@@ -128,7 +129,7 @@ async def test_guarantee_follows_the_servers_settings(
     server.start()
     try:
         async with open_redis(server.url) as store:
-            guarantee = store.describe()
+            (guarantee,) = store.describe()
     finally:
         server.stop()
 
@@ -141,9 +142,59 @@ async def test_guarantee_follows_the_servers_settings(
     assert caplog.text.count(guarantee.warning or "no such text") == bool(warning)
 
 
+@pytest.mark.parametrize(
+    ("allowed", "settings", "durability", "warning"),
+    [
+        ("+info", {"appendonly": "no"}, "none", "ANSWERED PUSHES ARE LOST"),
+        ("+info", {"appendonly": "yes"}, "unknown", "could not be read"),
+        (
+            "+info",
+            {"maxmemory": "100mb", "maxmemory-policy": "volatile-ttl"},
+            "unknown",
+            "MESSAGES ARE EVICTED",
+        ),
+        ("-info", {}, "unknown", "could not be read"),
+    ],
+)
+async def test_server_that_forbids_to_read_its_settings_promises_what_info_tells(
+    tmp_path: Path, allowed: str, settings: dict[str, str], durability: str, warning: str
+) -> None:
+    options = [part for name, value in settings.items() for part in (f"--{name}", value)]
+    server = RedisServer(tmp_path, *options)
+    server.start()
+    try:
+        with redis.Redis.from_url(server.url) as client:
+            client.execute_command(f"ACL SETUSER guest on >pw ~* +@all -config {allowed}")
+        async with open_redis(server.url.replace("redis://", "redis://guest:pw@")) as store:
+            await save_one(store, "1", b"[1]")
+            (guarantee,) = store.describe()
+    finally:
+        server.stop()
+
+    assert guarantee.durability == durability
+    assert warning in guarantee.warning
+
+
+async def test_server_that_comes_back_with_other_settings_is_told_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = RedisServer(tmp_path)
+    server.start()
+    try:
+        async with open_redis(server.url) as store:
+            with redis.Redis.from_url(server.url) as client:
+                client.config_set("appendfsync", "everysec")
+                client.client_kill_filter(_type="normal", skipme=True)
+            await eventually(lambda: store.describe()[0].durability == "everysec")
+    finally:
+        server.stop()
+
+    assert "set appendfsync to always" in caplog.text
+
+
 async def test_server_that_is_away_at_the_start_promises_nothing() -> None:
     async with open_redis(f"redis://127.0.0.1:{free_port()}/0") as store:
-        guarantee = store.describe()
+        (guarantee,) = store.describe()
 
     assert guarantee.durability == "unknown"
     assert guarantee.warning
