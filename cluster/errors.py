@@ -8,7 +8,8 @@
     │  └─ TooLargeError      65534  over a configured size limit
     ├─ NotOwnerError          1001  another node owns the key; refresh membership, try again
     ├─ NoNodeError            1001  nobody serves the key now; try again later
-    ├─ UnavailableError      65535  busy, draining, or no answer in time; try again later
+    ├─ UnavailableError      65535  draining, not reached, or no answer in time; try again later
+    │  ├─ OverloadedError    65535  refused because too much is in progress: surely not done
     │  ├─ DeadlinePassedError 65535 refused because its deadline had passed: surely not done
     │  └─ InDoubtError       65535  the answer was lost: done or not, nobody knows yet
     ├─ StorageError          65535  the store refused or failed: surely not done
@@ -70,10 +71,16 @@ class NoNodeError(EnckeError):
 
 
 class UnavailableError(EnckeError):
-    """Overloaded, draining, or no answer in time; what was asked may or may not have been done."""
+    """Draining, not reached, or no answer in time; what was asked may or may not have been done."""
 
     code = "unavailable"
     is_retryable = True
+
+
+class OverloadedError(UnavailableError):
+    """Too much is in progress. Nothing was done; asking again at once would only add to it."""
+
+    code = "overloaded"
 
 
 class DeadlinePassedError(UnavailableError):

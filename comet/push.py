@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster.contracts.comet import Push, PushReply
 from cluster.contracts.message import MessageService
-from cluster.errors import EnckeError, RequestError, UnavailableError
+from cluster.errors import EnckeError, OverloadedError, RequestError, UnavailableError
 from cluster.mids import StoreClock
 from cluster.model import Key
 from comet.backlog import Backlog
@@ -102,7 +102,7 @@ class Pusher:
         Cancellation: the turn itself runs to its end.
 
         Raises:
-            UnavailableError: too much waits for the key already.
+            OverloadedError: too much waits for the key already.
             Whatever the turn raises.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -120,7 +120,7 @@ class Pusher:
         self._serve_earlier(key)
         queue = self._queues.get(key)
         if queue is not None and len(queue) >= self._config.max_queue_per_key:
-            raise UnavailableError(f"{len(queue)} pushes wait for this key")
+            raise OverloadedError(f"{len(queue)} pushes wait for this key")
         self._enqueue(key, run)
         await done
 
@@ -160,7 +160,7 @@ class Pusher:
         )
         # A single push that is larger than the bound still has its chance alone.
         if is_full and self._pending_keys:
-            return UnavailableError("too many pushes in progress")
+            return OverloadedError("too many pushes in progress")
         return None
 
     def _serve_slice(self, job: PushJob, start: int) -> None:
@@ -203,7 +203,7 @@ class Pusher:
     def _take_turn(self, key: Key, job: PushJob, index: int) -> None:
         queue = self._queues.get(key)
         if queue is not None and len(queue) >= self._config.max_queue_per_key:
-            job.fail(index, UnavailableError.code)
+            job.fail(index, OverloadedError.code)
             if job.is_done:
                 self._on_done(job)
             return

@@ -76,6 +76,7 @@ _STATUS = {
     errors.NotOwnerError: 503,
     errors.NoNodeError: 503,
     errors.UnavailableError: 503,
+    errors.OverloadedError: 503,
     errors.DeadlinePassedError: 503,
     errors.InDoubtError: 504,
     errors.StorageError: 503,

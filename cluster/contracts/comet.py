@@ -87,7 +87,7 @@ class CometService(Protocol):
 
         Raises (through the future):
             NotOwnerError: keys are not this node's under an epoch at least push.epoch.
-            UnavailableError: draining or overloaded; nothing was begun.
+            UnavailableError, OverloadedError: draining, or too much is in progress; nothing was begun.
         """
         ...
 

@@ -19,6 +19,7 @@ from cluster.errors import (
     DeadlinePassedError,
     EnckeError,
     LocalProtocolError,
+    OverloadedError,
     RemoteProtocolError,
     RequestError,
     TooLargeError,
@@ -206,7 +207,7 @@ class RpcClient:
         if size > self._max_payload_bytes:
             return TooLargeError(f"{method.name}: request over {self._max_payload_bytes} bytes")
         if self._calls and self._is_full(size):
-            return UnavailableError(f"{self.address}: too many calls in flight")
+            return OverloadedError(f"{self.address}: too many calls in flight")
         return None
 
     def _is_full(self, size: int) -> bool:

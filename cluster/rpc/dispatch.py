@@ -20,6 +20,7 @@ from cluster.errors import (
     EnckeError,
     InDoubtError,
     LocalProtocolError,
+    OverloadedError,
     RemoteProtocolError,
     TooLargeError,
     UnavailableError,
@@ -132,7 +133,7 @@ class Dispatcher:
             elif not timeout_ms:
                 self._fault(number, DeadlinePassedError(f"{route.method.name}: no time left"))
             elif self._calls and self._is_full(len(frame)):
-                self._fault(number, UnavailableError("too many calls in progress"))
+                self._fault(number, OverloadedError("too many calls in progress"))
             else:
                 self._begin(route, number, timeout_ms, frame)
 

@@ -21,6 +21,7 @@ from cluster.errors import (
     InDoubtError,
     NoNodeError,
     NotOwnerError,
+    OverloadedError,
     StorageError,
     UnavailableError,
 )
@@ -32,6 +33,7 @@ RETRYABLE_CODES = frozenset(
         InDoubtError,
         NoNodeError,
         NotOwnerError,
+        OverloadedError,
         StorageError,
         UnavailableError,
     )

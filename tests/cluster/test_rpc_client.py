@@ -15,6 +15,7 @@ from cluster.errors import (
     InDoubtError,
     LocalProtocolError,
     NotOwnerError,
+    OverloadedError,
     RemoteProtocolError,
     RequestError,
     StorageError,
@@ -518,7 +519,7 @@ async def test_more_calls_than_allowed_are_refused_at_once() -> None:
         error = await error_of(ends.call(CHANGE, "x"))
         await ends.service.called("2")
 
-        assert type(error) is UnavailableError
+        assert type(error) is OverloadedError
         assert "x" not in ends.service.waiting
         ends.service.waiting["0"].set_result("")
         await calls[0]
@@ -536,7 +537,7 @@ async def test_requests_in_flight_are_bounded_in_bytes_but_a_single_one_has_its_
 
         error = await error_of(ends.call(ECHO, b"y"))
 
-        assert type(error) is UnavailableError
+        assert type(error) is OverloadedError
         assert await large == b"x" * BIG
         assert await ends.call(ECHO, b"y") == b"y"
 

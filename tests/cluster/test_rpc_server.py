@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster.errors import InDoubtError, UnavailableError
+from cluster.errors import InDoubtError, OverloadedError, UnavailableError
 from cluster.rpc.methods import Method, Route
 from cluster.rpc.server import RpcServer
 from tests.cluster.rpc_nodes import CHANGE, ECHO, FAIL, LOOK, QUICK, SERVICE, error_of, pair
@@ -133,7 +133,7 @@ async def test_more_calls_than_allowed_are_refused_without_being_begun() -> None
 
         error = await error_of(calls[2])
 
-        assert type(error) is UnavailableError
+        assert type(error) is OverloadedError
         assert "too many calls" in str(error)
         assert sorted(ends.service.waiting) == ["a", "b"]
         for name in ("a", "b"):
@@ -146,7 +146,7 @@ async def test_requests_in_progress_are_bounded_in_bytes() -> None:
         await ends.up()
         first, second = ends.call(CHANGE, "x" * 65_000), ends.call(CHANGE, "y" * 2_000)
 
-        assert type(await error_of(second)) is UnavailableError
+        assert type(await error_of(second)) is OverloadedError
         (await ends.service.called("x" * 65_000)).set_result("")
         await first
 

@@ -232,7 +232,7 @@ async def test_a_full_queue_of_a_key_refuses_and_other_keys_go_on(tmp_path):
     async with running_core(tmp_path, max_queue_per_key=3) as core:
         gate = core.way.close_gate("hot")
         pushes = [core.push("hot", n, expire_s=600) for n in range(4)]
-        assert [failure.code for failure in (await pushes[3]).failed] == ["unavailable"]
+        assert [failure.code for failure in (await pushes[3]).failed] == ["overloaded"]
         assert (await core.push("cold", 1, expire_s=600)).failed == []
         gate.set()
         for push in pushes[:3]:
