@@ -75,7 +75,12 @@ class WebNode:
         self._registration: Registration | None = None
         self._started_at = unix_time()
         metrics = WebMetrics(stats)
-        owners = Owners(members, comets, config.request_timeout_s)
+        owners = self._owners = Owners(
+            members,
+            comets,
+            timeout_s=config.request_timeout_s,
+            attempt_s=config.comet_timeout_s,
+        )
         parser = BodyParser(config.max_keys_per_push)
         # Random: no other run of any web node may ever make the same push ids.
         self._pusher = Pusher(owners, metrics, f"{secrets.token_hex(8)}-", config.idempotency_ttl_s)
@@ -144,6 +149,7 @@ class WebNode:
         """Close what is left. May be called without start() or drain()."""
         await asyncio.gather(self._public.stop(), self._admin.stop())
         await self._store_time.stop()
+        await self._owners.stop()
         self._pusher.close()
         await self._unregister()
 

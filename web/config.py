@@ -53,6 +53,14 @@ class WebConfig:
         default=5.0,
         metadata={"doc": "How long a push or a read may take before it is answered as failed.", "min": 0.1},
     )
+    comet_timeout_s: float = field(
+        default=3.0,
+        metadata={
+            "doc": "How long one comet node may take for a push. When it is silent for longer, the push is"
+            " tried again in what is left of request_timeout_s, at the owner that the key has then.",
+            "min": 0.05,
+        },
+    )
     status_timeout_s: float = field(
         default=1.0,
         metadata={"doc": "How long the node listing waits for a comet node's numbers.", "min": 0.05},

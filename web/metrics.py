@@ -25,7 +25,8 @@ class WebMetrics:
             "http_push_seconds", "From a push request's body to the answers of its comet nodes."
         )
         self.retries = stats.counter(
-            "http_push_retries_total", "Pushes sent again because the ring had changed."
+            "http_push_retries_total",
+            "Pushes sent again: the ring had changed, or a node was not there or silent.",
         )
         self.errors = stats.counter(
             "http_errors_total", "Requests that failed by our own fault; each is logged."

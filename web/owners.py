@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from cluster.contracts.comet import CometService
-from cluster.errors import InDoubtError, NotOwnerError
+from cluster.errors import EnckeError, InDoubtError, NotOwnerError, OverloadedError, UnavailableError
 from cluster.members import Members
 from cluster.membership import Membership
 from cluster.model import Epoch, Key, NodeInfo
 
-# A node that refuses under the epoch that we have too may be about to change;
-# asking again sooner would only be the same answer.
-RETRY_PAUSE_S = 0.1
+log = logging.getLogger(__name__)
+
+# Pause before what failed is tried again under the same membership, which would
+# be the same answer if nothing has changed; doubles up to the last.
+FIRST_PAUSE_S = 0.1
+LAST_PAUSE_S = 1.0
 
 _T = TypeVar("_T")
 
@@ -23,12 +27,29 @@ class Owners:
     """The comet nodes, by key."""
 
     def __init__(
-        self, members: Members, comets: Callable[[NodeInfo], CometService], timeout_s: float
+        self,
+        members: Members,
+        comets: Callable[[NodeInfo], CometService],
+        *,
+        timeout_s: float,
+        attempt_s: float,
     ) -> None:
-        """Follow `members`; `comets` gives the service of an instance, the same one each time."""
+        """Follow `members`.
+
+        Args:
+            comets: gives the service of an instance, the same one each time.
+            timeout_s: what is asked may take so long, all tries together.
+            attempt_s: one node may take so long for a push.
+        """
         self._members = members
         self.comets = comets
         self.timeout_s = timeout_s
+        self.attempt_s = min(attempt_s, timeout_s)
+        self._refreshing: asyncio.Task[None] | None = None
+        # Done at the next epoch; None while nobody waits for it.
+        self._changed: asyncio.Future[None] | None = None
+        self._epoch = members.current.epoch
+        members.on_change.append(self._take)
 
     @property
     def membership(self) -> Membership:
@@ -47,6 +68,7 @@ class Owners:
             Whatever the node answers.
         """
         deadline = asyncio.get_running_loop().time() + self.timeout_s
+        pause_s = FIRST_PAUSE_S
         while True:
             membership = self.membership
             comet = self.comets(membership.owner(key))
@@ -55,35 +77,60 @@ class Owners:
                     return await question(comet, membership.epoch)
             except TimeoutError:
                 raise InDoubtError("the node of this key does not answer") from None
-            except NotOwnerError:
-                if not await self.wait_newer(membership.epoch, deadline):
+            except (InDoubtError, OverloadedError):
+                raise
+            except (NotOwnerError, UnavailableError) as error:
+                if isinstance(error, NotOwnerError):
+                    self.refresh()
+                if not await self.wait_newer(membership.epoch, deadline, pause_s):
                     raise
+            pause_s = min(pause_s * 2, LAST_PAUSE_S)
 
-    async def wait_newer(self, epoch: Epoch, deadline: float) -> bool:
-        """Wait for a membership after `epoch`, but not longer than RETRY_PAUSE_S.
+    def refresh(self) -> None:
+        """See to it that the membership is read anew: a node knows a newer one than this."""
+        if self._refreshing is None:
+            self._refreshing = asyncio.create_task(self._refresh())
+
+    async def wait_newer(self, epoch: Epoch, deadline: float, pause_s: float) -> bool:
+        """Wait for a membership after `epoch`, but not longer than the pause.
 
         Args:
-            epoch: the one under which a node refused.
+            epoch: the one under which a node failed.
             deadline: in the loop's clock.
 
         Returns:
             Whether there is time for another try.
         """
+        remaining = deadline - asyncio.get_running_loop().time()
         if self.membership.epoch > epoch:
-            return True
-        loop = asyncio.get_running_loop()
-        remaining = deadline - loop.time()
-        if remaining <= RETRY_PAUSE_S:
+            return remaining > 0
+        if remaining <= FIRST_PAUSE_S:
             return False
-        changed: asyncio.Future[None] = loop.create_future()
-
-        def on_change(_: Membership) -> None:
-            if not changed.done():
-                changed.set_result(None)
-
-        self._members.on_change.append(on_change)
-        try:
-            await asyncio.wait([changed], timeout=RETRY_PAUSE_S)
-        finally:
-            self._members.on_change.remove(on_change)
+        if self._changed is None:
+            self._changed = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self._changed], timeout=min(pause_s, remaining - FIRST_PAUSE_S / 2))
         return True
+
+    async def stop(self) -> None:
+        """End a question to the registry that is under way."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.gather(self._refreshing, return_exceptions=True)
+
+    def _take(self, membership: Membership) -> None:
+        if membership.epoch == self._epoch:
+            # Only other kinds of nodes have come or gone.
+            return
+        self._epoch = membership.epoch
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set_result(None)
+
+    async def _refresh(self) -> None:
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                await self._members.refresh()
+        except (EnckeError, TimeoutError) as error:
+            log.debug("membership not refreshed: reason=%r", error)
+        finally:
+            self._refreshing = None

@@ -1,23 +1,26 @@
 """Brings a push to the nodes that own its keys and merges what they answer.
 
 Does not know HTTP (web/pushapi.py), does not order, save or deliver
-(comet/push.py). A push keeps its id in every try, so a try that turns out to
-have been done is not done twice.
+(comet/push.py). A push is tried again while its time lasts: its node may have
+lost the key, left or died, and a try takes only a part of that time. It keeps
+its id in every try, so a try that turns out to have been done is not done
+twice. Without the store nobody remembers an id: a push with expire 0 is tried
+again only when surely nothing was delivered (merge.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
-from cluster.contracts.comet import Failure, Push, PushReply
+from cluster.contracts.comet import Push, PushReply
 from cluster.errors import EnckeError, InDoubtError, NotOwnerError
-from cluster.model import Epoch, Key, Mid
+from cluster.model import Epoch, Key
+from web.merge import Merge, may_try_again
 from web.metrics import WebMetrics
-from web.owners import Owners
+from web.owners import FIRST_PAUSE_S, LAST_PAUSE_S, Owners
 
-# A node gives up at the push's own timeout and says what it knows; only one
-# that says nothing at all is given up here.
+# A node gives up at the timeout of the try and says what it knows; only one that
+# says nothing at all is given up here.
 GRACE_S = 0.5
 
 
@@ -25,6 +28,7 @@ class PendingPush:
     """A push that was sent and is not answered yet."""
 
     __slots__ = (
+        "answer_by",
         "calls",
         "deadline",
         "epoch",
@@ -34,6 +38,7 @@ class PendingPush:
         "payload",
         "push_id",
         "sent_at",
+        "tries",
     )
 
     def __init__(
@@ -47,10 +52,18 @@ class PendingPush:
         # Loop clock.
         self.sent_at = sent_at
         self.deadline = sent_at
+        # When the nodes should have answered the present try.
+        self.answer_by = sent_at
+        self.tries = 1
         # The membership under which the calls were made.
         self.epoch: Epoch = (0, 0)
         # Keys of one node and its answer. Replaced when some are sent again.
         self.calls: list[tuple[list[Key], asyncio.Future[PushReply]]] = []
+
+    @property
+    def is_idempotent(self) -> bool:
+        """Whether the store remembers its id, so that it may be repeated in doubt."""
+        return self.expire_s > 0 or self.id_ttl_s > 0
 
     @property
     def is_answered(self) -> bool:
@@ -73,8 +86,8 @@ class Pusher:
         self._id_prefix = id_prefix
         self._pushes = 0
         self._idempotency_ttl_s = idempotency_ttl_s
-        # Answers that somebody waits for, by when that ends; in that order, because all
-        # pushes wait equally long. One timer for all: one each would cost 3 us a push.
+        # Answers to first tries that somebody waits for, by when that ends; in that order, because
+        # all of them wait equally long. One timer for all: one each would cost 3 us a push.
         self._waiting: dict[asyncio.Future[PushReply], float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -98,9 +111,10 @@ class Pusher:
         now = asyncio.get_running_loop().time()
         self._pushes += 1
         push_id = f"{self._id_prefix}{self._pushes:x}"
-        push = Push([key], payload, expire_s, push_id, 0, owners.timeout_s, membership.epoch)
+        push = Push([key], payload, expire_s, push_id, 0, owners.attempt_s, membership.epoch)
         pending = PendingPush(push.keys, payload, expire_s, push_id, 0, now)
         pending.deadline = now + owners.timeout_s
+        pending.answer_by = now + owners.attempt_s
         pending.epoch = membership.epoch
         pending.calls = [(push.keys, owners.comets(membership.owner(key)).push(push))]
         return pending
@@ -116,9 +130,10 @@ class Pusher:
         self._metrics.push_seconds.observe(asyncio.get_running_loop().time() - pending.sent_at)
         return True
 
-    def expect(self, future: asyncio.Future[PushReply], deadline: float) -> None:
-        """Cancel an answer that has not come by the deadline (and GRACE_S)."""
-        self._waiting[future] = deadline + GRACE_S
+    def expect(self, pending: PendingPush) -> None:
+        """Cancel the answer to a push to one key that has not come in time; finish() tells more."""
+        future = pending.calls[0][1]
+        self._waiting[future] = pending.answer_by + GRACE_S
         if self._timer is None:
             self._arm()
         future.add_done_callback(self._forget)
@@ -134,7 +149,7 @@ class Pusher:
         """Send a push to the owners of its keys.
 
         Ordering: pushes to one key are done in the order of these calls, while
-        the membership stays the same.
+        the membership stays the same and the nodes answer.
 
         Args:
             keys: distinct, at least one.
@@ -151,7 +166,7 @@ class Pusher:
         now = asyncio.get_running_loop().time()
         pending = PendingPush(keys, payload, expire_s, push_id, id_ttl_s, now)
         pending.deadline = now + self._owners.timeout_s
-        self._send(pending, keys, self._owners.timeout_s)
+        self._send(pending, keys, now)
         return pending
 
     async def finish(self, pending: PendingPush) -> PushReply:
@@ -163,7 +178,7 @@ class Pusher:
             Results by index of the keys; `failed` holds the error code of each that failed.
 
         Raises:
-            EnckeError: no node took any of it; the first node's reason.
+            EnckeError: no node took any of it; one node's reason.
         """
         try:
             reply = await self._settled(pending)
@@ -184,7 +199,9 @@ class Pusher:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _send(self, pending: PendingPush, keys: list[Key], timeout_s: float) -> None:
+    def _send(self, pending: PendingPush, keys: list[Key], now: float) -> None:
+        timeout_s = max(0.0, min(self._owners.attempt_s, pending.deadline - now))
+        pending.answer_by = now + timeout_s
         membership = self._owners.membership
         pending.epoch = membership.epoch
         calls = []
@@ -204,51 +221,56 @@ class Pusher:
     async def _settled(self, pending: PendingPush) -> PushReply:
         if len(pending.calls) == 1:
             # One node owns all keys: its answer is the answer.
-            future = pending.calls[0][1]
+            is_idempotent = pending.is_idempotent
             try:
-                reply = await self._answer(future, pending.deadline)
-            except NotOwnerError:
-                pass
+                reply = await self._answer(pending.calls[0][1], pending)
+            except EnckeError as error:
+                if not may_try_again(error.code, is_idempotent=is_idempotent):
+                    raise
             else:
-                if not reply.failed or all(f.code != NotOwnerError.code for f in reply.failed):
+                if not any(may_try_again(f.code, is_idempotent=is_idempotent) for f in reply.failed):
                     return reply
-        merge = _Merge(pending.keys)
+        return await self._merged(pending)
+
+    async def _merged(self, pending: PendingPush) -> PushReply:
+        """Put the answers of all nodes together; try again what may be tried again, while there is time."""
+        loop = asyncio.get_running_loop()
+        owners = self._owners
+        merge = Merge(pending.keys, is_idempotent=pending.is_idempotent)
+        pause_s = FIRST_PAUSE_S
         while True:
-            refused = await self._collect(pending, merge)
-            if not refused:
+            for keys, future in pending.calls:
+                try:
+                    merge.add(keys, await self._answer(future, pending))
+                except EnckeError as error:
+                    merge.fail(keys, error)
+            again = merge.take_again()
+            if not again:
                 return merge.reply()
-            if not await self._owners.wait_newer(pending.epoch, pending.deadline):
-                merge.fail(refused, NotOwnerError("no node took the key in time"))
+            if NotOwnerError.code in again.values():
+                owners.refresh()
+            if not await owners.wait_newer(pending.epoch, pending.deadline, pause_s):
+                merge.give_up(again)
                 return merge.reply()
+            pause_s = min(pause_s * 2, LAST_PAUSE_S)
             self._metrics.retries.value += 1
-            timeout_s = pending.deadline - asyncio.get_running_loop().time()
+            pending.tries += 1
             try:
-                self._send(pending, refused, max(timeout_s, 0.0))
+                self._send(pending, list(again), loop.time())
             except EnckeError as error:
-                merge.fail(refused, error)
+                merge.fail(list(again), error)
+                merge.give_up(merge.take_again())
                 return merge.reply()
 
-    async def _collect(self, pending: PendingPush, merge: _Merge) -> list[Key]:
-        """Take the answers to all calls; return the keys whose node no longer owns them."""
-        refused: list[Key] = []
-        for keys, future in pending.calls:
-            try:
-                reply = await self._answer(future, pending.deadline)
-            except NotOwnerError:
-                refused += keys
-            except EnckeError as error:
-                merge.fail(keys, error)
-            else:
-                refused += merge.add(keys, reply)
-        return refused
-
-    async def _answer(self, future: asyncio.Future[PushReply], deadline: float) -> PushReply:
+    async def _answer(self, future: asyncio.Future[PushReply], pending: PendingPush) -> PushReply:
         if future.cancelled():
             # See expect().
             raise InDoubtError("no answer in time")
         if future.done():
             return future.result()
-        self._waiting[future] = deadline + GRACE_S
+        if pending.tries > 1:
+            return await _answer_by(future, pending.answer_by + GRACE_S)
+        self._waiting[future] = pending.answer_by + GRACE_S
         if self._timer is None:
             self._arm()
         try:
@@ -279,47 +301,13 @@ class Pusher:
         self._arm()
 
 
-class _Merge:
-    """Answers of several nodes, by index of the push's keys."""
-
-    def __init__(self, keys: Sequence[Key]) -> None:
-        self._index = {key: i for i, key in enumerate(keys)}
-        self._mids = [Mid(0)] * len(keys)
-        self._online = [0] * len(keys)
-        self._failed: list[Failure] = []
-        self._repeated: list[int] = []
-        # Reason of the first node that refused its whole part.
-        self._error: EnckeError | None = None
-        self._is_any_answered = False
-
-    def add(self, keys: list[Key], reply: PushReply) -> list[Key]:
-        """Take one node's answer; return the keys that it does not own."""
-        self._is_any_answered = True
-        refused = [keys[f.index] for f in reply.failed if f.code == NotOwnerError.code]
-        for i, key in enumerate(keys):
-            self._mids[self._index[key]] = reply.mids[i]
-            self._online[self._index[key]] = reply.online[i]
-        self._failed += [
-            Failure(self._index[keys[f.index]], f.code) for f in reply.failed if f.code != NotOwnerError.code
-        ]
-        self._repeated += [self._index[keys[i]] for i in reply.repeated]
-        return refused
-
-    def fail(self, keys: list[Key], error: EnckeError) -> None:
-        """Note that a node took none of its keys."""
-        self._error = self._error or error
-        self._failed += [Failure(self._index[key], error.code) for key in keys]
-
-    def reply(self) -> PushReply:
-        """The whole answer.
-
-        Raises:
-            EnckeError: no node took any part.
-        """
-        if self._error is not None and not self._is_any_answered:
-            raise self._error
-        self._failed.sort(key=lambda failure: failure.index)
-        return PushReply(self._mids, self._online, self._failed, self._repeated)
+async def _answer_by(future: asyncio.Future[PushReply], deadline: float) -> PushReply:
+    """The answer to a later try: few enough for a timer of its own."""
+    await asyncio.wait([future], timeout=deadline - asyncio.get_running_loop().time())
+    if not future.done():
+        future.cancel()
+        raise InDoubtError("no answer in time")
+    return future.result()
 
 
 def _retrieve(future: asyncio.Future[PushReply]) -> None:

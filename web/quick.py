@@ -101,7 +101,7 @@ class QuickPushes:
 
     def expect(self, pending: PendingPush) -> None:
         """Give the push up when it is not answered in time: its future is cancelled then."""
-        self._pusher.expect(pending.calls[0][1], pending.deadline)
+        self._pusher.expect(pending)
 
     def _length(self, section: bytes) -> int | None:
         if section in self._lengths:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from cluster.contracts.message import MessageService
-from cluster.errors import UnavailableError
+from cluster.errors import InDoubtError, UnavailableError
 from cluster.model import NodeInfo, NodeKind, NodeName
 from cluster.registry.memory import MemoryRegistry
 from cluster.stats import Stats
@@ -152,10 +152,10 @@ async def test_key_to_delete_comes_in_a_form_or_the_query(
 
 
 async def test_deletion_follows_the_key_to_its_new_owner(web: Web, comet: ScriptedComet) -> None:
-    comet.refusals.extend([not_owner(), not_owner()])
+    comet.refusals.extend([not_owner(), UnavailableError("draining")])
     assert (await web.admin("DELETE", "/2/admin/keys/k")).json == {"deleted": 3}
-    comet.refusals.append(UnavailableError("draining"))
-    assert (await web.admin("DELETE", "/2/admin/keys/k")).status == 503
+    comet.refusals.append(InDoubtError("the answer was lost"))
+    assert (await web.admin("DELETE", "/2/admin/keys/k")).status == 504
     assert comet.deleted == ["k"]
 
 

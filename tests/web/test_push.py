@@ -7,10 +7,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster.contracts.comet import PushReply
-from cluster.errors import InDoubtError, NoNodeError, NotOwnerError, UnavailableError
+from cluster.contracts.comet import Push, PushReply
+from cluster.errors import (
+    DeadlinePassedError,
+    EnckeError,
+    InDoubtError,
+    NoNodeError,
+    NotOwnerError,
+    OverloadedError,
+    StorageError,
+    UnavailableError,
+)
 from cluster.members import Members
-from cluster.model import Key
+from cluster.model import Key, Mid
 from cluster.registry.memory import MemoryRegistry
 from cluster.stats import Stats
 from tests.support.eventually import eventually
@@ -21,24 +30,39 @@ from web.owners import Owners
 from web.push import Pusher
 
 
+class AskedRegistry(MemoryRegistry):
+    """Counts how often it was asked for news."""
+
+    asked = 0
+
+    async def refresh(self) -> None:
+        self.asked += 1
+        await super().refresh()
+
+
 class Pushing:
     """A pusher in front of scripted comet nodes."""
 
-    def __init__(self, timeout_s: float = 5.0) -> None:
-        self.registry = MemoryRegistry()
+    def __init__(self, timeout_s: float = 5.0, attempt_s: float = 3.0) -> None:
+        self.registry = AskedRegistry()
         self.members = Members(self.registry)
         self.comets: dict[str, ScriptedComet] = {}
         self.metrics = WebMetrics(Stats())
-        owners = Owners(self.members, lambda info: self.comets[info.name], timeout_s)
-        self.pusher = Pusher(owners, self.metrics, "web-", idempotency_ttl_s=3600)
+        self.owners = Owners(
+            self.members,
+            lambda info: self.comets[info.name],
+            timeout_s=timeout_s,
+            attempt_s=attempt_s,
+        )
+        self.pusher = Pusher(self.owners, self.metrics, "web-", idempotency_ttl_s=3600)
 
     async def add(self, name: str) -> ScriptedComet:
         comet = self.comets[name] = ScriptedComet()
         await self.registry.register(comet_info(name))
         return comet
 
-    async def push(self, *keys: str, caller_id: str = "") -> PushReply:
-        return await self.pusher.push([Key(key) for key in keys], b"1", 60, caller_id)
+    async def push(self, *keys: str, expire_s: int = 60, caller_id: str = "") -> PushReply:
+        return await self.pusher.push([Key(key) for key in keys], b"1", expire_s, caller_id)
 
     def owner(self, key: str) -> str:
         return self.members.current.owner(Key(key)).name
@@ -127,6 +151,8 @@ async def test_push_to_one_key_is_repeated_too(pushing: Pushing) -> None:
     assert await pushing.pusher.push_one(Key("k"), b"1", 60) == ""
     first, second = comet.pushes
     assert first.push_id == second.push_id
+    # The node may know of a membership that this one has not heard of.
+    assert pushing.registry.asked == 1
 
 
 async def test_only_refused_keys_are_sent_again(pushing: Pushing, keys: list[str]) -> None:
@@ -191,21 +217,21 @@ async def test_pushes_that_wait_are_given_up_one_after_the_other() -> None:
 
 async def test_whole_refusal_of_the_only_node_is_its_error(pushing: Pushing) -> None:
     comet = await pushing.add("a")
-    comet.fates.extend([UnavailableError("full"), UnavailableError("full")])
-    with pytest.raises(UnavailableError, match="full"):
+    comet.fates.extend([OverloadedError("full"), OverloadedError("full")])
+    with pytest.raises(OverloadedError, match="full"):
         await pushing.push("k", "l")
-    with pytest.raises(UnavailableError, match="full"):
+    with pytest.raises(OverloadedError, match="full"):
         await pushing.pusher.push_one(Key("k"), b"1", 60)
 
 
 async def test_whole_refusal_of_one_node_of_several_fails_its_keys(pushing: Pushing, keys: list[str]) -> None:
     comets = {"a": await pushing.add("a"), "b": await pushing.add("b")}
-    comets["a"].fates.append(UnavailableError("full"))
+    comets["a"].fates.append(OverloadedError("full"))
     reply = await pushing.push(*keys)
     assert {keys[failure.index] for failure in reply.failed} == {
         key for key in keys if pushing.owner(key) == "a"
     }
-    assert {failure.code for failure in reply.failed} == {"unavailable"}
+    assert {failure.code for failure in reply.failed} == {"overloaded"}
 
 
 async def test_no_comet_node_is_an_error(pushing: Pushing) -> None:
@@ -248,3 +274,94 @@ async def test_abandoned_push_does_not_complain(pushing: Pushing) -> None:
     pending.abandon()
     comet.release()
     assert pending.is_answered
+
+
+@pytest.mark.parametrize("expire_s", [60, 0])
+@pytest.mark.parametrize("error", [UnavailableError("not connected"), DeadlinePassedError("late")])
+async def test_push_that_was_surely_not_done_is_sent_again(
+    pushing: Pushing, error: EnckeError, expire_s: int
+) -> None:
+    comet = await pushing.add("a")
+    comet.fates.append(error)
+    assert await pushing.pusher.push_one(Key("k"), b"1", expire_s) == ""
+    first, second = comet.pushes
+    assert first.push_id == second.push_id
+    assert pushing.metrics.retries.value == 1
+    # Nobody said that the ring is another one.
+    assert pushing.registry.asked == 0
+
+
+async def test_stored_push_whose_answer_was_lost_is_sent_again(pushing: Pushing) -> None:
+    comet = await pushing.add("a")
+    comet.fates.append(InDoubtError("connection lost"))
+    assert await pushing.pusher.push_one(Key("k"), b"1", 60) == ""
+    first, second = comet.pushes
+    assert first.push_id == second.push_id
+
+
+async def test_push_that_nobody_stores_is_not_sent_again_when_its_answer_was_lost(pushing: Pushing) -> None:
+    comet = await pushing.add("a")
+    comet.fates.extend([InDoubtError("connection lost"), InDoubtError("connection lost")])
+    with pytest.raises(InDoubtError):
+        await pushing.pusher.push_one(Key("k"), b"1", 0)
+    assert len(comet.pushes) == 1
+    # A caller's id is reserved in the store first.
+    assert not (await pushing.push("k", expire_s=0, caller_id="mine")).failed
+    assert len(comet.pushes) == 3
+
+
+async def test_push_to_a_node_that_is_silent_is_sent_again_before_its_time_is_over() -> None:
+    pushing = Pushing(timeout_s=20.0, attempt_s=0.05)
+    comet = await pushing.add("a")
+    comet.fates.extend([None, None])
+    assert await pushing.pusher.push_one(Key("k"), b"1", 60) == ""
+    assert [push.timeout_s for push in comet.pushes] == [0.05] * 3
+    assert len({push.push_id for push in comet.pushes}) == 1
+
+
+async def test_push_to_a_node_that_dies_goes_to_the_next_owner_as_soon_as_it_is_known() -> None:
+    pushing = Pushing(timeout_s=600.0, attempt_s=500.0)
+    comet = pushing.comets["a"] = ScriptedComet()
+    registration = await pushing.registry.register(comet_info("a"))
+    comet.fates.extend([InDoubtError("connection lost"), *[UnavailableError("refused")] * 20])
+    task = asyncio.create_task(pushing.push("k", "l"))
+    await eventually(lambda: len(comet.pushes) >= 2)
+    other = await pushing.add("b")
+    await registration.withdraw()
+    assert not (await task).failed
+    assert {push.push_id for push in other.pushes} == {comet.pushes[0].push_id}
+
+
+async def test_keys_in_doubt_are_sent_again_and_are_no_repeats_of_the_caller(pushing: Pushing) -> None:
+    comet = await pushing.add("a")
+
+    def known(push: Push) -> PushReply:
+        return PushReply([Mid(80)], [0], [], [0])
+
+    comet.fates.extend([failing({"k": "in_doubt"}), known])
+    reply = await pushing.push("k", "l", caller_id="mine")
+    assert [push.keys for push in comet.pushes] == [["k", "l"], ["k"]]
+    assert (reply.failed, reply.repeated) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "last", [not_owner(), UnavailableError("refused"), StorageError("full"), OverloadedError("full")]
+)
+async def test_what_was_in_doubt_stays_so_whatever_refuses_it_later(last: EnckeError) -> None:
+    pushing = Pushing(timeout_s=0.25)
+    comet = await pushing.add("a")
+    comet.fates.extend([InDoubtError("connection lost"), *[last] * 10])
+    with pytest.raises(InDoubtError):
+        await pushing.push("k")
+    comet.fates.clear()
+    comet.fates.extend([failing({"k": "in_doubt"}), *[last] * 10])
+    reply = await pushing.push("k", "l")
+    assert [failure.code for failure in reply.failed] == ["in_doubt"]
+
+
+async def test_push_that_is_too_much_or_that_the_store_refuses_is_not_sent_again(pushing: Pushing) -> None:
+    comet = await pushing.add("a")
+    comet.fates.extend([failing({"k": "storage"}), failing({"k": "overloaded"})])
+    for code in ("storage", "overloaded"):
+        assert await pushing.pusher.push_one(Key("k"), b"1", 60) == code
+    assert len(comet.pushes) == 2

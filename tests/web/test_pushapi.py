@@ -69,7 +69,7 @@ async def test_push_to_many_takes_each_key_once_and_tells_those_that_failed(
 ) -> None:
     assert (await many(web, "a,b,a,, c")).body == b'{"ret":0}'
     assert comet.pushes[0].keys == ["a", "b", " c"]
-    comet.fates.append(failing({"b": "storage", "<&": "unavailable"}))
+    comet.fates.append(failing({"b": "storage", "<&": "overloaded"}))
     response = await many(web, f"a,b,<&,{'x' * 600}")
     assert response.body == b'{"data":{"fk":["%b","b","\\u003c\\u0026"]},"ret":0}' % (b"x" * 600)
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from cluster.contracts.comet import PushReply
-from cluster.errors import StorageError, UnavailableError
+from cluster.errors import OverloadedError, StorageError, UnavailableError
 from cluster.members import Members
 from cluster.registry.memory import MemoryRegistry
 from cluster.stats import Stats
@@ -36,7 +36,8 @@ class Quick:
         self.registry = MemoryRegistry()
         self.members = Members(self.registry)
         metrics = WebMetrics(Stats())
-        self.pusher = Pusher(Owners(self.members, lambda _: self.comet, 5.0), metrics, "web-", 3600)
+        owners = Owners(self.members, lambda _: self.comet, timeout_s=5.0, attempt_s=3.0)
+        self.pusher = Pusher(owners, metrics, "web-", 3600)
         access = Access((), token, refuses_foreign=True, methods="POST")
         self.pushes = QuickPushes(self.pusher, access, metrics, max_payload_bytes=64)
 
@@ -210,7 +211,8 @@ async def test_push_goes_on_when_its_client_goes_away(web: Web, comet: ScriptedC
     [
         ([failing({"k": "storage"})], b'{"ret":65535}'),
         ([StorageError("full")], b'{"ret":65535}'),
-        ([UnavailableError("draining")], b'{"ret":65535}'),
+        ([OverloadedError("full")], b'{"ret":65535}'),
+        ([UnavailableError("draining")], b'{"ret":0}'),
         ([not_owner()], b'{"ret":0}'),
         ([failing({"k": "not_owner"})], b'{"ret":0}'),
     ],

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from cluster.errors import UnavailableError
+from cluster.errors import OverloadedError
 from tests.support.services import ScriptedComet
 from tests.support.web import Web, running_web
 from tests.web.conftest import no_messages
@@ -139,10 +139,10 @@ async def test_our_own_fault_is_logged_once_with_its_traceback(
 
 
 async def test_errors_of_nodes_become_answers(web: Web, comet: ScriptedComet) -> None:
-    comet.fates.extend([UnavailableError("full"), UnavailableError("full")])
+    comet.fates.extend([OverloadedError("full"), OverloadedError("full")])
     assert (await web.push("k")).body == b'{"ret":65535}'
     response = await web.admin("POST", "/2/admin/push", b'{"key":"k","msg":1,"expire":0}')
-    assert (response.status, response.json) == (503, {"error": {"code": "unavailable", "message": "full"}})
+    assert (response.status, response.json) == (503, {"error": {"code": "overloaded", "message": "full"}})
 
 
 async def test_no_comet_node_is_1001() -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from cluster.errors import UnavailableError
+from cluster.errors import OverloadedError
 from cluster.registry.memory import MemoryRegistry
 from tests.support.eventually import eventually
 from tests.support.peer import Peer
@@ -223,11 +223,11 @@ async def test_no_comet_node_is_answered_line_by_line() -> None:
 
 
 async def test_node_that_refuses_is_answered_at_its_line(web: Web, comet: ScriptedComet) -> None:
-    comet.fates.extend([failing({}), UnavailableError("full")])
+    comet.fates.extend([failing({}), OverloadedError("full")])
     async with opened(web) as stream:
         await stream.send(line("a") + line("b") + line("c"))
         await stream.end()
-        assert [outcome(answer) for answer in await stream.rest()] == ["a", "unavailable", "c"]
+        assert [outcome(answer) for answer in await stream.rest()] == ["a", "overloaded", "c"]
 
 
 async def test_keys_that_are_none_fail_within_their_line(web: Web, comet: ScriptedComet) -> None:
