@@ -26,6 +26,7 @@ from comet.acknowledgements import Acknowledgements
 from comet.catchup import Resumer
 from comet.closing import close_paced
 from comet.config import CometConfig
+from comet.door import OpenSockets
 from comet.epochs import EpochGate
 from comet.hub import Hub
 from comet.listener import Listener, start_tcp, start_websocket
@@ -93,6 +94,7 @@ class CometNode:
             messages, config.acknowledge_interval_s, config.store_timeout_s
         )
         self._wheel = TimerWheel(loop)
+        self._sockets = OpenSockets(self._capacity)
         # In this order: what follows a change of the membership asks who owns what.
         self._ownership = Ownership(members, NodeName(config.name))
         self._mover = Mover(self._hub, self._pusher, config.close_pace_per_s)
@@ -136,8 +138,9 @@ class CometNode:
         await self._ask_clock()
         self._clock_task = asyncio.create_task(self._keep_clock())
         self._wheel.start()
-        self._listeners["ws"] = await start_websocket(self._config, self._reception, self._wheel)
-        self._listeners["tcp"] = await start_tcp(self._config, self._reception, self._wheel)
+        way_in = (self._config, self._reception, self._wheel, self._sockets)
+        self._listeners["ws"] = await start_websocket(*way_in)
+        self._listeners["tcp"] = await start_tcp(*way_in)
         if self._rpc is not None:
             await self._rpc.start(self._config.rpc_bind)
         info = self._info(is_draining=False)

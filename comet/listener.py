@@ -8,11 +8,10 @@ from collections.abc import Callable
 from functools import partial
 
 from comet.config import CometConfig
-from comet.door import Admission, Door
-from comet.subscriber import SubscriberSocket
-from comet.tcp import TcpSubscriber, tcp_wires
+from comet.door import Admission, Door, DoorLimits, OpenSockets
+from comet.tcp import TcpDoor, TcpSubscriber
 from comet.timers import TimerWheel
-from comet.websocket import WebSocketSubscriber, websocket_wires
+from comet.websocket import WebSocketDoor, WebSocketSubscriber
 
 # With 100, a burst of 5,000 connects takes 2.8 s instead of 0.2 s. The kernel
 # caps it at net.core.somaxconn.
@@ -26,9 +25,10 @@ RECEIVE_BUFFER_BYTES = 8192
 class Listener:
     """A listening socket and the sockets that came through it."""
 
-    def __init__(self, server: asyncio.Server, door: Door) -> None:
+    def __init__(self, server: asyncio.Server, door: Door, wheel: TimerWheel) -> None:
         self._server = server
         self._door = door
+        self._wheel = wheel
         name = server.sockets[0].getsockname()
         host, port = name[0], name[1]
         # The bound "host:port".
@@ -40,10 +40,7 @@ class Listener:
         Browsers open sockets ahead and say nothing on them: a drain must not wait for those.
         """
         self._server.close()
-        deadline = self._door.now() + self._door.linger_s
-        for item in self._door.wheel.items():
-            if isinstance(item, SubscriberSocket):
-                item.hurry(deadline)
+        self._door.hurry(self._door.now() + self._door.linger_s)
 
     async def wait_closed(self) -> None:
         """Wait until every socket that came in here has ended. Cancellation: safe."""
@@ -52,49 +49,38 @@ class Listener:
     def abort(self) -> None:
         """Stop accepting, and end all that the timer wheel keeps, other listeners' sockets too, at once."""
         self._server.close()
-        for item in self._door.wheel.items():
+        for item in self._wheel.items():
             item.abort()
 
 
-async def start_tcp(config: CometConfig, reception: Admission, wheel: TimerWheel) -> Listener:
+async def start_tcp(
+    config: CometConfig, reception: Admission, wheel: TimerWheel, sockets: OpenSockets
+) -> Listener:
     """Listen for raw TCP subscribers.
 
     Raises:
         OSError: the address cannot be bound.
     """
-    loop = asyncio.get_running_loop()
-    door = Door(
-        reception,
-        wheel,
-        wires=tcp_wires(),
-        handshake_s=config.tcp_handshake_s,
-        linger_s=config.linger_s,
-        max_frames_per_s=config.max_frames_per_s,
-        call_later=loop.call_later,
-    )
+    limits = DoorLimits(config.tcp_handshake_s, config.linger_s, config.max_frames_per_s)
+    call_later = asyncio.get_running_loop().call_later
+    door = TcpDoor(reception, wheel, sockets, limits, call_later)
     listening = await _bind(config.tcp_bind, config.send_buffer_bytes)
-    return Listener(await _serve(listening, partial(TcpSubscriber, door)), door)
+    return Listener(await _serve(listening, partial(TcpSubscriber, door)), door, wheel)
 
 
-async def start_websocket(config: CometConfig, reception: Admission, wheel: TimerWheel) -> Listener:
+async def start_websocket(
+    config: CometConfig, reception: Admission, wheel: TimerWheel, sockets: OpenSockets
+) -> Listener:
     """Listen for WebSocket subscribers.
 
     Raises:
         OSError: the address cannot be bound.
     """
-    loop = asyncio.get_running_loop()
-    door = Door(
-        reception,
-        wheel,
-        wires=websocket_wires(),
-        handshake_s=config.ws_handshake_s,
-        linger_s=config.linger_s,
-        max_frames_per_s=config.max_frames_per_s,
-        call_later=loop.call_later,
-        origins=config.ws_origins,
-    )
+    limits = DoorLimits(config.ws_handshake_s, config.linger_s, config.max_frames_per_s)
+    call_later = asyncio.get_running_loop().call_later
+    door = WebSocketDoor(reception, wheel, sockets, limits, call_later, config.ws_origins)
     listening = await _bind(config.ws_bind, config.send_buffer_bytes)
-    return Listener(await _serve(listening, partial(WebSocketSubscriber, door)), door)
+    return Listener(await _serve(listening, partial(WebSocketSubscriber, door)), door, wheel)
 
 
 async def _bind(address: str, send_buffer_bytes: int) -> socket.socket:

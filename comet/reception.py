@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from cluster.model import Mid
+from cluster.model import Key, Mid
 from cluster.tokens import TokenVerifier
 from comet.acknowledgements import Acknowledgements
 from comet.catchup import Resumer
@@ -70,15 +70,22 @@ class Reception:
         The connection is attached before the line is written, so that nothing
         pushed after a subscriber has seen the line can pass it by.
         """
+        key = subscribe.key
+        refusal = self._refusal(key)
+        if refusal is not None:
+            return self._refuse(refusal)
         now = self._wheel.now()
         unix_now = self._unix_time()
         connection = Connection(self, transport, wire, subscribe, now, int(unix_now))
-        refusal = self._admit(subscribe, connection, now, unix_now)
-        if refusal is not None:
-            self._metrics.refusals.inc(refusal.reason.label)
-            return refusal
+        if self._is_token_required:
+            expiry = self._verifier.expiry(key, subscribe.token, unix_now)
+            if expiry is None:
+                return self._refuse(Refusal.BAD_TOKEN)
+            connection.expire_token_at(now + (expiry - unix_now))
+        if not self._hub.attach(key, connection):
+            return self._refuse(Refusal.TOO_MANY)
         if subscribe.resume is not None:
-            self._resumer.start(connection, subscribe.key, self._start_of(subscribe))
+            self._resumer.start(connection, key, self._start_of(subscribe))
         connection.write(greeting + wire.heartbeat)
         self._wheel.add(connection, connection.first_deadline())
         return connection
@@ -87,24 +94,19 @@ class Reception:
         """Count a socket that never came to ask for a subscription."""
         self._metrics.refusals.inc(reason.label)
 
-    def _admit(
-        self, subscribe: Subscribe, connection: Connection, now: float, unix_now: float
-    ) -> Refusal | None:
-        """Attach a connection, or say why not."""
+    def _refusal(self, key: Key) -> Refusal | None:
+        """Why this node takes nobody for a key at the moment."""
         if self._is_draining:
             return Refusal.DRAINING
-        if not self._ownership.owns(subscribe.key):
+        if not self._ownership.owns(key):
             return Refusal.NOT_OWNER
         if self._hub.connection_count >= self.capacity:
             return Refusal.OVERLOADED
-        if self._is_token_required:
-            expiry = self._verifier.expiry(subscribe.key, subscribe.token, unix_now)
-            if expiry is None:
-                return Refusal.BAD_TOKEN
-            connection.expire_token_at(now + (expiry - unix_now))
-        if not self._hub.attach(subscribe.key, connection):
-            return Refusal.TOO_MANY
         return None
+
+    def _refuse(self, refusal: Refusal) -> Refusal:
+        self._metrics.refusals.inc(refusal.reason.label)
+        return refusal
 
     def _start_of(self, subscribe: Subscribe) -> Callable[[], Awaitable[Mid]]:
         if subscribe.resume == RESUME_ACKNOWLEDGED:

@@ -18,7 +18,7 @@ from comet.protocol import CloseReason
 class SubscriberSocket(asyncio.Protocol):
     """Deadline of the handshake, bound of the input rate, and what the transport reports."""
 
-    __slots__ = ("_connection", "_deadline", "_door", "_frames", "_held", "_transport", "_window", "slot")
+    __slots__ = ("_connection", "_door", "_frames", "_held", "_transport", "_window")
 
     _transport: asyncio.Transport
 
@@ -28,22 +28,12 @@ class SubscriberSocket(asyncio.Protocol):
         self._connection: Connection | None = None
         # Input that is incomplete; bounded by what reads it.
         self._held = b""
-        # Loop time by which the handshake must be complete, however it drips.
-        self._deadline = 0.0
         # When the window began in which frames are counted, and how many there were.
         # The time is the object that the connection keeps too: no memory of its own.
         self._window = 0.0
         self._frames = 0
-        # Where the timer wheel keeps the handshake.
-        self.slot = -1
 
     # -- for tcp.py and websocket.py
-
-    def _begin(self, connection: Connection) -> None:
-        """It has subscribed."""
-        self._connection = connection
-        # No float of its own any more: 32 bytes (bench/connections.py).
-        self._deadline = 0.0
 
     def _shake_hands(self, data: bytes) -> None:
         """Read a part of the handshake."""
@@ -69,12 +59,8 @@ class SubscriberSocket(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        door = self._door
-        if not door.enter():
+        if not self._door.enter(self):
             self._transport.abort()
-            return
-        self._deadline = door.now() + door.handshake_s
-        door.wheel.add(self, self._deadline)
 
     def data_received(self, data: bytes) -> None:
         if self._connection is None:
@@ -91,7 +77,7 @@ class SubscriberSocket(asyncio.Protocol):
         if self._connection is not None:
             self._connection.lost()
         else:
-            self._door.wheel.remove(self)
+            self._door.shaken(self)
         self._door.leave()
 
     def pause_writing(self) -> None:
@@ -102,20 +88,11 @@ class SubscriberSocket(asyncio.Protocol):
         if self._connection is not None:
             self._connection.resume()
 
-    # -- an item of the timer wheel, until it has subscribed
+    # -- for its door, until it has subscribed
 
-    def next_deadline(self, now: float) -> float | None:
-        """End a handshake that takes too long, without a word."""
-        if now < self._deadline:
-            return self._deadline
-        self._door.reception.turn_away(CloseReason.HANDSHAKE_TIMEOUT)
+    def give_up(self) -> None:
+        """End without a word."""
         self._transport.close()
-        return None
-
-    def hurry(self, deadline: float) -> None:
-        """Give the handshake less time: the node is draining."""
-        self._deadline = min(self._deadline, deadline)
-        self._door.wheel.move(self, self._deadline)
 
     def abort(self) -> None:
         """End at once."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from comet.connection import Connection
-from comet.protocol import ClientVersion, CloseReason, Refusal, TcpWire
-from comet.resp import Command, read_command, read_input, read_subscribe
+from comet.door import Admission, Door, DoorLimits, OpenSockets
+from comet.protocol import ClientVersion, CloseReason, Refusal, Subscribe, TcpWire
+from comet.resp import Command, SubscribeReader, read_command, read_input, read_subscribe
 from comet.subscriber import SubscriberSocket
+from comet.timers import TimerWheel
 
 
 def tcp_wires() -> tuple[TcpWire, ...]:
@@ -13,34 +17,62 @@ def tcp_wires() -> tuple[TcpWire, ...]:
     return tuple(TcpWire(version) for version in ClientVersion)
 
 
+class TcpDoor(Door):
+    """The door of a TCP listener."""
+
+    def __init__(
+        self,
+        reception: Admission,
+        wheel: TimerWheel,
+        sockets: OpenSockets,
+        limits: DoorLimits,
+        call_later: Callable[[float, Callable[[], None]], object],
+    ) -> None:
+        super().__init__(reception, wheel, sockets, tcp_wires(), limits, call_later)
+        self.reader = SubscribeReader()
+
+
 class TcpSubscriber(SubscriberSocket):
     """A raw TCP socket."""
 
     __slots__ = ()
 
+    _door: TcpDoor
+
     def _shake_hands(self, data: bytes) -> None:
         held = self._held + data if self._held else data
+        subscribe = self._door.reader.read(held)
+        if subscribe is not None:
+            self._subscribe(subscribe)
+            return
         command = read_command(held)
         if command is None:
             self._held = held
             return
+        # Not isinstance() of the enumeration Fault: it asks its metaclass, 0.3 us.
+        if isinstance(command, Command):
+            self._subscribe(read_subscribe(command.arguments))
+            if self._connection is not None and len(held) > command.size:
+                self._read(self._connection, held[command.size :])
+        else:
+            self._subscribe(None)
+
+    def _subscribe(self, subscribe: Subscribe | None) -> None:
+        """Become what was asked for, or say why not; None: something that cannot be understood."""
         self._held = b""
         door = self._door
-        door.wheel.remove(self)
-        # Not isinstance() of the enumerations Fault and Refusal: it asks their metaclass, 0.3 us.
-        subscribe = read_subscribe(command.arguments) if isinstance(command, Command) else None
-        if subscribe is None or not isinstance(command, Command):
+        door.shaken(self)
+        if subscribe is None:
             door.reception.turn_away(CloseReason.PARAMETER)
             door.see_out(self._transport, Refusal.PARAMETER.line)
             return
         wire = door.wires[subscribe.version]
         admitted = door.reception.subscribe(subscribe, self._transport, wire)
-        if not isinstance(admitted, Connection):
+        # Not of Refusal: see above.
+        if isinstance(admitted, Connection):
+            self._connection = admitted
+        else:
             door.see_out(self._transport, wire.line(admitted.line) + wire.farewell(admitted.reason))
-            return
-        self._begin(admitted)
-        if len(held) > command.size:
-            self._read(admitted, held[command.size :])
 
     def _read(self, connection: Connection, data: bytes) -> None:
         if connection.closed_for is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import msgspec
 
 from cluster.model import Mid
 from comet.connection import Connection
-from comet.door import Door
+from comet.door import Admission, Door, DoorLimits, OpenSockets
 from comet.frames import (
     Close,
     CloseCode,
@@ -21,9 +22,10 @@ from comet.frames import (
     pong_frame,
     text_frame,
 )
-from comet.handshake import Rejection, Upgrade, read_request, read_subscribe
+from comet.handshake import Handshake, HandshakeReader, Rejection
 from comet.protocol import HEARTBEAT_LINE, ClientVersion, CloseReason, Refusal
 from comet.subscriber import SubscriberSocket
+from comet.timers import TimerWheel
 
 # Subscribers send heartbeats and acknowledgements, at most 20 bytes each.
 MAX_MESSAGE_BYTES = 4096
@@ -67,10 +69,33 @@ def websocket_wires() -> tuple[WebSocketWire, ...]:
     return tuple(WebSocketWire(version) for version in ClientVersion)
 
 
+class WebSocketDoor(Door):
+    """The door of a WebSocket listener."""
+
+    def __init__(
+        self,
+        reception: Admission,
+        wheel: TimerWheel,
+        sockets: OpenSockets,
+        limits: DoorLimits,
+        call_later: Callable[[float, Callable[[], None]], object],
+        origins: tuple[str, ...],
+    ) -> None:
+        """Make a door.
+
+        Args:
+            origins: web origins that browsers may come from; empty = any.
+        """
+        super().__init__(reception, wheel, sockets, websocket_wires(), limits, call_later)
+        self.reader = HandshakeReader(origins)
+
+
 class WebSocketSubscriber(SubscriberSocket):
     """A WebSocket, from its HTTP request on."""
 
     __slots__ = ("_decoder",)
+
+    _door: WebSocketDoor
 
     def __init__(self, door: Door) -> None:
         super().__init__(door)
@@ -84,36 +109,34 @@ class WebSocketSubscriber(SubscriberSocket):
 
     def _shake_hands(self, data: bytes) -> None:
         held = self._held + data if self._held else data
-        door = self._door
-        request = read_request(held, door.origins)
-        if request is None:
+        asked = self._door.reader.read(held)
+        if asked is None:
             self._held = held
             return
         self._held = b""
-        door.wheel.remove(self)
-        if isinstance(request, Rejection):
-            door.reception.turn_away(CloseReason.PROTOCOL_ERROR)
-            door.see_out(self._transport, request.response)
+        self._door.shaken(self)
+        if isinstance(asked, Rejection):
+            self._door.reception.turn_away(CloseReason.PROTOCOL_ERROR)
+            self._door.see_out(self._transport, asked.response)
             return
-        self._subscribe(request)
-        if self._connection is not None and len(held) > request.size:
-            self._read(self._connection, held[request.size :])
+        self._subscribe(asked)
+        if self._connection is not None and len(held) > asked.size:
+            self._read(self._connection, held[asked.size :])
 
-    def _subscribe(self, request: Upgrade) -> None:
+    def _subscribe(self, asked: Handshake) -> None:
         """Errors come as a frame after the 101: browsers hide HTTP errors from scripts."""
         door = self._door
-        subscribe, version = read_subscribe(request.query)
-        wire = door.wires[version]
-        if subscribe is None:
+        wire = door.wires[asked.version]
+        if asked.subscribe is None:
             door.reception.turn_away(CloseReason.PARAMETER)
             admitted: Connection | Refusal = Refusal.PARAMETER
         else:
-            admitted = door.reception.subscribe(subscribe, self._transport, wire, request.response)
-        if not isinstance(admitted, Connection):
-            words = wire.line(admitted.line) + wire.farewell(admitted.reason)
-            door.see_out(self._transport, request.response + words)
+            admitted = door.reception.subscribe(asked.subscribe, self._transport, wire, asked.response)
+        if isinstance(admitted, Connection):
+            self._connection = admitted
         else:
-            self._begin(admitted)
+            words = wire.line(admitted.line) + wire.farewell(admitted.reason)
+            door.see_out(self._transport, asked.response + words)
 
     def _read(self, connection: Connection, data: bytes) -> None:
         if _is_heartbeat(data) and self._decoder is None and connection.closed_for is None:

@@ -44,8 +44,8 @@ class Comet:
 
     @property
     def open_sockets(self) -> int:
-        """Sockets of subscribers in whatever state: each is in the node's timer wheel."""
-        return len(self.node._wheel)
+        """Sockets of subscribers in whatever state."""
+        return self.node._sockets.count
 
     async def push(self, key: str, payload: bytes, expire_s: int = 0) -> Mid:
         """Push to one key; the settled mid."""

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.model import Key
 from comet.config import CometConfig
-from comet.door import MAX_SPARE_SOCKETS
+from comet.door import MAX_SPARE_SOCKETS, OpenSockets
 from comet.listener import start_tcp
 from tests.support.comet import running_comet
 from tests.support.eventually import eventually
@@ -47,7 +47,7 @@ async def test_silent_sockets_beyond_the_spare_ones_are_cut_and_said_once(
             stack.push_async_callback(peer.close)
         ends = [asyncio.create_task(peer.read_to_end()) for peer in peers]
         await eventually(lambda: sum(end.done() for end in ends) == 21)
-        assert comet.open_sockets == 8 + spare
+        await eventually(lambda: comet.open_sockets == 8 + spare)
         await subscriber.beat()
         for peer in peers:
             await peer.close()
@@ -58,21 +58,21 @@ async def test_silent_sockets_beyond_the_spare_ones_are_cut_and_said_once(
         await again.close()
         await subscriber.close()
     warnings = [r for r in caplog.records if r.name == "comet.door" and r.levelno == logging.WARNING]
-    # One for each listener.
-    assert len(warnings) == 2
+    assert len(warnings) == 1
 
 
 async def test_port_in_use_is_an_error_and_leaves_no_socket(tmp_path: Path) -> None:
     async with running_comet(tmp_path) as comet:
         config = CometConfig(tcp_bind=f"127.0.0.1:{comet.tcp[1]}")
         with pytest.raises(OSError, match="in use"):
-            await start_tcp(config, comet.node._reception, comet.node._wheel)
+            await start_tcp(config, comet.node._reception, comet.node._wheel, OpenSockets(8))
 
 
 @pytest.mark.parametrize("bind", ["[::1]:0", "localhost:0", "0.0.0.0:0", ":0"])
 async def test_address_may_be_of_any_family(tmp_path: Path, bind: str) -> None:
     async with running_comet(tmp_path) as comet:
-        listener = await start_tcp(CometConfig(tcp_bind=bind), comet.node._reception, comet.node._wheel)
+        node = comet.node
+        listener = await start_tcp(CometConfig(tcp_bind=bind), node._reception, node._wheel, OpenSockets(8))
         host, _, port = listener.address.rpartition(":")
         assert int(port) > 0
         assert host.startswith("[") == ("::" in host)
