@@ -17,7 +17,7 @@ from cluster.errors import ConfigError, EnckeError
 from encke.version import encke_version
 
 # In the order of `encke --help`.
-COMMANDS = ("serve", "comet", "message", "web", "push", "sub", "nodes", "token", "config", "backup")
+COMMANDS = ("serve", "comet", "message", "web", "push", "sub", "nodes", "ready", "token", "config", "backup")
 
 FAILED = 1
 USAGE = 2

@@ -1,0 +1,91 @@
+"""`encke ready`: whether a node of this machine can serve. For health checks, and to wait for a start."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from encke.config import EnckeConfig
+
+# For an answer; a node answers its probes within a turn of its loop.
+TIMEOUT_S = 2.0
+# Pause between questions to one that is not ready yet.
+RETRY_S = 0.1
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Describe the arguments."""
+    parser = subparsers.add_parser(
+        "ready",
+        help="tell whether a node on this machine can serve",
+        description="Ask a node's status address, as configured. Exit code 0: it can serve; 1: not, and why.",
+    )
+    parser.add_argument("kind", choices=("serve", "comet", "message", "web"), help="the command that runs it")
+    parser.add_argument("--config", metavar="FILE", help="its configuration file")
+    parser.add_argument("--status-bind", metavar="HOST:PORT", help="its status address, as it was told")
+    parser.add_argument(
+        "--within", metavar="SECONDS", type=float, default=0.0, help="wait this long for it to be ready"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask until it is ready or the time is over.
+
+    Raises:
+        UnavailableError: it was not, with its own word on why.
+    """
+    from cluster.errors import UnavailableError
+    from cluster.settings import join_address
+
+    host, port = _address(args)
+    end = time.monotonic() + args.within
+    while fault := _fault(host, port):
+        if time.monotonic() >= end:
+            raise UnavailableError(f"{args.kind} at {join_address(host, port)} is not ready: {fault}")
+        time.sleep(RETRY_S)
+    print("ready")
+    return 0
+
+
+def _address(args: argparse.Namespace) -> tuple[str, int]:
+    from cluster.config import Override
+    from cluster.errors import ConfigError
+    from cluster.settings import is_unspecified, split_address
+    from encke.config import load_config
+
+    flag = args.status_bind
+    overrides = [] if flag is None else [Override("--status-bind", args.kind, "status_bind", flag)]
+    # Whether the rest of the file makes sense is the node's business.
+    host, port = split_address(_status_bind(load_config(args.config, overrides, used=()), args.kind))
+    if not port:
+        raise ConfigError([f"{args.kind}.status_bind: port 0 means any: say which with --status-bind"])
+    if not host or is_unspecified(host):
+        # Bound to all addresses of the machine, so also here.
+        host = "::1" if ":" in host else "127.0.0.1"
+    return host, port
+
+
+def _status_bind(config: EnckeConfig, kind: str) -> str:
+    return {
+        "serve": config.serve.status_bind,
+        "comet": config.comet.status_bind,
+        "message": config.message.status_bind,
+        "web": config.web.status_bind,
+    }[kind]
+
+
+def _fault(host: str, port: int) -> str | None:
+    """Why it cannot serve; None = it can."""
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        text = answer.read(200).decode("utf-8", "replace").strip()
+    except (OSError, http.client.HTTPException) as error:
+        return str(error) or type(error).__name__
+    finally:
+        connection.close()
+    return None if answer.status == 200 else text or f"status {answer.status}"
