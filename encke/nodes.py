@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 # Pause between attempts of a starting comet node to reach a message node.
 STORE_RETRY_S = 0.2
+# Without one for this long, it says so: every start comes before the first look at the registry.
+STORE_QUIET_S = 1.0
 
 
 class Node(Protocol):
@@ -192,14 +195,15 @@ def _is_loopback(host: str) -> bool:
 
 async def _wait_store(messages: MessageService) -> None:
     """Wait until a message node answers; nodes of a cluster are started in any order."""
-    is_told = False
+    loop = asyncio.get_running_loop()
+    tell_at = loop.time() + STORE_QUIET_S
     while True:
         try:
             await messages.clock()
         except EnckeError as error:
-            if not is_told:
+            if loop.time() >= tell_at:
                 log.warning("waiting for a message node: %s", error)
-            is_told = True
+                tell_at = math.inf
             await asyncio.sleep(STORE_RETRY_S)
         else:
             return
