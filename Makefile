@@ -12,9 +12,10 @@ ARGS ?=
 
 # Debian packages that the tests need: a browser, Redis as a peer and a store, MariaDB as a
 # store, servers in another time, strace to see the sync before the answer, a compiler for
-# the C peers of bench/, ZooKeeper (the server's classes and a Java to run them).
+# the C peers of bench/, ZooKeeper (the server's classes and a Java to run them), systemd to check
+# the unit.
 TEST_PACKAGES := chromium chromium-driver default-jre-headless faketime gcc libc6-dev libzookeeper-java \
-	mariadb-server redis-server strace
+	mariadb-server redis-server strace systemd
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: serve test check format bench clean system-packages
