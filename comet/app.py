@@ -7,22 +7,22 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
 
 from cluster.contracts.comet import CometStatus, ConnectionInfo, Push, PushReply
 from cluster.contracts.comet_rpc import SERVICE, comet_routes
 from cluster.contracts.message import MessageService
-from cluster.errors import EnckeError, NotOwnerError, UnavailableError
+from cluster.errors import EnckeError, UnavailableError
 from cluster.members import Members
 from cluster.mids import StoreClock
 from cluster.model import Epoch, Key, NodeInfo, NodeKind, NodeName
-from cluster.registry.base import Registration, Registry, SessionState
+from cluster.registry.base import Registration, Registry
 from cluster.rpc.config import RpcConfig
 from cluster.rpc.server import RpcServer
 from cluster.settings import advertised_address
 from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
 from comet.acknowledgements import Acknowledgements
+from comet.admission import Admission
 from comet.catchup import Resumer
 from comet.closing import close_paced
 from comet.config import CometConfig
@@ -36,6 +36,7 @@ from comet.ownership import Ownership
 from comet.protocol import CloseReason
 from comet.push import Pusher
 from comet.reception import Reception
+from comet.standing import Standing
 from comet.timers import TimerWheel
 
 log = logging.getLogger(__name__)
@@ -44,8 +45,6 @@ log = logging.getLogger(__name__)
 NOTICE_S = 1.0
 # The store's clock is asked for this often when no save brings it along.
 CLOCK_REFRESH_S = 5.0
-
-NO_NEWS = "this node has not heard of the newest membership yet"
 
 
 class CometNode:
@@ -88,19 +87,31 @@ class CometNode:
         self._clock = StoreClock(time.monotonic_ns)
         self._hub = Hub(self._clock, config.max_connections_per_key, loop.call_later)
         self._rpc = None if rpc is None else RpcServer(SERVICE, comet_routes(self), rpc)
-        self._pusher = Pusher(messages, self._hub, self._clock, config, metrics, self._incarnation)
+        self._ownership = Ownership(members, NodeName(config.name))
+        # In one process nobody else can take keys away.
+        self._standing = None if rpc is None else self._make_standing()
+        self._pusher = Pusher(
+            messages,
+            self._hub,
+            self._clock,
+            config,
+            metrics,
+            self._incarnation,
+            self._still_owns,
+            None if self._standing is None else self._standing.take_refusal,
+        )
         self._resumer = Resumer(messages, self._clock, config, metrics)
         self._acknowledgements = Acknowledgements(
             messages, config.acknowledge_interval_s, config.store_timeout_s
         )
         self._wheel = TimerWheel(loop)
         self._sockets = OpenSockets(self._capacity)
-        # In this order: what follows a change of the membership asks who owns what.
-        self._ownership = Ownership(members, NodeName(config.name))
+        # After the ownership: what follows a change of the membership asks who owns what.
         self._mover = Mover(self._hub, self._pusher, config.close_pace_per_s)
         members.on_change.append(lambda _: self._mover.take(self._ownership.holdings))
         self._epochs = EpochGate(members, config.membership_wait_s)
-        self._unwatch_session: Callable[[], None] | None = None
+        self._admission = Admission(self._ownership, self._standing, self._epochs, self._pusher)
+        self._is_draining = False
         self._reception = Reception(
             config,
             self._capacity,
@@ -147,7 +158,8 @@ class CometNode:
         self._ownership.serve_at(info.addresses)
         self._registration = await self._registry.register(info)
         await self._see_own_entry()
-        self._unwatch_session = self._registry.watch_session(self._take_session)
+        if self._standing is not None:
+            self._standing.start()
 
     async def drain(self, timeout_s: float) -> None:
         """Leave the ring, finish pushes, close subscribers with 1001 spread over the time, unregister.
@@ -156,6 +168,7 @@ class CometNode:
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
+        self._is_draining = True
         await self._mover.stop()
         self._reception.drain()
         await self._leave_ring()
@@ -183,8 +196,8 @@ class CometNode:
     async def stop(self) -> None:
         """Cut what is left, write acknowledgements, end all tasks."""
         self._reception.drain()
-        if self._unwatch_session is not None:
-            self._unwatch_session()
+        if self._standing is not None:
+            await self._standing.stop()
         await self._mover.stop()
         await self._epochs.stop()
         await self._resumer.stop()
@@ -206,37 +219,11 @@ class CometNode:
 
     def push(self, push: Push) -> asyncio.Future[PushReply]:
         """See CometService.push()."""
-        holdings = self._ownership.holdings
-        # In one process both are the same object.
-        if push.epoch is not holdings.epoch and push.epoch > holdings.epoch:
-            return self._push_later(push)
-        if holdings.is_everything or self._ownership.owns_all(push.keys):
-            return self._pusher.push(push)
-        refused: asyncio.Future[PushReply] = asyncio.get_running_loop().create_future()
-        refused.set_exception(NotOwnerError("another node owns a key of this push"))
-        return refused
-
-    def _push_later(self, push: Push) -> asyncio.Future[PushReply]:
-        """Push, or refuse, under a membership at least as new as the caller's."""
-        answer: asyncio.Future[PushReply] = asyncio.get_running_loop().create_future()
-
-        def go_on(is_reached: bool) -> None:
-            if answer.done():
-                return
-            if is_reached:
-                self.push(push).add_done_callback(partial(_pass_on, answer))
-            else:
-                answer.set_exception(UnavailableError(NO_NEWS))
-
-        self._epochs.when(push.epoch, push.timeout_s, go_on)
-        return answer
+        return self._admission.push(push)
 
     async def delete_key(self, key: Key, epoch: Epoch) -> int:
         """See CometService.delete_key()."""
-        if not await self._epochs.wait(epoch):
-            raise UnavailableError(NO_NEWS)
-        if not self._ownership.owns(key):
-            raise NotOwnerError("another node owns this key")
+        await self._admission.admit(key, epoch)
         deleted = 0
 
         async def turn() -> None:
@@ -274,6 +261,27 @@ class CometNode:
         """What the store's fence knows this node by; nobody fences a node of the same process."""
         return "" if self._rpc is None or self._registration is None else self._registration.instance
 
+    def _make_standing(self) -> Standing:
+        return Standing(
+            self._registry,
+            self._ownership,
+            self._incarnation,
+            refresh=self._members.refresh,
+            is_fenced=self._messages.is_fenced,
+            renew=self._register_anew,
+            on_change=lambda: self._mover.take(self._ownership.holdings),
+        )
+
+    def _still_owns(self, key: Key) -> bool:
+        return (self._standing is None or self._standing.is_sure()) and self._ownership.owns(key)
+
+    async def _register_anew(self) -> None:
+        """Be another incarnation."""
+        if self._registration is None or self._is_draining:
+            return
+        await self._registration.withdraw()
+        self._registration = await self._registry.register(self._info(is_draining=False))
+
     async def _leave_ring(self) -> None:
         """Mark the own entry, and see it marked: from then on pushes are answered NotOwner."""
         if self._registration is None:
@@ -286,13 +294,6 @@ class CometNode:
         with contextlib.suppress(EnckeError, TimeoutError):
             async with asyncio.timeout(NOTICE_S):
                 await self._members.refresh()
-
-    def _take_session(self, state: SessionState) -> None:
-        """The registration has ended: who knows since when others own the keys, and have pushed to them."""
-        if state is SessionState.LOST:
-            log.warning("the registration has ended: subscribers are sent away until the node is back")
-            self._ownership.lose()
-            self._mover.take(self._ownership.holdings)
 
     def _info(self, is_draining: bool) -> NodeInfo:
         config = self._config
@@ -337,14 +338,3 @@ class CometNode:
         stats.gauge("pending_keys", "Results that pushes wait for.", lambda: pusher.pending_key_count)
         stats.gauge("leaving", "Connections of lost keys, to be closed.", lambda: self._mover.leaving_count)
         stats.gauge("resuming", "Connections that catch up.", lambda: self._resumer.active_count)
-
-
-def _pass_on(answer: asyncio.Future[PushReply], done: asyncio.Future[PushReply]) -> None:
-    """Answer with the outcome of another future."""
-    if done.cancelled():
-        answer.cancel()
-    elif (error := done.exception()) is None:
-        if not answer.done():
-            answer.set_result(done.result())
-    elif not answer.done():
-        answer.set_exception(error)

@@ -27,6 +27,7 @@ from cluster.errors import (
     DeadlinePassedError,
     EnckeError,
     InDoubtError,
+    NotOwnerError,
     RemoteProtocolError,
     UnavailableError,
 )
@@ -68,6 +69,10 @@ class QueueContext:
     store_timeout_s: float
     # This node's registration, for the store's fence; empty = nobody can fence it.
     incarnation: Callable[[], str]
+    # Whether this node still owns a key: it may have lost it since a push was accepted.
+    owns: Callable[[Key], bool]
+    # The store has refused a save because this incarnation is fenced.
+    on_fenced: Callable[[str], object]
     # Runs a coroutine in a task that the pusher owns.
     spawn: Callable[[Coroutine[Any, Any, None]], object]
     # The queue of a key has become empty.
@@ -133,6 +138,10 @@ class KeyQueue:
             job, index = head
             if not job.is_saved:
                 turns.popleft()
+                if not self._context.owns(self._key):
+                    # Its mid would be above what the new owner has saved meanwhile.
+                    self._fail(job, index, NotOwnerError.code)
+                    continue
                 message = Outgoing(self._context.clock.now(), job.push.payload, False)
                 deliver_unsaved(self._context, job, index, message)
             elif self._begin_batch():
@@ -204,6 +213,8 @@ class KeyQueue:
                 self._on_saved(reply)
                 return
             error = RemoteProtocolError(f"{len(reply.results)} results for {len(self._batch)} messages")
+        if isinstance(error, NotOwnerError):
+            self._context.on_fenced(batch.incarnation)
         if isinstance(error, UnavailableError) and not isinstance(error, DeadlinePassedError):
             self._repeat_later(batch, error)
         elif isinstance(error, DeadlinePassedError) and self._time_left_s() > 0:

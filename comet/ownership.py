@@ -48,8 +48,16 @@ class Ownership:
         self._members = members
         self._name = name
         self._addresses: Mapping[str, tuple[str, ...]] | None = None
+        # The incarnation that has ended: what still names it is old.
+        self._ended: str | None = None
+        self._is_halted = False
         self.holdings = Holdings(name, None, members.current.epoch)
         members.on_change.append(self._take)
+
+    @property
+    def has_stopped(self) -> bool:
+        """Between lose() or halt() and owning again: no membership to come makes this instance an owner."""
+        return self._is_halted or (self._ended is not None and not self.holdings.is_serving)
 
     def serve_at(self, addresses: Mapping[str, tuple[str, ...]]) -> None:
         """Own what the ring gives the instance that announces these addresses.
@@ -60,9 +68,21 @@ class Ownership:
         self._addresses = addresses
         self._take(self._members.current)
 
-    def lose(self) -> None:
-        """Own nothing until a later membership names this instance: its registration has ended."""
-        self.holdings = Holdings(self._name, None, self._members.current.epoch)
+    def lose(self, incarnation: str) -> None:
+        """Own nothing until a membership names another incarnation of this instance: this one has ended."""
+        self._ended = incarnation
+        self._is_halted = False
+        self._take(self._members.current)
+
+    def halt(self) -> None:
+        """Own nothing until go_on(): others may own the keys."""
+        self._is_halted = True
+        self._take(self._members.current)
+
+    def go_on(self) -> None:
+        """Own again what the membership gives."""
+        self._is_halted = False
+        self._take(self._members.current)
 
     def owns(self, key: Key) -> bool:
         """Whether the ring gives this node the key."""
@@ -75,5 +95,10 @@ class Ownership:
 
     def _take(self, membership: Membership) -> None:
         serving = membership.serving(self._name)
-        is_mine = serving is not None and serving.addresses == self._addresses
+        is_mine = (
+            serving is not None
+            and serving.addresses == self._addresses
+            and serving.instance != self._ended
+            and not self._is_halted
+        )
         self.holdings = Holdings(self._name, membership.ring if is_mine else None, membership.epoch)

@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster.contracts.comet import Push, PushReply
 from cluster.contracts.message import MessageService
-from cluster.errors import EnckeError, OverloadedError, RequestError, UnavailableError
+from cluster.errors import EnckeError, NotOwnerError, OverloadedError, RequestError, UnavailableError
 from cluster.mids import StoreClock
 from cluster.model import Key
 from comet.backlog import Backlog
@@ -37,11 +37,15 @@ class Pusher:
         config: CometConfig,
         metrics: CometMetrics,
         incarnation: Callable[[], str] = str,
+        owns: Callable[[Key], bool] = lambda key: True,
+        on_fenced: Callable[[str], object] | None = None,
     ) -> None:
         """Make a pusher without work.
 
         Args:
             incarnation: of this node's registration, for the store's fence; empty = nobody can fence us.
+            owns: whether this node still owns a key, for what was accepted a while ago.
+            on_fenced: told of the incarnation when the store refuses a save because of the fence.
         """
         self._config = config
         self._metrics = metrics
@@ -54,6 +58,8 @@ class Pusher:
             metrics=metrics,
             store_timeout_s=config.store_timeout_s,
             incarnation=incarnation,
+            owns=owns,
+            on_fenced=on_fenced or str,
             spawn=self._spawn,
             forget=self._queues.__delitem__,
             on_done=self._on_done,
@@ -176,6 +182,9 @@ class Pusher:
             key = keys[index]
             if is_contended and not backlog.serve_before(key, job):
                 continue
+            if start and not context.owns(key):
+                self._refuse_turn(job, index, NotOwnerError.code)
+                continue
             if not job.is_saved and key not in queues:
                 deliver_unsaved(context, job, index, message)
             else:
@@ -188,6 +197,9 @@ class Pusher:
     def _serve(self, job: PushJob, index: int) -> None:
         """Give one key of a push its turn."""
         key = job.push.keys[index]
+        if not self._context.owns(key):
+            self._refuse_turn(job, index, NotOwnerError.code)
+            return
         if not job.is_saved and key not in self._queues:
             message = Outgoing(self._context.clock.now(), job.push.payload, False)
             deliver_unsaved(self._context, job, index, message)
@@ -203,11 +215,14 @@ class Pusher:
     def _take_turn(self, key: Key, job: PushJob, index: int) -> None:
         queue = self._queues.get(key)
         if queue is not None and len(queue) >= self._config.max_queue_per_key:
-            job.fail(index, OverloadedError.code)
-            if job.is_done:
-                self._on_done(job)
+            self._refuse_turn(job, index, OverloadedError.code)
             return
         self._enqueue(key, (job, index))
+
+    def _refuse_turn(self, job: PushJob, index: int, code: str) -> None:
+        job.fail(index, code)
+        if job.is_done:
+            self._on_done(job)
 
     def _enqueue(self, key: Key, turn: tuple[PushJob, int] | ExclusiveTurn) -> None:
         queue = self._queues.get(key)

@@ -100,7 +100,7 @@ class Core:
 
 @asynccontextmanager
 async def running_core(data_dir: Path, **settings: Any) -> AsyncIterator[Core]:
-    """Run a node behind a bad way that is good so far."""
+    """Run a node behind a bad way that is good so far; see running_comet() for the settings."""
     ways: list[BadWay] = []
 
     def way(store: MessageService) -> MessageService:

@@ -32,7 +32,7 @@ def announced(core: Core) -> list[NodeInfo]:
 async def lose_all_keys(core: Core) -> None:
     """Another node takes (nearly) everything."""
     await core.comet.registry.register(
-        NodeInfo(NodeKind.COMET, NodeName("other"), "other", {"tcp": ("192.0.2.1:1",)}, weight=1000)
+        NodeInfo(NodeKind.COMET, NodeName("other"), "other", {"tcp": ("192.0.2.1:1",)}, weight=9)
     )
 
 

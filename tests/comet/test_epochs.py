@@ -47,7 +47,7 @@ async def test_a_push_for_a_key_that_the_newer_membership_takes_away_is_refused(
     async with running_core(tmp_path) as core:
         generation, changes = epoch_of(core)
         early = core.node.push(push((generation, changes + 1)))
-        await change(core, weight=1000)
+        await change(core, weight=9)
         with pytest.raises(NotOwnerError):
             await early
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from cluster.members import Members
 from cluster.model import Key, NodeInfo, NodeKind, NodeName
 from cluster.registry.memory import MemoryRegistry
@@ -81,7 +83,27 @@ async def test_node_whose_registration_has_ended_owns_nothing_until_it_is_listed
     node = Node()
     node.ownership.serve_at(HERE)
     registration = await node.registry.register(comet("here"))
-    node.ownership.lose()
+    assert not node.ownership.has_stopped
+    node.ownership.lose("here")
     assert node.owned() == 0
-    await registration.update(comet("here"))
+    assert node.ownership.has_stopped
+    # A membership that still names the incarnation that has ended is old.
+    await registration.update(comet("here", weight=2))
+    assert node.owned() == 0
+    await registration.withdraw()
+    await node.registry.register(replace(comet("here"), instance="here-2"))
     assert node.owned() == len(KEYS)
+    assert not node.ownership.has_stopped
+
+
+async def test_node_that_was_halted_owns_what_it_owned_when_it_goes_on() -> None:
+    node = Node()
+    node.ownership.serve_at(HERE)
+    await node.registry.register(comet("here"))
+    node.ownership.halt()
+    assert node.ownership.has_stopped
+    await node.registry.register(comet("there", THERE, weight=0))
+    assert node.owned() == 0
+    node.ownership.go_on()
+    assert node.owned() == len(KEYS)
+    assert not node.ownership.has_stopped

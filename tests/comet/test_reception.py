@@ -193,7 +193,7 @@ async def test_one_connection_too_many_of_a_key_is_refused(tmp_path: Path) -> No
 
 async def test_key_of_another_node_is_refused(tmp_path: Path) -> None:
     desk = await Desk.open(tmp_path)
-    await desk.register("comet-2", {"tcp": ("192.0.2.2:6969",)}, weight=1000)
+    await desk.register("comet-2", {"tcp": ("192.0.2.2:6969",)}, weight=9)
     answers = [desk.ask(f"key-{n}")[0] for n in range(20)]
     assert Refusal.NOT_OWNER in answers
     assert desk.refusals()["moved"] == answers.count(Refusal.NOT_OWNER)

@@ -13,6 +13,7 @@ from cluster.contracts.message import MessageService
 from cluster.members import Members
 from cluster.model import Key, Mid
 from cluster.registry.memory import MemoryRegistry
+from cluster.rpc.config import RpcConfig
 from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
 from comet.app import CometNode
@@ -20,6 +21,8 @@ from comet.config import CometConfig
 from message.config import EmbeddedSettings
 from message.storage.embedded import EmbeddedStore
 from tests.support.peer import Address
+
+ANY_PORT = "127.0.0.1:0"
 
 
 class Comet:
@@ -77,21 +80,26 @@ async def running_comet(
     secrets: tuple[str, ...] = (),
     capacity: int = 1000,
     way: Callable[[MessageService], MessageService] = lambda store: store,
+    registry: MemoryRegistry | None = None,
+    rpc: RpcConfig | None = None,
     **settings: Any,
 ) -> AsyncIterator[Comet]:
     """Run a node; settings are those of CometConfig.
 
     Args:
         way: what stands between the node and its store, e.g. something that loses answers.
+        registry: shared with other nodes, or one that fails.
+        rpc: others call it over TCP; None = it is the only node, as in `encke serve`.
     """
     config = dataclasses.replace(
-        CometConfig(), **{"ws_bind": "127.0.0.1:0", "tcp_bind": "127.0.0.1:0", "linger_s": 0.5, **settings}
+        CometConfig(),
+        **{"ws_bind": ANY_PORT, "tcp_bind": ANY_PORT, "rpc_bind": ANY_PORT, "linger_s": 0.5, **settings},
     )
     stats = Stats()
     store = EmbeddedStore(EmbeddedSettings(data_dir=str(data_dir)), stats)
     await store.start()
     try:
-        registry = MemoryRegistry()
+        registry = registry or MemoryRegistry()
         members = Members(registry)
         node = CometNode(
             config,
@@ -103,6 +111,7 @@ async def running_comet(
             members=members,
             verifier=TokenVerifier(secrets),
             stats=stats,
+            rpc=rpc,
         )
         try:
             await node.start()

@@ -45,7 +45,7 @@ async def answer_of(comet: Comet, data: bytes) -> bytes:
 
 
 def other_node(name: str) -> NodeInfo:
-    return NodeInfo(NodeKind.COMET, NodeName(name), "other", {"ws": ("a:1",), "tcp": ("a:2",)}, weight=1000)
+    return NodeInfo(NodeKind.COMET, NodeName(name), "other", {"ws": ("a:1",), "tcp": ("a:2",)}, weight=9)
 
 
 async def test_subscriber_is_greeted_and_each_heartbeat_is_answered(comet: Comet) -> None:

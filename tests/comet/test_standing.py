@@ -1,0 +1,203 @@
+"""A node that may have lost its keys unawares asks the store; it stops when they are lost or nobody tells."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from cluster.contracts.comet import Push, PushReply
+from cluster.errors import NotOwnerError, StorageError, UnavailableError
+from cluster.model import Key
+from cluster.registry.base import SessionState
+from cluster.rpc.config import RpcConfig
+from tests.comet.nodes import Core, running_core, values
+from tests.support.eventually import eventually
+from tests.support.registry import ShakyRegistry
+
+TIMEOUT_S = 0.3
+NOBODY_TELLS = 10_000
+
+
+@asynccontextmanager
+async def running(tmp_path: Path, timeout_s: float = TIMEOUT_S) -> AsyncIterator[tuple[Core, ShakyRegistry]]:
+    registry = ShakyRegistry(timeout_s)
+    async with running_core(tmp_path, registry=registry, rpc=RpcConfig()) as core:
+        yield core, registry
+
+
+def incarnation(core: Core) -> str:
+    return core.node._incarnation()
+
+
+async def fence(core: Core) -> None:
+    await core.way.store.fence(incarnation(core))  # type: ignore[attr-defined]
+
+
+def stop_the_loop(seconds: float) -> None:
+    """As SIGSTOP and SIGCONT do: nothing of this process runs meanwhile."""
+    time.sleep(seconds)
+
+
+async def refusal_of(core: Core, expire_s: int = 0) -> type[Exception] | str:
+    """What becomes of a push to bob."""
+    try:
+        reply = await core.push("bob", "x", expire_s=expire_s)
+    except Exception as error:
+        return type(error)
+    return reply.failed[0].code if reply.failed else "done"
+
+
+async def test_a_registry_that_is_away_disconnects_nobody_and_delays_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path) as (core, registry):
+        bob = await core.subscribe("bob")
+        registry.become(SessionState.SUSPENDED)
+        for number in range(8):
+            assert (await core.push("bob", number)).online == [1]
+            await asyncio.sleep(TIMEOUT_S / 4)
+        assert values(await bob.documents(8)) == list(range(8))
+        registry.become(SessionState.CONNECTED)
+        assert (await core.push("bob", 8)).online == [1]
+
+
+async def test_a_node_that_is_fenced_while_the_registry_is_away_sends_its_subscribers_away(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as (core, registry):
+        bob = await core.subscribe("bob")
+        registry.become(SessionState.SUSPENDED)
+        await fence(core)
+        assert (await bob.end()).code == 4001
+        assert await refusal_of(core) is NotOwnerError
+        # Also under a membership that it cannot know of.
+        newer = Push([Key("bob")], b"1", 0, "p", 0, 5.0, (9, 9))
+        with pytest.raises(NotOwnerError):
+            await core.node.push(newer)
+        with pytest.raises(NotOwnerError):
+            await core.node.delete_key(Key("bob"), (9, 9))
+
+
+async def test_a_node_whom_nobody_answers_for_a_session_timeout_stops_until_somebody_does(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as (core, registry):
+        bob = await core.subscribe("bob")
+        core.way.fence_refusals.extend([StorageError("down")] * NOBODY_TELLS)
+        registry.become(SessionState.SUSPENDED)
+        began = time.monotonic()
+        assert (await bob.end()).code == 4001
+        assert time.monotonic() - began >= TIMEOUT_S
+        assert await refusal_of(core) is NotOwnerError
+        # Not fenced: nobody else had the keys meanwhile.
+        core.way.fence_refusals.clear()
+        await eventually(lambda: core.node._ownership.owns(Key("bob")))
+        again = await core.subscribe("bob")
+        assert (await core.push("bob", "back")).online == [1]
+        assert values([await again.next_document()]) == ["back"]
+
+
+async def test_a_node_whom_nobody_answered_goes_on_when_the_registry_is_back(tmp_path: Path) -> None:
+    async with running(tmp_path) as (core, registry):
+        core.way.fence_refusals.extend([StorageError("down")] * NOBODY_TELLS)
+        registry.become(SessionState.SUSPENDED)
+        await eventually(lambda: not core.node._ownership.owns(Key("bob")))
+        registry.become(SessionState.CONNECTED)
+        await eventually(lambda: core.node._ownership.owns(Key("bob")))
+        assert await refusal_of(core) == "done"
+
+
+async def test_after_a_pause_a_push_waits_until_it_is_known_that_the_node_is_registered(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as (core, _):
+        bob = await core.subscribe("bob")
+        stop_the_loop(TIMEOUT_S)
+        push = core.push("bob", "late")
+        assert not push.done()
+        assert (await push).online == [1]
+        assert values([await bob.next_document()]) == ["late"]
+
+
+@pytest.mark.parametrize("expire_s", [0, 600])
+async def test_after_a_pause_in_which_it_was_fenced_a_node_delivers_nothing(
+    tmp_path: Path, expire_s: int
+) -> None:
+    async with running(tmp_path) as (core, registry):
+        bob = await core.subscribe("bob")
+        await fence(core)
+        # As kazoo does on its own time: it has not noticed yet that the session is over.
+        registry._state = SessionState.SUSPENDED
+        stop_the_loop(TIMEOUT_S)
+        assert await refusal_of(core, expire_s) is NotOwnerError
+        assert ((await bob.end()).code, bob.last_mid) == (4001, 0)
+
+
+async def test_what_waited_behind_a_save_that_the_fence_refuses_is_not_delivered_either(
+    tmp_path: Path,
+) -> None:
+    # A session so long that only the fence tells.
+    async with running(tmp_path, timeout_s=60.0) as (core, registry):
+        bob = await core.subscribe("bob")
+        gate = core.way.close_gate("bob")
+        stored = core.push("bob", "stored", expire_s=600)
+        unsaved = core.push("bob", "unsaved")
+        await fence(core)
+        gate.set()
+        assert [(await push).failed[0].code for push in (stored, unsaved)] == ["not_owner", "not_owner"]
+        assert ((await bob.end()).code, bob.last_mid) == (4001, 0)
+        assert registry.session is SessionState.CONNECTED
+
+
+async def test_a_push_that_waited_until_nobody_told_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path) as (core, registry):
+        core.way.fence_refusals.extend([StorageError("down")] * NOBODY_TELLS)
+        registry._state = SessionState.SUSPENDED
+        stop_the_loop(TIMEOUT_S)
+        short = core.node.push(Push([Key("bob")], b"1", 0, "p", 0, 0.0, (0, 0)))
+        deletion = asyncio.ensure_future(core.node.delete_key(Key("bob"), (0, 0)))
+        outcomes = await asyncio.gather(short, deletion, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [NotOwnerError, NotOwnerError]
+
+
+async def test_a_node_that_stops_answers_those_who_wait(tmp_path: Path) -> None:
+    waiting: asyncio.Future[PushReply]
+    async with running(tmp_path) as (core, registry):
+        core.way.fence_refusals.extend([StorageError("down")] * NOBODY_TELLS)
+        registry._state = SessionState.SUSPENDED
+        stop_the_loop(TIMEOUT_S)
+        waiting = core.push("bob", 1)
+        await asyncio.sleep(0)
+    with pytest.raises(UnavailableError):
+        await waiting
+
+
+async def test_a_node_that_is_fenced_while_it_is_listed_registers_anew(tmp_path: Path) -> None:
+    async with running(tmp_path) as (core, _):
+        bob = await core.subscribe("bob")
+        before = incarnation(core)
+        await fence(core)
+        assert await refusal_of(core, expire_s=600) == "not_owner"
+        assert (await bob.end()).code == 4001
+        await eventually(lambda: incarnation(core) != before)
+        await eventually(lambda: core.node._ownership.owns(Key("bob")))
+        assert await refusal_of(core, expire_s=600) == "done"
+
+
+async def test_a_session_that_has_ended_takes_the_keys_until_the_node_is_registered_anew(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as (core, registry):
+        bob = await core.subscribe("bob")
+        registry.become(SessionState.LOST)
+        assert (await bob.end()).code == 4001
+        assert await refusal_of(core) is NotOwnerError
+        # The registry is still full of the old entry.
+        await registry.register(core.node._info(is_draining=True))
+        assert await refusal_of(core) is NotOwnerError
+        registry.become(SessionState.CONNECTED)
+        await eventually(lambda: core.node._ownership.owns(Key("bob")))
+        assert await refusal_of(core) == "done"
