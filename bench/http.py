@@ -26,7 +26,7 @@ import resource
 import sys
 import time
 import timeit
-from typing import cast
+from typing import NoReturn, cast
 
 import msgspec
 import uvloop
@@ -35,6 +35,7 @@ from cluster.contracts.comet import CometStatus, ConnectionInfo, Push, PushReply
 from cluster.contracts.message import MessageService
 from cluster.members import Members
 from cluster.model import Epoch, Key, Mid, NodeInfo, NodeKind, NodeName
+from cluster.peers import NodeServices
 from cluster.registry.memory import MemoryRegistry
 from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
@@ -118,6 +119,10 @@ async def load(port: int, requests: int, connections: int, is_usual: bool) -> No
     await done.wait()
 
 
+def _no_service(_: NodeInfo) -> NoReturn:
+    raise AssertionError("nobody asks for the node listing")
+
+
 async def serve(requests: int, connections: int, is_profiled: bool) -> None:
     """Be the server, and measure."""
     registry = MemoryRegistry()
@@ -131,7 +136,7 @@ async def serve(requests: int, connections: int, is_profiled: bool) -> None:
         messages=_no_messages(),
         registry=registry,
         members=members,
-        comets=lambda _: comet,
+        services=NodeServices(lambda _: comet, _no_service, _no_service),
         verifier=TokenVerifier(()),
         stats=Stats(),
     )

@@ -7,11 +7,15 @@ whoever learns of a node finds its client.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from cluster.contracts import comet_rpc, message_rpc
 from cluster.contracts.comet import CometService
 from cluster.contracts.comet_rpc import CometStub, CometTimeouts
+from cluster.contracts.message import MessageNodeService, MessageStatus
 from cluster.contracts.message_rpc import MessageNodes, MessageStub, MessageTimeouts
+from cluster.contracts.web import WebNodeService
+from cluster.errors import UnavailableError
 from cluster.members import Members
 from cluster.membership import Membership
 from cluster.model import NodeInfo, NodeKind
@@ -19,6 +23,15 @@ from cluster.rpc.balancer import Balancer
 from cluster.rpc.client import RpcClient
 from cluster.rpc.config import RpcConfig
 from cluster.rpc.pool import ClientPool
+
+
+@dataclass(frozen=True, slots=True)
+class NodeServices:
+    """The service of each registered instance, by its kind."""
+
+    comets: Callable[[NodeInfo], CometService]
+    messages: Callable[[NodeInfo], MessageNodeService]
+    webs: Callable[[NodeInfo], WebNodeService]
 
 
 class CometPeers:
@@ -64,8 +77,13 @@ class MessagePeers:
         self._timeouts = timeouts
         self._pool = ClientPool(lambda address: RpcClient(address, message_rpc.SERVICE, rpc))
         self._balancer: Balancer[MessageStub] = Balancer()
+        self._stubs: dict[str, MessageStub] = {}
         self.service = MessageNodes(self._balancer)
         _follow(members, self._take)
+
+    def __call__(self, node: NodeInfo) -> MessageNodeService:
+        """One node; of one that has gone, or drains, one that is not available."""
+        return self._stubs.get(node.instance) or _NoMessageNode()
 
     async def stop(self) -> None:
         """End all connections; calls in flight fail."""
@@ -77,13 +95,22 @@ class MessagePeers:
         clients = self._pool.replace(addresses)
         # Chosen by address: all nodes know it alike, and it stays when a node is started again.
         # Of two entries that name one address the later is of the process that has it now.
+        self._stubs = {name: MessageStub(client, self._timeouts) for name, client in clients.items()}
         self._balancer.replace(
             {
-                addresses[node.instance]: (MessageStub(clients[node.instance], self._timeouts), node.weight)
+                addresses[node.instance]: (self._stubs[node.instance], node.weight)
                 for node in nodes
                 if node.instance in addresses
             }
         )
+
+
+class _NoMessageNode:
+    """Implements MessageNodeService where there is none."""
+
+    async def status(self) -> MessageStatus:
+        """Say so."""
+        raise UnavailableError("it takes no calls")
 
 
 def _follow(members: Members, take: Callable[[Membership], None]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
@@ -28,6 +28,7 @@ MAX_CONNECTIONS = 64
 
 STOP_S = 1.0
 
+_JSON = "application/json;charset=utf-8"
 _TEXT = "text/plain; charset=utf-8"
 _END_OF_HEAD = b"\r\n\r\n"
 
@@ -52,6 +53,7 @@ class StatusListener:
         stats: Stats,
         ready_fault: Callable[[], str | None],
         notes: Callable[[], Iterable[str]] = tuple,
+        documents: Mapping[str, Callable[[], str]] | None = None,
         deadline_s: float = DEADLINE_S,
     ) -> None:
         """Prepare it.
@@ -60,11 +62,13 @@ class StatusListener:
             bind: "host:port", port 0 = any.
             ready_fault: says why this process cannot serve now; None = it can.
             notes: what /readyz tells besides, a line each.
+            documents: JSON by path, for other nodes.
         """
         self._bind = bind
         self._stats = stats
         self._ready_fault = ready_fault
         self._notes = notes
+        self._documents = documents or {}
         self._context = _Context(self._answer, deadline_s)
         self._server: asyncio.Server | None = None
 
@@ -104,6 +108,8 @@ class StatusListener:
                 return self._readiness()
             case "/metrics":
                 return Reply(200, exposition(self._stats.snapshot()), CONTENT_TYPE)
+        if (document := self._documents.get(path)) is not None:
+            return Reply(200, document(), _JSON)
         return Reply(404, "not found; there are /healthz, /readyz and /metrics\n")
 
     def _readiness(self) -> Reply:

@@ -12,15 +12,19 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from cluster.config import changed
 from cluster.contracts.comet_rpc import CometTimeouts
 from cluster.contracts.message import MessageService
 from cluster.contracts.message_rpc import MessageTimeouts
+from cluster.contracts.web import STATUS_PATH
+from cluster.contracts.web_http import WebStub
 from cluster.errors import EnckeError
 from cluster.limits import connection_capacity, raise_descriptor_limit
 from cluster.members import Members
 from cluster.model import NodeKind
-from cluster.peers import CometPeers, MessagePeers
+from cluster.peers import CometPeers, MessagePeers, NodeServices
 from cluster.process import add_process_gauges
 from cluster.registry.base import SessionState
 from cluster.registry.zookeeper import ZooKeeperRegistry
@@ -32,6 +36,7 @@ from comet.config import CometConfig
 from encke.config import EnckeConfig
 from encke.parts import Parts, build_store
 from message.app import MessageNode
+from web.app import WebNode
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +71,13 @@ class NodeProcess:
         self._config = config
         self._stats = stats
         self._say = say
+        documents = {STATUS_PATH: self._web_status} if kind is NodeKind.WEB else {}
         status_bind = {
             NodeKind.COMET: config.comet.status_bind,
             NodeKind.MESSAGE: config.message.status_bind,
             NodeKind.WEB: config.web.status_bind,
         }[kind]
-        self._status = StatusListener(status_bind, stats, self._ready_fault, self._notes)
+        self._status = StatusListener(status_bind, stats, self._ready_fault, self._notes, documents)
         self._registry = ZooKeeperRegistry(config.registry)
         self._members = Members(self._registry)
         self._parts = Parts(config, stats, self._registry, self._members, config.rpc)
@@ -98,7 +104,7 @@ class NodeProcess:
             case NodeKind.MESSAGE:
                 node = self._message(tasks)
             case NodeKind.WEB:
-                node = self._web()
+                node = self._web(status)
         self._node = node
         await node.start()
         self._warn_of_open_rpc(node)
@@ -129,7 +135,7 @@ class NodeProcess:
         await self._registry.stop()
 
     async def _comet(self, descriptor_limit: int) -> Node:
-        messages = self._message_peers()
+        messages = self._message_peers().service
         await _wait_store(messages)
         capacity = connection_capacity(descriptor_limit, self._config.process.reserve_descriptors)
         return self._parts.comet(self._config.comet, messages, capacity)
@@ -139,16 +145,17 @@ class NodeProcess:
         tasks.spawn("store", node.run())
         return node
 
-    def _web(self) -> Node:
+    def _web(self, status_address: str) -> Node:
         messages = self._message_peers()
         comets = CometPeers(self._members, self._config.rpc, CometTimeouts())
         self._peers.append(comets)
-        return self._parts.web(messages, comets)
+        services = NodeServices(comets, messages, WebStub)
+        return self._parts.web(messages.service, services, status_address)
 
-    def _message_peers(self) -> MessageService:
+    def _message_peers(self) -> MessagePeers:
         peers = MessagePeers(self._members, self._config.rpc, MessageTimeouts())
         self._peers.append(peers)
-        return peers.service
+        return peers
 
     def _ready_fault(self) -> str | None:
         if self._is_draining:
@@ -161,6 +168,10 @@ class NodeProcess:
 
     def _notes(self) -> list[str]:
         return self._node.notes() if isinstance(self._node, MessageNode) else []
+
+    def _web_status(self) -> str:
+        status = self._node.numbers() if isinstance(self._node, WebNode) else None
+        return msgspec.json.encode(status).decode()
 
     def _warn_of_open_rpc(self, node: Node) -> None:
         bound = node.addresses.get("rpc")

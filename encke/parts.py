@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 
-from cluster.contracts.comet import CometService
 from cluster.contracts.message import MessageService
 from cluster.members import Members
-from cluster.model import NodeInfo
+from cluster.peers import NodeServices
 from cluster.registry.base import Registry
 from cluster.rpc.config import RpcConfig
 from cluster.stats import Stats
@@ -78,8 +76,12 @@ class Parts:
             rpc=self._rpc,
         )
 
-    def web(self, messages: MessageService, comets: Callable[[NodeInfo], CometService]) -> WebNode:
-        """A web node."""
+    def web(self, messages: MessageService, services: NodeServices, status_address: str = "") -> WebNode:
+        """A web node.
+
+        Args:
+            status_address: where its own status port is bound; empty = it has none of its own.
+        """
         return WebNode(
             self.config.web,
             instance=secrets.token_hex(8),
@@ -87,7 +89,8 @@ class Parts:
             messages=messages,
             registry=self.registry,
             members=self.members,
-            comets=comets,
+            services=services,
+            status_address=status_address,
             verifier=TokenVerifier(self.config.auth.secrets),
             stats=self.stats,
         )

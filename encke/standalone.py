@@ -15,6 +15,7 @@ from dataclasses import replace
 from cluster.config import changed
 from cluster.limits import connection_capacity, raise_descriptor_limit
 from cluster.members import Members
+from cluster.peers import NodeServices
 from cluster.process import add_process_gauges
 from cluster.registry.memory import MemoryRegistry
 from cluster.service import ServiceTasks
@@ -80,7 +81,11 @@ class Standalone:
         advertising = advertised(self._config.comet, self._config.serve)
         comet = self._comet = self._parts.comet(advertising, self._store, capacity)
         await comet.start()
-        web = self._web = self._parts.web(self._store, lambda _: comet)
+        web = self._web = self._parts.web(
+            self._store,
+            # It is the only one, and knows itself.
+            NodeServices(lambda _: comet, lambda _: message, lambda _: web),
+        )
         await web.start()
         add_process_gauges(self._stats)
         status = await self._status.start()

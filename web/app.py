@@ -7,24 +7,28 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
-from cluster.contracts.comet import CometService
 from cluster.contracts.message import MessageService
+from cluster.contracts.web import WebStatus
 from cluster.errors import ConfigError
 from cluster.members import Members
 from cluster.model import NodeInfo, NodeKind, NodeName
+from cluster.peers import NodeServices
 from cluster.registry.base import Registration, Registry
 from cluster.settings import advertised_address
 from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
 from web.access import Access
 from web.config import WebConfig
+from web.departures import Departures
 from web.inspect import Inspector
 from web.limits import ByteBudget, FailureLimiter
 from web.listener import Listener
 from web.locate import Locator
 from web.metrics import WebMetrics
+from web.nodes import NodeListing
 from web.offline import Offline
 from web.openapi import with_document
 from web.owners import Owners
@@ -51,16 +55,18 @@ class WebNode:
         messages: MessageService,
         registry: Registry,
         members: Members,
-        comets: Callable[[NodeInfo], CometService],
+        services: NodeServices,
         verifier: TokenVerifier,
         stats: Stats,
+        status_address: str = "",
         unix_time: Callable[[], float] = time.time,
     ) -> None:
         """Build a node that does not listen yet.
 
         Args:
             instance: unique name of this run, for the registry.
-            comets: the service of a comet instance; it stays the same while the instance is registered.
+            services: of the other nodes; a comet instance's stays the same while it is registered.
+            status_address: where its status port is bound; empty = it has none of its own.
 
         Raises:
             ConfigError: others could reach the admin API without a token.
@@ -75,9 +81,12 @@ class WebNode:
         self._registration: Registration | None = None
         self._started_at = unix_time()
         metrics = WebMetrics(stats)
+        self._metrics = metrics
+        self._status_address = status_address
+        self._departures = Departures(members, time.monotonic)
         owners = self._owners = Owners(
             members,
-            comets,
+            services.comets,
             timeout_s=config.request_timeout_s,
             attempt_s=config.comet_timeout_s,
         )
@@ -97,7 +106,14 @@ class WebNode:
             max_bytes=config.max_fetch_bytes,
             unix_time=unix_time,
         )
-        inspector = Inspector(owners, messages, status_timeout_s=config.status_timeout_s, unix_time=unix_time)
+        listing = NodeListing(
+            members,
+            replace(services, webs=lambda node: self if self._is_own(node) else services.webs(node)),
+            self._departures,
+            lambda: registry.session,
+            timeout_s=config.status_timeout_s,
+            unix_time=unix_time,
+        )
         self._budget = ByteBudget(config.max_buffered_bytes)
         public = Router(
             with_document(public_routes(Locator(owners), offline)),
@@ -107,7 +123,11 @@ class WebNode:
         admin_access = Access(
             config.admin_origins, config.admin_token, refuses_foreign=True, methods="GET, POST, DELETE"
         )
-        admin = Router(with_document(admin_routes(pushes, self._streams, inspector)), admin_access, metrics)
+        admin = Router(
+            with_document(admin_routes(pushes, self._streams, Inspector(owners, messages), listing)),
+            admin_access,
+            metrics,
+        )
         quick = QuickPushes(self._pusher, admin_access, metrics, config.max_payload_bytes)
         self._public = Listener(public.serve, config, self._budget, "public")
         self._admin = Listener(
@@ -124,6 +144,16 @@ class WebNode:
     def is_ready(self) -> bool:
         """Bound and registered."""
         return self._registration is not None
+
+    async def status(self) -> WebStatus:
+        """See WebNodeService.status()."""
+        return self.numbers()
+
+    def numbers(self) -> WebStatus:
+        """How busy it is now."""
+        connections = self._public.connection_count + self._admin.connection_count
+        pushes = self._metrics.pushes.value
+        return WebStatus(self._config.name, self._started_at, connections, pushes)
 
     async def start(self) -> None:
         """Listen, then register. When it raises, stop() releases what had been bound.
@@ -151,7 +181,11 @@ class WebNode:
         await self._store_time.stop()
         await self._owners.stop()
         self._pusher.close()
+        self._departures.close()
         await self._unregister()
+
+    def _is_own(self, node: NodeInfo) -> bool:
+        return self._registration is not None and node.instance == self._registration.instance
 
     async def _unregister(self) -> None:
         registration, self._registration = self._registration, None
@@ -159,13 +193,14 @@ class WebNode:
             await registration.withdraw()
 
     def _info(self, *, is_draining: bool) -> NodeInfo:
+        told = {purpose: advertised_address("", bound) for purpose, bound in self.addresses.items()}
+        if self._status_address:
+            told["status"] = advertised_address(self._config.status_advertise, self._status_address)
         return NodeInfo(
             kind=NodeKind.WEB,
             name=NodeName(self._config.name),
             instance=self._instance,
-            addresses={
-                purpose: (advertised_address("", bound),) for purpose, bound in self.addresses.items()
-            },
+            addresses={purpose: (address,) for purpose, address in told.items()},
             is_draining=is_draining,
             version=self._version,
             started_at=self._started_at,

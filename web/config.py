@@ -28,6 +28,13 @@ class WebConfig:
         default="127.0.0.1:8092",
         metadata={"doc": "Where `encke web` answers /healthz, /readyz and /metrics."},
     )
+    status_advertise: str = field(
+        default="",
+        metadata={
+            "doc": "host:port at which other web nodes ask for what the node listing shows of this one. "
+            "Empty: the bound one, if that names a host."
+        },
+    )
     admin_token: str = field(
         default="",
         metadata={
@@ -63,7 +70,7 @@ class WebConfig:
     )
     status_timeout_s: float = field(
         default=1.0,
-        metadata={"doc": "How long the node listing waits for a comet node's numbers.", "min": 0.05},
+        metadata={"doc": "How long the node listing waits for a node's numbers.", "min": 0.05},
     )
     idempotency_ttl_s: int = field(
         default=3600,

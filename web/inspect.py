@@ -1,20 +1,19 @@
-"""What the operator looks at and removes: nodes, keys, single messages (version 2 admin API)."""
+"""What the operator looks at and removes: keys, single messages (version 2 admin API). Nodes: nodes.py."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import TypeVar
 
 import msgspec
 
-from cluster.contracts.comet import CometService, CometStatus, ConnectionInfo
+from cluster.contracts.comet import CometService, ConnectionInfo
 from cluster.contracts.message import MessageService, Stored
-from cluster.errors import EnckeError, NoNodeError, RequestError, UnavailableError
-from cluster.membership import Membership
+from cluster.errors import NoNodeError, RequestError, UnavailableError
 from cluster.mids import MAX_MID
-from cluster.model import Epoch, Key, Mid, NodeInfo, NodeKind
+from cluster.model import Epoch, Key, Mid
 from web.owners import Owners
 from web.params import key_param, number_param, parse_form, parse_query, path_key
 from web.replies import Answer, compatible, not_found_object, v2
@@ -30,26 +29,6 @@ PAGE_BYTES = 4 * 1024 * 1024
 FORM_BYTES = 64 * 1024
 
 _T = TypeVar("_T")
-
-
-class NodeView(msgspec.Struct, frozen=True):
-    """One instance in GET /2/admin/nodes."""
-
-    kind: str
-    name: str
-    instance: str
-    # "serving", "standby" (another instance of the name serves), or "draining".
-    state: str
-    addresses: dict[str, tuple[str, ...]]
-    weight: int
-    version: str
-    uptime_s: float
-    # Of the keys; null for what is not in the ring.
-    share: float | None = None
-    # Null for other kinds, and for a comet node that did not answer in time.
-    connections: int | None = None
-    channels: int | None = None
-    capacity: int | None = None
 
 
 class ConnectionView(msgspec.Struct, frozen=True):
@@ -110,28 +89,9 @@ class Inspector:
         self,
         owners: Owners,
         messages: MessageService,
-        *,
-        status_timeout_s: float,
-        unix_time: Callable[[], float],
     ) -> None:
         self._owners = owners
         self._messages = messages
-        self._status_timeout_s = status_timeout_s
-        self._unix_time = unix_time
-
-    async def nodes(self, _: Request) -> Answer:
-        """GET /2/admin/nodes: every registered instance, whether it answers or not."""
-        membership = self._owners.membership
-        comets = list(membership.of_kind(NodeKind.COMET))
-        statuses = await asyncio.gather(*(self._status(node) for node in comets))
-        status_of = {node.instance: status for node, status in zip(comets, statuses, strict=True)}
-        shares = membership.ring.shares()
-        views = []
-        for node in membership.nodes:
-            status = status_of.get(node.instance) if node.kind is NodeKind.COMET else None
-            share = shares.get(node.name) if membership.is_serving(node) else None
-            views.append(self._node_view(node, _state(membership, node), share, status))
-        return v2({"nodes": views})
 
     async def key(self, _: Request, encoded_key: str) -> Answer:
         """GET /2/admin/keys/K. A key that nobody uses is shown empty."""
@@ -197,40 +157,6 @@ class Inspector:
                 return await reading
         except TimeoutError:
             raise UnavailableError("the store did not answer in time") from None
-
-    async def _status(self, node: NodeInfo) -> CometStatus | None:
-        try:
-            async with asyncio.timeout(self._status_timeout_s):
-                return await self._owners.comets(node).status()
-        except (EnckeError, TimeoutError):
-            # It is listed without numbers, which says as much.
-            return None
-
-    def _node_view(
-        self, node: NodeInfo, state: str, share: float | None, status: CometStatus | None
-    ) -> NodeView:
-        return NodeView(
-            kind=node.kind.value,
-            name=node.name,
-            instance=node.instance,
-            state=state,
-            addresses=node.addresses,
-            weight=node.weight,
-            version=node.version,
-            uptime_s=round(max(0.0, self._unix_time() - node.started_at), 3),
-            share=share,
-            connections=status.connections if status else None,
-            channels=status.channels if status else None,
-            capacity=status.capacity if status else None,
-        )
-
-
-def _state(membership: Membership, node: NodeInfo) -> str:
-    if node.is_draining:
-        return "draining"
-    if node.kind is NodeKind.COMET and not membership.is_serving(node):
-        return "standby"
-    return "serving"
 
 
 def _key_view(key: Key, owner: str | None, connections: list[ConnectionInfo], stored: Stored) -> KeyView:

@@ -18,6 +18,7 @@ from web.dialect import COMPATIBLE, OLDEST
 from web.inspect import Inspector
 from web.locate import Locator
 from web.metrics import WebMetrics
+from web.nodes import NodeListing
 from web.offline import Offline
 from web.pushapi import PushApi
 from web.replies import Answer, Api, api_of, failure, no_content, not_found, refusal, wrong_method
@@ -72,7 +73,9 @@ def public_routes(locator: Locator, offline: Offline) -> list[Route]:
     ]
 
 
-def admin_routes(pushes: PushApi, streams: PushStreams, inspector: Inspector) -> list[Route]:
+def admin_routes(
+    pushes: PushApi, streams: PushStreams, inspector: Inspector, listing: NodeListing
+) -> list[Route]:
     """What backends and operators ask. The old names answer as the new ones do."""
     return [
         Route("POST", "/1/admin/push/private", Api.COMPATIBLE, pushes.one),
@@ -82,7 +85,7 @@ def admin_routes(pushes: PushApi, streams: PushStreams, inspector: Inspector) ->
         Route("POST", "/admin/msg/clean", Api.COMPATIBLE, inspector.delete_form),
         Route("POST", "/2/admin/push", Api.V2, pushes.v2),
         Route("POST", "/2/admin/push/stream", Api.V2, streams.serve),
-        Route("GET", "/2/admin/nodes", Api.V2, inspector.nodes),
+        Route("GET", "/2/admin/nodes", Api.V2, listing.nodes),
         Route("GET", "/2/admin/keys/{key}", Api.V2, inspector.key),
         Route("DELETE", "/2/admin/keys/{key}", Api.V2, inspector.delete_key),
         Route("GET", "/2/admin/keys/{key}/messages", Api.V2, inspector.messages),

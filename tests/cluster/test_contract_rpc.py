@@ -15,7 +15,10 @@ from cluster.contracts import comet_rpc, message_rpc
 from cluster.contracts.comet import CometService, CometStatus, ConnectionInfo, Failure, Push, PushReply
 from cluster.contracts.comet_rpc import CometStub, CometTimeouts, comet_routes
 from cluster.contracts.message import (
+    Guarantee,
+    MessageNodeService,
     MessageService,
+    MessageStatus,
     Outcome,
     Page,
     SaveBatch,
@@ -24,7 +27,13 @@ from cluster.contracts.message import (
     SaveResult,
     Stored,
 )
-from cluster.contracts.message_rpc import MessageNodes, MessageStub, MessageTimeouts, message_routes
+from cluster.contracts.message_rpc import (
+    MessageNodes,
+    MessageStub,
+    MessageTimeouts,
+    message_node_routes,
+    message_routes,
+)
 from cluster.errors import DeadlinePassedError, InDoubtError, NotOwnerError, UnavailableError
 from cluster.model import Epoch, Key, Message, Mid
 from cluster.rpc.balancer import Balancer
@@ -43,6 +52,8 @@ BATCH = SaveBatch(BOB, [SaveItem("id-1", b'{"n":1}', 600, 60)], Mid(80), CLOCK)
 REPLY = SaveReply([SaveResult(Outcome.REPEATED, Mid(160), Mid(80))], CLOCK)
 PAGE = Page([Message(Mid(80), b"[1]", 1_900_000_000)], True, Mid(40), CLOCK)
 STORED = Stored(1, 3, Mid(80), Mid(80), {"": Mid(80), "phone": Mid(0)})
+GUARANTEE = Guarantee("redis", "redis://h:6379/0", "none", "much may be lost", "mend it")
+MESSAGE_STATUS = MessageStatus([GUARANTEE], 2, 3)
 PUSH = Push([BOB, Key("alice \u2028 \U0001f41f")], b'{"n":1}', 600, "id-1", 3600, 20.0, (5, 2**40))
 PUSHED = PushReply([Mid(80), Mid(0)], [2, 0], [Failure(1, "storage")], [0])
 CONNECTION = ConnectionInfo("tcp", "phone", 1.5, "127.0.0.1:1", 7, Mid(80))
@@ -152,6 +163,13 @@ async def started(*nodes: Node) -> AsyncIterator[None]:
             await node.stop()
 
 
+class MessageNode:
+    """What a message node says of itself."""
+
+    async def status(self) -> MessageStatus:
+        return MESSAGE_STATUS
+
+
 def message_node(messages: MessageService) -> Node:
     return Node(message_rpc.SERVICE, message_routes(messages))
 
@@ -167,9 +185,10 @@ def message_stub(node: Node, **timeouts: float) -> MessageStub:
     ("contract", "routes", "module"),
     [
         (MessageService, message_routes(Messages()), message_rpc),
+        (MessageNodeService, message_node_routes(MessageNode()), message_rpc),
         (CometService, comet_routes(Comet()), comet_rpc),
     ],
-    ids=["message", "comet"],
+    ids=["message", "message node", "comet"],
 )
 def test_method_table_says_what_the_contract_says(contract: type, routes: list[Route], module: Any) -> None:
     table = {route.method.name: route for route in routes}
@@ -190,6 +209,7 @@ def test_numbers_on_the_wire_stay() -> None:
         "save": 1, "load_after": 2, "acknowledge": 3, "acknowledged": 4,
         "delete_key": 5, "delete_message": 6, "inspect": 7, "clock": 8, "is_fenced": 9,
     }  # fmt: skip
+    assert [route.method.number for route in message_node_routes(MessageNode())] == [10]
     assert {route.method.name: route.method.number for route in comet_routes(Comet())} == {
         "push": 1, "delete_key": 2, "connections": 3, "status": 4,
     }  # fmt: skip
@@ -225,6 +245,12 @@ async def test_every_question_to_a_message_node_arrives_and_is_answered() -> Non
             ("clock",),
             ("is_fenced", "old-1"),
         ]
+
+
+async def test_a_message_node_tells_of_itself() -> None:
+    node = Node(message_rpc.SERVICE, message_node_routes(MessageNode()))
+    async with started(node):
+        assert await message_stub(node).status() == MESSAGE_STATUS
 
 
 async def test_every_question_to_a_comet_node_arrives_and_is_answered() -> None:
@@ -328,7 +354,7 @@ async def test_errors_of_a_save_arrive_as_their_own() -> None:
 
 
 VALUES = [BATCH, BATCH.items[0], REPLY, REPLY.results[0], PAGE, PAGE.messages[0], STORED]
-VALUES += [PUSH, PUSHED, PUSHED.failed[0], CONNECTION, CometStatus(1, 2, 3)]
+VALUES += [MESSAGE_STATUS, PUSH, PUSHED, PUSHED.failed[0], CONNECTION, CometStatus(1, 2, 3)]
 
 
 def newer(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:

@@ -25,7 +25,12 @@ class Port:
         self.fault: str | None = None
         self.notes: list[str] = []
         self.listener = StatusListener(
-            "127.0.0.1:0", self.stats, lambda: self.fault, lambda: self.notes, deadline_s
+            "127.0.0.1:0",
+            self.stats,
+            lambda: self.fault,
+            lambda: self.notes,
+            {"/status": lambda: "{}"},
+            deadline_s,
         )
 
     @property
@@ -66,6 +71,10 @@ async def test_readyz_says_why_it_cannot_serve(port: Port) -> None:
     assert (await port.ask("/readyz"))[::2] == (200, "ready\n")
     port.fault = "draining"
     assert (await port.ask("/readyz"))[::2] == (503, "draining\n")
+
+
+async def test_document_is_answered_as_json(port: Port) -> None:
+    assert await port.ask("/status") == (200, "application/json;charset=utf-8", "{}")
 
 
 async def test_readyz_tells_notes_whether_it_can_serve_or_not(port: Port) -> None:

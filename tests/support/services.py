@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from cluster.contracts.comet import CometStatus, ConnectionInfo, Failure, Push, PushReply
-from cluster.contracts.message import Page, Stored
+from cluster.contracts.message import Guarantee, MessageStatus, Page, Stored
 from cluster.errors import EnckeError, NotOwnerError
 from cluster.model import Epoch, Key, Mid
 
@@ -87,7 +87,7 @@ class ScriptedComet:
     async def status(self) -> CometStatus:
         if self.is_silent:
             await _never()
-        return CometStatus(connections=7, channels=5, capacity=100)
+        return CometStatus(connections=7, channels=5, capacity=100, pushes=9)
 
 
 class SilentStore:
@@ -107,6 +107,16 @@ class SilentStore:
 
     async def is_fenced(self, incarnation: str) -> bool:
         await _never()
+
+
+GUARANTEE = Guarantee("redis", "redis://10.0.0.9:6379/0", "none", "much may be lost", "mend it")
+
+
+class ScriptedMessageNode:
+    """A message node that says the same of itself each time."""
+
+    async def status(self) -> MessageStatus:
+        return MessageStatus([GUARANTEE], connections=3, saved=4)
 
 
 async def _never() -> NoReturn:

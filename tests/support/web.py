@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 from cluster.contracts.comet import CometService
-from cluster.contracts.message import MessageService
+from cluster.contracts.message import MessageNodeService, MessageService
+from cluster.contracts.web_http import WebStub
 from cluster.members import Members
 from cluster.model import NodeInfo, NodeKind, NodeName
+from cluster.peers import NodeServices
 from cluster.registry.memory import MemoryRegistry
 from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
@@ -23,6 +25,7 @@ from message.config import EmbeddedSettings
 from message.storage.embedded import EmbeddedStore
 from tests.support.http import HttpClient, Response
 from tests.support.peer import Address
+from tests.support.services import ScriptedMessageNode
 from web.app import WebNode
 from web.config import WebConfig
 
@@ -95,7 +98,8 @@ async def running_web(
         await registry.register(comet_info(name))
     members = Members(registry)
     stats = Stats()
-    node = _node(settings, messages, registry, members, lambda info: comets[info.name], secrets, stats)
+    services = NodeServices(lambda info: comets[info.name], _message_node, WebStub)
+    node = _node(settings, messages, registry, members, services, secrets, stats)
     web = Web(node, registry, stats)
     try:
         await node.start()
@@ -130,7 +134,8 @@ async def running_system(
     )
     try:
         await comet.start()
-        node = _node(settings, store, registry, members, lambda _: comet, secrets, stats)
+        services = NodeServices(lambda _: comet, _message_node, WebStub)
+        node = _node(settings, store, registry, members, services, secrets, stats)
         web = Web(node, registry, stats)
         try:
             await node.start()
@@ -144,6 +149,10 @@ async def running_system(
         await store.stop()
 
 
+def _message_node(_: NodeInfo) -> MessageNodeService:
+    return ScriptedMessageNode()
+
+
 def comet_info(name: str, **fields: Any) -> NodeInfo:
     """A comet node as it announces itself."""
     addresses = {"ws": (f"{name}.example:6968",), "tcp": (f"{name}.example:6969",)}
@@ -155,7 +164,7 @@ def _node(
     messages: MessageService,
     registry: MemoryRegistry,
     members: Members,
-    comets: Callable[[NodeInfo], CometService],
+    services: NodeServices,
     secrets: tuple[str, ...],
     stats: Stats,
 ) -> WebNode:
@@ -169,7 +178,7 @@ def _node(
         messages=messages,
         registry=registry,
         members=members,
-        comets=comets,
+        services=services,
         verifier=TokenVerifier(secrets),
         stats=stats,
     )

@@ -1,55 +1,22 @@
-"""web/inspect.py: what the operator sees and removes."""
+"""web/inspect.py: what the operator sees of keys, and removes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from urllib.parse import quote
 
 import pytest
 
 from cluster.contracts.message import MessageService
 from cluster.errors import InDoubtError, UnavailableError
-from cluster.model import NodeInfo, NodeKind, NodeName
-from cluster.registry.memory import MemoryRegistry
 from cluster.stats import Stats
 from message.config import EmbeddedSettings
 from message.storage.embedded import EmbeddedStore
 from tests.support.services import ScriptedComet, SilentStore, not_owner
 from tests.support.subscriber import subscribe_tcp
-from tests.support.web import Web, comet_info, running_web
+from tests.support.web import Web, running_web
 from tests.web.conftest import no_messages
-
-
-async def nodes(web: Web) -> dict[str, Any]:
-    response = await web.admin("GET", "/2/admin/nodes")
-    assert response.status == 200
-    return {f"{node['kind']}/{node['instance']}": node for node in response.json["nodes"]}
-
-
-async def test_every_node_is_listed_with_its_state_and_share(comet: ScriptedComet) -> None:
-    registry = MemoryRegistry()
-    async with running_web({"comet-1": comet}, no_messages(), registry=registry) as web:
-        await registry.register(comet_info("comet-1", instance="second", weight=2, version="1.2"))
-        await registry.register(comet_info("comet-1", instance="third", is_draining=True))
-        await registry.register(NodeInfo(NodeKind.MESSAGE, NodeName("m"), "m", {"rpc": ("10.0.0.1:8070",)}))
-        listed = await nodes(web)
-    first, second = listed["comet/comet-1"], listed["comet/second"]
-    assert (first["state"], first["share"], first["connections"], first["channels"]) == ("serving", 1.0, 7, 5)
-    assert (first["capacity"], first["weight"]) == (100, 1)
-    assert first["addresses"] == {"ws": ["comet-1.example:6968"], "tcp": ["comet-1.example:6969"]}
-    assert (second["state"], second["share"], second["version"]) == ("standby", None, "1.2")
-    assert listed["comet/third"]["state"] == "draining"
-    assert (listed["message/m"]["state"], listed["message/m"]["connections"]) == ("serving", None)
-    assert set(listed["web/web"]["addresses"]) == {"public", "admin"}
-    assert listed["web/web"]["uptime_s"] < 60
-
-
-async def test_node_that_does_not_answer_is_listed_all_the_same(comet: ScriptedComet) -> None:
-    comet.is_silent = True
-    async with running_web({"comet-1": comet}, no_messages(), status_timeout_s=0.05) as web:
-        node = (await nodes(web))["comet/comet-1"]
-    assert (node["state"], node["share"], node["connections"]) == ("serving", 1.0, None)
 
 
 async def test_key_shows_its_connections_and_what_is_stored(system: Web) -> None:
