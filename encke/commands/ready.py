@@ -88,4 +88,5 @@ def _fault(host: str, port: int) -> str | None:
         return str(error) or type(error).__name__
     finally:
         connection.close()
-    return None if answer.status == 200 else text or f"status {answer.status}"
+    # The lines below the first tell of the store.
+    return None if answer.status == 200 else text.partition("\n")[0] or f"status {answer.status}"
