@@ -61,6 +61,16 @@ class NodeInfo(msgspec.Struct, frozen=True):
     started_at: float = 0.0
 
 
+class StoreServer(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One server of a store."""
+
+    # Which keys are on it follows from the names and weights of all (cluster/storering.py).
+    name: str
+    weight: int
+    # A lower bound of its clock; 0 = it has never answered.
+    clock: Mid
+
+
 def key_fault(key: str) -> str | None:
     """Say what is wrong with a key, or None when it is good.
 

@@ -13,13 +13,13 @@ from cluster.contracts.comet_rpc import SERVICE, comet_routes
 from cluster.contracts.message import MessageService
 from cluster.errors import EnckeError, UnavailableError
 from cluster.members import Members
-from cluster.mids import StoreClock
 from cluster.model import Epoch, Key, NodeInfo, NodeKind, NodeName
 from cluster.registry.base import Registration, Registry
 from cluster.rpc.config import RpcConfig
 from cluster.rpc.server import RpcServer
 from cluster.settings import advertised_address
 from cluster.stats import Stats
+from cluster.storeclocks import StoreClocks
 from cluster.tokens import TokenVerifier
 from comet.acknowledgements import Acknowledgements
 from comet.admission import Admission
@@ -84,8 +84,8 @@ class CometNode:
         self._registration: Registration | None = None
         self._started_at = unix_time()
         self._capacity = min(capacity, config.max_connections or capacity)
-        self._clock = StoreClock(time.monotonic_ns)
-        self._hub = Hub(self._clock, config.max_connections_per_key, loop.call_later)
+        self._clocks = StoreClocks(time.monotonic_ns)
+        self._hub = Hub(self._clocks, config.max_connections_per_key, loop.call_later)
         self._rpc = None if rpc is None else RpcServer(SERVICE, comet_routes(self), rpc)
         self._ownership = Ownership(members, NodeName(config.name))
         # In one process nobody else can take keys away.
@@ -93,14 +93,14 @@ class CometNode:
         self._pusher = Pusher(
             messages,
             self._hub,
-            self._clock,
+            self._clocks,
             config,
             metrics,
             self._incarnation,
             self._still_owns,
             None if self._standing is None else self._standing.take_refusal,
         )
-        self._resumer = Resumer(messages, self._clock, config, metrics)
+        self._resumer = Resumer(messages, self._clocks, config, metrics)
         self._acknowledgements = Acknowledgements(
             messages, config.acknowledge_interval_s, config.store_timeout_s
         )
@@ -137,7 +137,7 @@ class CometNode:
     @property
     def is_ready(self) -> bool:
         """Registered, and the store's clock is known."""
-        return self._registration is not None and self._clock.is_known
+        return self._registration is not None and self._clocks.is_known
 
     async def start(self) -> None:
         """Listen, then register.
@@ -146,8 +146,8 @@ class CometNode:
             OSError: an address cannot be bound.
             EnckeError: the store did not answer.
         """
-        await self._ask_clock()
-        self._clock_task = asyncio.create_task(self._keep_clock())
+        await self._ask_clocks()
+        self._clock_task = asyncio.create_task(self._keep_clocks())
         self._wheel.start()
         way_in = (self._config, self._reception, self._wheel, self._sockets)
         self._listeners["ws"] = await start_websocket(*way_in)
@@ -316,18 +316,18 @@ class CometNode:
             started_at=self._started_at,
         )
 
-    async def _ask_clock(self) -> None:
+    async def _ask_clocks(self) -> None:
         asked_at_ns = time.monotonic_ns()
-        self._clock.hear(await self._messages.clock(), asked_at_ns)
+        self._clocks.take(await self._messages.clocks(), asked_at_ns)
 
-    async def _keep_clock(self) -> None:
+    async def _keep_clocks(self) -> None:
         while True:
             await asyncio.sleep(CLOCK_REFRESH_S)
             try:
                 async with asyncio.timeout(self._config.store_timeout_s):
-                    await self._ask_clock()
+                    await self._ask_clocks()
             except (EnckeError, TimeoutError) as error:
-                log.debug("store's clock not refreshed: reason=%r", error)
+                log.debug("stores' clocks not refreshed: reason=%r", error)
 
     def _add_gauges(self, stats: Stats) -> None:
         hub, pusher = self._hub, self._pusher

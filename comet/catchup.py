@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable
 
 from cluster.contracts.message import MessageService, Page
 from cluster.errors import EnckeError
-from cluster.mids import StoreClock
 from cluster.model import Key, Message, Mid
+from cluster.storeclocks import StoreClocks
 from comet.config import CometConfig
 from comet.connection import Connection
 from comet.metrics import CometMetrics
@@ -111,10 +111,10 @@ class Resumer:
     """
 
     def __init__(
-        self, messages: MessageService, clock: StoreClock, config: CometConfig, metrics: CometMetrics
+        self, messages: MessageService, clocks: StoreClocks, config: CometConfig, metrics: CometMetrics
     ) -> None:
         self._messages = messages
-        self._clock = clock
+        self._clocks = clocks
         self._config = config
         self._metrics = metrics
         # Keeps a storm of reconnects from starving pushes of the store.
@@ -184,7 +184,7 @@ class Resumer:
                     key, position, self._config.resume_page_messages, self._config.resume_page_bytes
                 )
             # What is minted from now on stands above all that was read.
-            self._clock.hear(page.clock, asked_at_ns)
+            self._clocks.hear(key, page.clock, asked_at_ns)
             if connection.has_ended():
                 return
             # From here to the end of the step nothing awaits.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from cluster.mids import StoreClock
 from cluster.model import Key
+from cluster.storeclocks import StoreClocks
 from comet.channel import Channel
 from comet.connection import Connection
 from comet.protocol import CloseReason
@@ -20,7 +20,7 @@ class Hub:
 
     def __init__(
         self,
-        clock: StoreClock,
+        clocks: StoreClocks,
         max_connections_per_key: int,
         call_later: Callable[[float, Callable[[Key], None], Key], object],
     ) -> None:
@@ -30,7 +30,7 @@ class Hub:
             max_connections_per_key: protects memory from one key opened in a loop.
             call_later: the loop's; for channels that must outlive their last connection.
         """
-        self._clock = clock
+        self._clocks = clocks
         self._max_connections_per_key = max_connections_per_key
         self._call_later = call_later
         self._channels: dict[Key, Channel] = {}
@@ -48,7 +48,7 @@ class Hub:
         """Put a connection into its key's channel; False when the key has too many."""
         channel = self._channels.get(key)
         if channel is None:
-            self._channels[key] = Channel(key, self._clock.now(), connection)
+            self._channels[key] = Channel(key, self._clocks.now(key), connection)
         elif len(channel) >= self._max_connections_per_key:
             return False
         else:
@@ -87,7 +87,7 @@ class Hub:
         channel = self._channels.get(key)
         if channel is None or len(channel):
             return
-        lead = channel.cursor - self._clock.now()
+        lead = channel.cursor - self._clocks.now(key)
         if lead > 0:
             # A burst has run ahead of the store's clock by `lead` ticks (100 ns).
             # Forgetting the cursor now would let the store settle a mid below

@@ -31,8 +31,9 @@ from cluster.errors import (
     RemoteProtocolError,
     UnavailableError,
 )
-from cluster.mids import STEP, TICKS_PER_SECOND, StoreClock
+from cluster.mids import STEP, TICKS_PER_SECOND
 from cluster.model import Key, Mid
+from cluster.storeclocks import StoreClocks
 from comet.hub import Hub
 from comet.metrics import CometMetrics
 from comet.outgoing import Outgoing
@@ -47,6 +48,10 @@ MAX_BATCH_BYTES = 1024 * 1024
 
 # Unsaved turns of one key delivered before other work of the loop.
 MAX_TURNS_AT_ONCE = 256
+
+# A message that is not stored is encoded once for all keys of a slice, if their servers' clocks
+# do not differ by more than this: about the time that a slice takes.
+SHARED_TICKS = TICKS_PER_SECOND // 1000
 
 # Pause before a batch that was not answered is repeated; doubles up to the last.
 FIRST_REPEAT_S = 0.02
@@ -63,7 +68,7 @@ class QueueContext:
 
     messages: MessageService
     hub: Hub
-    clock: StoreClock
+    clocks: StoreClocks
     metrics: CometMetrics
     # How long a read from the store may take.
     store_timeout_s: float
@@ -142,7 +147,7 @@ class KeyQueue:
                     # Its mid would be above what the new owner has saved meanwhile.
                     self._fail(job, index, NotOwnerError.code)
                     continue
-                message = Outgoing(self._context.clock.now(), job.push.payload, False)
+                message = Outgoing(self._context.clocks.now(self._key), job.push.payload, False)
                 deliver_unsaved(self._context, job, index, message)
             elif self._begin_batch():
                 return
@@ -196,7 +201,7 @@ class KeyQueue:
 
     def _deadline(self) -> Mid:
         """The same in the store's clock."""
-        return Mid(self._context.clock.now() + int(self._time_left_s() * TICKS_PER_SECOND))
+        return Mid(self._context.clocks.now(self._key) + int(self._time_left_s() * TICKS_PER_SECOND))
 
     def _save(self, batch: SaveBatch) -> None:
         answer = self._context.messages.save(batch)
@@ -237,20 +242,19 @@ class KeyQueue:
         nothing was stored, so the batch may be asked for as if for the first
         time, with a deadline in the clock that the store has now.
         """
-        clock = Mid(0)
-        asked_at_ns = time.monotonic_ns()
+        clocks = self._context.clocks
         try:
             async with asyncio.timeout(self._context.store_timeout_s):
-                clock = await self._context.messages.clock()
+                asked_at_ns = time.monotonic_ns()
+                clocks.take(await self._context.messages.clocks(), asked_at_ns)
         except (EnckeError, TimeoutError) as error:
             log.warning("store's clock unknown: key=%s reason=%r", self._key, error)
         except Exception:
             # Whatever it is, the pushes are answered and the key goes on.
             log.exception("store's clock unknown: key=%s", self._key)
-        if clock <= batch.deadline or self._time_left_s() <= 0:
+        if clocks.now(self._key) <= batch.deadline or self._time_left_s() <= 0:
             self._fail_batch(DeadlinePassedError.code)
             return
-        self._context.clock.hear(clock, asked_at_ns)
         self._save(msgspec.structs.replace(batch, deadline=self._deadline()))
 
     def _repeat_later(self, batch: SaveBatch, error: UnavailableError) -> None:
@@ -276,7 +280,7 @@ class KeyQueue:
 
     def _on_saved(self, reply: SaveReply) -> None:
         context = self._context
-        context.clock.hear(reply.clock, int(self._saving_since * 1e9))
+        context.clocks.hear(self._key, reply.clock, int(self._saving_since * 1e9))
         context.metrics.save_seconds.observe(time.monotonic() - self._saving_since)
         channel = context.hub.channel(self._key)
         if channel is not None and has_hole(channel.cursor, reply.results):
@@ -373,14 +377,19 @@ def deliver_unsaved(context: QueueContext, job: PushJob, index: int, message: Ou
     """Deliver a message that is not stored, at its key's turn.
 
     Args:
-        message: with a lower bound of the store's clock as its mid. Where the
-            channel has sent that already the next free mid is taken; the store
-            will settle above both.
+        message: with a lower bound of the clocks of all store servers as its mid.
+            Raised to that of the key's own server; and where the channel has sent
+            that already the next free mid is taken. The store will settle above both.
     """
-    channel = context.hub.channel(job.push.keys[index])
+    key = job.push.keys[index]
+    channel = context.hub.channel(key)
     if channel is None:
         job.settle(index, message.mid, 0)
     else:
+        if context.clocks.has_several:
+            bound = context.clocks.now(key)
+            if bound > message.mid + SHARED_TICKS:
+                message = Outgoing(bound, message.payload, False)
         if message.mid <= channel.cursor:
             message = Outgoing(Mid(channel.cursor + STEP), message.payload, False)
         online = channel.deliver(message)

@@ -15,8 +15,8 @@ from typing import Any
 from cluster.contracts.comet import Push, PushReply
 from cluster.contracts.message import MessageService
 from cluster.errors import EnckeError, NotOwnerError, OverloadedError, RequestError, UnavailableError
-from cluster.mids import StoreClock
 from cluster.model import Key
+from cluster.storeclocks import StoreClocks
 from comet.backlog import Backlog
 from comet.config import CometConfig
 from comet.hub import Hub
@@ -33,7 +33,7 @@ class Pusher:
         self,
         messages: MessageService,
         hub: Hub,
-        clock: StoreClock,
+        clocks: StoreClocks,
         config: CometConfig,
         metrics: CometMetrics,
         incarnation: Callable[[], str] = str,
@@ -54,7 +54,7 @@ class Pusher:
         self._context = QueueContext(
             messages=messages,
             hub=hub,
-            clock=clock,
+            clocks=clocks,
             metrics=metrics,
             store_timeout_s=config.store_timeout_s,
             incarnation=incarnation,
@@ -177,7 +177,7 @@ class Pusher:
         context = self._context
         backlog = self._backlog
         is_contended = backlog.is_contended
-        message = Outgoing(context.clock.now(), job.push.payload, False)
+        message = Outgoing(context.clocks.lowest(), job.push.payload, False)
         for index in range(start, end):
             key = keys[index]
             if is_contended and not backlog.serve_before(key, job):
@@ -201,7 +201,7 @@ class Pusher:
             self._refuse_turn(job, index, NotOwnerError.code)
             return
         if not job.is_saved and key not in self._queues:
-            message = Outgoing(self._context.clock.now(), job.push.payload, False)
+            message = Outgoing(self._context.clocks.lowest(), job.push.payload, False)
             deliver_unsaved(self._context, job, index, message)
         else:
             self._take_turn(key, job, index)

@@ -41,6 +41,8 @@ PURE = (
     "cluster/rpc/faults.py",
     "cluster/rpc/frames.py",
     "cluster/rpc/handshake.py",
+    "cluster/storeclocks.py",
+    "cluster/storering.py",
     "comet/channel.py",
     "comet/config.py",
     "comet/connection.py",

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from cluster.model import Key, Message, Mid
+from cluster.model import Key, Message, Mid, StoreServer
 
 MAX_PUSH_ID_BYTES = 128
 MAX_INCARNATION_BYTES = 64
@@ -180,7 +180,15 @@ class MessageService(Protocol):
         ...
 
     async def clock(self) -> Mid:
-        """The store's clock as a mid; never goes back while the store is open."""
+        """The store's clock as a mid, of several servers the lowest; does not go back while it is open."""
+        ...
+
+    async def clocks(self) -> list[StoreServer]:
+        """All servers of the store with their clocks; for one that does not answer, what its clock must be.
+
+        Raises:
+            UnavailableError, StorageError: none answers.
+        """
         ...
 
     async def is_fenced(self, incarnation: str) -> bool:

@@ -17,7 +17,7 @@ from cluster.contracts.message import (
     Stored,
 )
 from cluster.errors import InDoubtError, UnavailableError
-from cluster.model import Key, Mid
+from cluster.model import Key, Mid, StoreServer
 from cluster.rpc.balancer import Balancer
 from cluster.rpc.client import RpcClient
 from cluster.rpc.methods import Method, Route
@@ -35,6 +35,7 @@ INSPECT = Method(7, "inspect", tuple[Key], Stored, is_read=True)
 CLOCK = Method(8, "clock", tuple[()], Mid, is_read=True)
 IS_FENCED = Method(9, "is_fenced", tuple[str], bool, is_read=True)
 STATUS = Method(10, "status", tuple[()], MessageStatus, is_read=True)
+CLOCKS = Method(11, "clocks", tuple[()], list[StoreServer], is_read=True)
 
 R = TypeVar("R")
 
@@ -61,6 +62,7 @@ def message_routes(service: MessageService) -> list[Route]:
         Route(DELETE_MESSAGE, service.delete_message),
         Route(INSPECT, service.inspect),
         Route(CLOCK, service.clock),
+        Route(CLOCKS, service.clocks),
         Route(IS_FENCED, service.is_fenced),
     ]
 
@@ -121,6 +123,10 @@ class MessageStub:
         """See MessageService.clock()."""
         return await self.client.call(CLOCK, (), self._other_s)
 
+    async def clocks(self) -> list[StoreServer]:
+        """See MessageService.clocks()."""
+        return await self.client.call(CLOCKS, (), self._other_s)
+
     async def is_fenced(self, incarnation: str) -> bool:
         """See MessageService.is_fenced()."""
         return await self.client.call(IS_FENCED, (incarnation,), self._other_s)
@@ -178,6 +184,10 @@ class MessageNodes:
     async def clock(self) -> Mid:
         """See MessageService.clock(); of the first node that answers."""
         return await self._ask(Key(""), lambda stub: stub.clock())
+
+    async def clocks(self) -> list[StoreServer]:
+        """See MessageService.clocks(); of the first node that answers."""
+        return await self._ask(Key(""), lambda stub: stub.clocks())
 
     async def is_fenced(self, incarnation: str) -> bool:
         """See MessageService.is_fenced(); of any node, they all ask the store."""

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from cluster.contracts.message import Guarantee, Page, SaveBatch, SaveReply, Stored
 from cluster.errors import DeadlinePassedError, EnckeError, RequestError, UnavailableError
-from cluster.model import Key, Mid, key_fault
+from cluster.model import Key, Mid, StoreServer, key_fault
 from cluster.stats import Stats
 from message.config import EmbeddedSettings
 from message.expiry import Expiry
@@ -164,6 +164,10 @@ class EmbeddedStore:
     async def clock(self) -> Mid:
         """The store's clock; see MessageService.clock()."""
         return self._time.mid()
+
+    async def clocks(self) -> list[StoreServer]:
+        """The only server's; see MessageService.clocks()."""
+        return [StoreServer("", 1, self._time.mid())]
 
     async def fence(self, incarnation: str) -> None:
         """Refuse an incarnation's saves; see MessageStore.fence()."""

@@ -26,7 +26,7 @@ from cluster.errors import (
     RequestError,
     UnavailableError,
 )
-from cluster.model import Key, Mid, key_fault
+from cluster.model import Key, Mid, StoreServer, key_fault
 from message.config import MysqlSettings, StoreLimits
 from message.expiry import Expiry
 from message.storage import mysql_changes as changes
@@ -166,6 +166,15 @@ class MysqlStore:
         clock = await self._read(Key("clock"), lambda c: reads.clock(c, self._heard))
         self._heard.hear(clock)
         return clock
+
+    @property
+    def heard_clock(self) -> Mid:
+        """See ServerStore.heard_clock."""
+        return self._heard.bound()
+
+    async def clocks(self) -> list[StoreServer]:
+        """The only server's; see MessageService.clocks()."""
+        return [StoreServer("", 1, await self.clock())]
 
     async def fence(self, incarnation: str) -> None:
         """Refuse an incarnation's saves; see MessageStore.fence()."""

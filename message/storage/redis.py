@@ -30,7 +30,7 @@ from cluster.errors import (
     UnavailableError,
 )
 from cluster.mids import STEP
-from cluster.model import Key, Message, Mid, key_fault
+from cluster.model import Key, Message, Mid, StoreServer, key_fault
 from message.config import RedisSettings, StoreLimits
 from message.expiry import Expiry
 from message.storage.checks import device_fault, incarnation_fault, save_refusal
@@ -207,6 +207,15 @@ class RedisStore:
         """The server's clock; see MessageService.clock()."""
         self._require_open()
         return await self._tell(self._reading.call(self._scripts.clock, b"0", self._bound()))
+
+    @property
+    def heard_clock(self) -> Mid:
+        """See ServerStore.heard_clock."""
+        return self._heard.bound()
+
+    async def clocks(self) -> list[StoreServer]:
+        """The only server's; see MessageService.clocks()."""
+        return [StoreServer("", 1, await self.clock())]
 
     async def fence(self, incarnation: str) -> None:
         """Refuse an incarnation's saves; see MessageStore.fence()."""

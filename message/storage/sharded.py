@@ -10,20 +10,17 @@ import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from uhashring import HashRing
-
 from cluster.contracts.message import Guarantee, Page, SaveBatch, SaveReply, Stored
 from cluster.errors import ConfigError, EnckeError, UnavailableError
-from cluster.model import Key, Mid
+from cluster.model import Key, Mid, StoreServer
+from cluster.storering import StoreRing
 from message.storage.base import MessageStore
 from message.storage.servers import ServerUrl
 
 T = TypeVar("T")
 
-# Points per unit of weight. Never to be changed, nor the ring's other properties: stored
-# messages are found where these say. Therefore it is not the ring of the comet nodes, which
-# may be built otherwise some day.
-VNODES = 160
+# Of several servers one that has not told its clock by then is not waited for.
+CLOCK_S = 1.0
 
 
 class ServerStore(MessageStore, Protocol):
@@ -32,6 +29,11 @@ class ServerStore(MessageStore, Protocol):
     @property
     def queued(self) -> int:
         """Saves and changes that wait for the server."""
+        ...
+
+    @property
+    def heard_clock(self) -> Mid:
+        """The least that the server's clock can be, by what it said last; 0 if it never answered."""
         ...
 
 
@@ -46,9 +48,8 @@ class ShardedStore:
         """
         self._stores: list[ServerStore] = list(stores.values())
         self._by_name = {server.name: store for server, store in stores.items()}
-        self._ring = HashRing(
-            nodes={server.name: {"weight": server.weight, "vnodes": VNODES} for server in stores}
-        )
+        self._weights = {server.name: server.weight for server in stores}
+        self._ring = StoreRing(self._weights)
 
     @property
     def queued(self) -> int:
@@ -57,7 +58,7 @@ class ShardedStore:
 
     def server_of(self, key: Key) -> str:
         """Name of the server that holds a key."""
-        return str(self._ring.get_node(key))
+        return self._ring.server_of(key)
 
     async def start(self) -> None:
         """Start the stores; see MessageStore.start(). A server that is away is tried again later."""
@@ -106,12 +107,23 @@ class ShardedStore:
         return await self._store(key).inspect(key)
 
     async def clock(self) -> Mid:
-        """The clock of the server that is furthest behind, of those that answer.
+        """The clock of the server that is furthest behind; see MessageService.clock().
 
         Raises:
-            UnavailableError, StorageError: none does.
+            UnavailableError, StorageError: none answers.
         """
-        return min(_answers(await _ask_all([store.clock() for store in self._stores])))
+        return min(server.clock for server in await self.clocks() if server.clock)
+
+    async def clocks(self) -> list[StoreServer]:
+        """Each server's clock, or what it must be by now; see MessageService.clocks()."""
+        answers = await _ask_all([self._ask_clock(store) for store in self._stores])
+        _answers(answers)
+        return [
+            StoreServer(name, weight, store.heard_clock if isinstance(answer, BaseException) else answer)
+            for (name, weight), store, answer in zip(
+                self._weights.items(), self._stores, answers, strict=True
+            )
+        ]
 
     async def fence(self, incarnation: str) -> None:
         """Refuse an incarnation's saves on every server; see MessageStore.fence().
@@ -135,11 +147,20 @@ class ShardedStore:
         """Free what has expired on each server; see MessageStore.remove_expired()."""
         return sum(_answers(await _ask_all([store.remove_expired(limit) for store in self._stores])))
 
+    async def _ask_clock(self, store: ServerStore) -> Mid:
+        if len(self._stores) == 1:
+            return await store.clock()
+        try:
+            async with asyncio.timeout(CLOCK_S):
+                return await store.clock()
+        except TimeoutError:
+            raise UnavailableError("a store server does not tell its clock") from None
+
     def _store(self, key: Key) -> ServerStore:
         if len(self._stores) == 1:
             return self._stores[0]
         try:
-            return self._by_name[self._ring.get_node(key)]
+            return self._by_name[self._ring.server_of(key)]
         except UnicodeEncodeError:
             # No key at all; any of them says so.
             return self._stores[0]

@@ -35,7 +35,7 @@ from cluster.contracts.message_rpc import (
     message_routes,
 )
 from cluster.errors import DeadlinePassedError, InDoubtError, NotOwnerError, UnavailableError
-from cluster.model import Epoch, Key, Message, Mid
+from cluster.model import Epoch, Key, Message, Mid, StoreServer
 from cluster.rpc.balancer import Balancer
 from cluster.rpc.client import RpcClient
 from cluster.rpc.methods import Method, Route
@@ -48,6 +48,7 @@ V = TypeVar("V")
 
 BOB = Key("bob")
 CLOCK = Mid(17_000_000_000_000_000)
+SERVER = StoreServer("redis://a:6379/0", 2, CLOCK)
 BATCH = SaveBatch(BOB, [SaveItem("id-1", b'{"n":1}', 600, 60)], Mid(80), CLOCK)
 REPLY = SaveReply([SaveResult(Outcome.REPEATED, Mid(160), Mid(80))], CLOCK)
 PAGE = Page([Message(Mid(80), b"[1]", 1_900_000_000)], True, Mid(40), CLOCK)
@@ -95,6 +96,9 @@ class Messages:
 
     async def clock(self) -> Mid:
         return self._answer(CLOCK, "clock")
+
+    async def clocks(self) -> list[StoreServer]:
+        return self._answer([SERVER], "clocks")
 
     async def is_fenced(self, incarnation: str) -> bool:
         return self._answer(True, "is_fenced", incarnation)
@@ -207,7 +211,7 @@ def test_method_table_says_what_the_contract_says(contract: type, routes: list[R
 def test_numbers_on_the_wire_stay() -> None:
     assert {route.method.name: route.method.number for route in message_routes(Messages())} == {
         "save": 1, "load_after": 2, "acknowledge": 3, "acknowledged": 4,
-        "delete_key": 5, "delete_message": 6, "inspect": 7, "clock": 8, "is_fenced": 9,
+        "delete_key": 5, "delete_message": 6, "inspect": 7, "clock": 8, "is_fenced": 9, "clocks": 11,
     }  # fmt: skip
     assert [route.method.number for route in message_node_routes(MessageNode())] == [10]
     assert {route.method.name: route.method.number for route in comet_routes(Comet())} == {
@@ -232,6 +236,7 @@ async def test_every_question_to_a_message_node_arrives_and_is_answered() -> Non
         assert await stub.delete_message(BOB, Mid(80)) is True
         assert await stub.inspect(BOB) == STORED
         assert await stub.clock() == CLOCK
+        assert await stub.clocks() == [SERVER]
         assert await stub.is_fenced("old-1") is True
 
         assert messages.asked == [
@@ -243,6 +248,7 @@ async def test_every_question_to_a_message_node_arrives_and_is_answered() -> Non
             ("delete_message", BOB, 80),
             ("inspect", BOB),
             ("clock",),
+            ("clocks",),
             ("is_fenced", "old-1"),
         ]
 
@@ -471,6 +477,7 @@ async def test_what_can_be_asked_again_is_asked_of_another_node_at_once() -> Non
         assert await nodes.inspect(BOB) == STORED
         await nodes.acknowledge(BOB, "", Mid(80))
         assert await nodes.clock() == CLOCK
+        assert await nodes.clocks() == [SERVER]
         assert await nodes.delete_message(BOB, Mid(80)) is True
         assert await nodes.delete_key(BOB) == 3
 

@@ -145,7 +145,7 @@ async def test_an_unsaved_push_comes_after_what_a_resume_has_read(tmp_path):
     async with running_core(tmp_path) as core:
         # The node's idea of the store's clock lags behind.
         core.way.clock_step = -5 * TICKS_PER_SECOND
-        await core.node._ask_clock()
+        await core.node._ask_clocks()
         await core.save_elsewhere("bob", "stored")
         bob = await core.subscribe("bob", mid=0)
         assert values([await bob.next_document()]) == ["stored"]

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from cluster.mids import STEP, TICKS_PER_SECOND, StoreClock
+from cluster.mids import STEP, TICKS_PER_SECOND
 from cluster.model import Key, Mid
+from cluster.storeclocks import StoreClocks
 from comet.connection import Connection
 from comet.hub import Hub
 from comet.outgoing import Outgoing
@@ -24,9 +25,9 @@ class World:
     def __init__(self, max_connections_per_key: int = 2) -> None:
         self.ns = 0
         self.timers: list[tuple[float, Callable[[Key], None], Key]] = []
-        self.clock = StoreClock(lambda: self.ns)
-        self.clock.hear(NOON, 0)
-        self.hub = Hub(self.clock, max_connections_per_key, self._call_later)
+        self.clocks = StoreClocks(lambda: self.ns)
+        self.clocks.hear(BOB, NOON, 0)
+        self.hub = Hub(self.clocks, max_connections_per_key, self._call_later)
         self.context = Context()
         self.context.detach = self.hub.detach
 
@@ -94,7 +95,7 @@ def test_channel_whose_cursor_leads_the_clock_is_kept_until_the_clock_has_passed
     assert world.hub.connection_count == 0
     world.run_timer()
     assert world.hub.channel_count == 0
-    assert world.clock.now() >= NOON + 10 * STEP
+    assert world.clocks.now(BOB) >= NOON + 10 * STEP
 
 
 def test_channel_that_is_kept_takes_who_comes_back_and_remembers_its_cursor() -> None:

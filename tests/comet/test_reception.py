@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from cluster.members import Members
-from cluster.mids import StoreClock
 from cluster.model import Key, Mid, NodeInfo, NodeKind, NodeName
 from cluster.registry.memory import MemoryRegistry
 from cluster.stats import Stats
+from cluster.storeclocks import StoreClocks
 from cluster.tokens import TokenVerifier, mint
 from comet.acknowledgements import Acknowledgements
 from comet.catchup import Resumer
@@ -45,9 +45,9 @@ class Desk:
         self.metrics = CometMetrics(Stats())
         self.registry = MemoryRegistry()
         self.members = Members(self.registry)
-        clock = StoreClock(lambda: 0)
+        clocks = StoreClocks(lambda: 0)
         self.store = store = EmbeddedStore(EmbeddedSettings(data_dir=str(data_dir)), Stats())
-        self.hub = Hub(clock, config.max_connections_per_key, lambda *_: None)
+        self.hub = Hub(clocks, config.max_connections_per_key, lambda *_: None)
         ownership = Ownership(self.members, NodeName("comet-1"))
         ownership.serve_at(ADDRESSES)
         self.acknowledgements = Acknowledgements(store, 60.0, 1.0)
@@ -57,7 +57,7 @@ class Desk:
             self.hub,
             ownership,
             TokenVerifier(secrets),
-            Resumer(store, clock, config, self.metrics),
+            Resumer(store, clocks, config, self.metrics),
             self.acknowledgements,
             self.wheel,
             self.metrics,

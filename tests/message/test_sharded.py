@@ -11,12 +11,23 @@ from cluster.errors import ConfigError, EnckeError, UnavailableError
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from cluster.stats import Stats
+from cluster.storering import StoreRing
 from message.config import EmbeddedSettings, MysqlSettings, RedisSettings
 from message.storage.build import build_mysql_store, build_redis_store
 from message.storage.servers import read_server_url
 from message.storage.sharded import ShardedStore
 from tests.message.sharded_stores import open_sharded
 from tests.support.servers import RedisServer
+
+
+@pytest.fixture
+def fast_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server whose clock is an hour ahead."""
+    server = RedisServer(tmp_path_factory.mktemp("fast-redis"), has_own_time=True)
+    server.clock.set("+1h")
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture
@@ -119,6 +130,33 @@ async def test_store_starts_while_a_server_is_away_and_tells_what_each_promises(
         assert (second.location, second.durability) == (second_redis.url, "unknown")
         assert "not reached" in second.warning
         assert any([await _is_saved(store, Key(f"user:{n}")) for n in range(20)])
+
+
+async def test_each_server_has_its_clock_and_the_lowest_counts_for_the_whole(
+    plain_redis: RedisServer, fast_redis: RedisServer
+) -> None:
+    async with open_sharded(plain_redis.url, f"{fast_redis.url}?weight=3") as store:
+        slow, fast = await store.clocks()
+        lowest = await store.clock()
+        fast_redis.freeze()
+        try:
+            known = (await store.clocks())[1]
+        finally:
+            fast_redis.thaw()
+
+        assert [(slow.name, slow.weight), (fast.name, fast.weight)] == [
+            (plain_redis.url, 1),
+            (fast_redis.url, 3),
+        ]
+        assert fast.clock - slow.clock > 3000 * TICKS_PER_SECOND
+        assert slow.clock <= lowest < fast.clock
+        # What a silent server said last goes on.
+        assert known.name == fast_redis.url
+        assert fast.clock < known.clock < fast.clock + 60 * TICKS_PER_SECOND
+        # Comet nodes find the server of a key by the names and weights.
+        ring = StoreRing({slow.name: slow.weight, fast.name: fast.weight})
+        keys = [Key(f"user:{n}") for n in range(40)]
+        assert [ring.server_of(key) for key in keys] == [store.server_of(key) for key in keys]
 
 
 async def _is_saved(store: ShardedStore, key: Key) -> bool:

@@ -7,7 +7,7 @@ from collections import deque
 
 from cluster.contracts.message import MessageService, Page, SaveBatch, SaveReply, Stored
 from cluster.errors import InDoubtError
-from cluster.model import Key, Mid
+from cluster.model import Key, Mid, StoreServer
 
 
 class BadWay:
@@ -100,6 +100,9 @@ class BadWay:
         if self.clock_refusals:
             raise self.clock_refusals.popleft()
         return Mid(await self.store.clock() + self.clock_step)
+
+    async def clocks(self) -> list[StoreServer]:
+        return [StoreServer("", 1, await self.clock())]
 
     async def is_fenced(self, incarnation: str) -> bool:
         if self.fence_refusals:
