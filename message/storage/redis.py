@@ -16,7 +16,6 @@ import logging
 import time as clocks
 from collections.abc import Callable
 from functools import partial
-from hashlib import blake2b
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
@@ -25,6 +24,7 @@ from cluster.contracts.message import Guarantee, Page, SaveBatch, SaveReply, Sto
 from cluster.errors import (
     DeadlinePassedError,
     EnckeError,
+    InDoubtError,
     RequestError,
     StorageError,
     UnavailableError,
@@ -40,13 +40,12 @@ from message.storage.guarantees import Promise
 from message.storage.redis_durability import guarantee, read_settings
 from message.storage.redis_link import RedisLink
 from message.storage.redis_members import read_members
-from message.storage.redis_replies import read_save_reply
+from message.storage.redis_replies import read_save_reply, read_single_saved
+from message.storage.redis_requests import pack_save
 from message.storage.redis_scripts import Scripts
 from message.storage.servers import ServerUrl
 
 _log = logging.getLogger(__name__)
-
-DIGEST_BYTES = 16
 
 
 class RedisStore:
@@ -122,26 +121,11 @@ class RedisStore:
         if refusal is not None:
             future.set_exception(refusal)
             return future
-        arguments = [
-            b"1",
-            batch.key.encode(),
-            self._bound(),
-            b"%d" % batch.deadline,
-            b"%d" % batch.sent,
-            batch.incarnation.encode(),
-        ]
-        for item in batch.items:
-            arguments += (
-                item.push_id.encode(),
-                blake2b(item.payload, digest_size=DIGEST_BYTES).digest(),
-                b"%d" % item.expire_s,
-                b"%d" % item.id_ttl_s,
-                item.payload,
-            )
         self.queued += 1
         self._queued_bytes += payload_bytes
-        call = self._writing.call(self._scripts.save, *arguments)
-        call.add_done_callback(partial(self._on_saved, batch, payload_bytes, future, clocks.monotonic()))
+        count, packed = pack_save(batch, self._bound())
+        on_answer = partial(self._on_saved, batch, payload_bytes, future, clocks.monotonic())
+        self._writing.send(self._scripts.save, count, packed, on_answer)
         return future
 
     async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
@@ -250,18 +234,12 @@ class RedisStore:
         payload_bytes: int,
         future: asyncio.Future[SaveReply],
         started: float,
-        call: asyncio.Future[bytes],
+        said: bytes | EnckeError,
     ) -> None:
         self.queued -= 1
         self._queued_bytes -= payload_bytes
         self._counters.save_seconds.observe(clocks.monotonic() - started)
-        answer: SaveReply | BaseException
-        if (error := call.exception()) is not None:
-            answer = error
-        else:
-            clock, answer, tally = read_save_reply(call.result(), batch, self._limits)
-            self._heard.hear(clock)
-            self._counters.add(tally)
+        answer = said if isinstance(said, EnckeError) else self._read_answer(said, batch)
         if isinstance(answer, SaveReply):
             if not future.done():
                 future.set_result(answer)
@@ -270,6 +248,21 @@ class RedisStore:
             self._counters.failed.value += len(batch.items)
         if not future.done():
             future.set_exception(answer)
+
+    def _read_answer(self, said: bytes, batch: SaveBatch) -> SaveReply | EnckeError:
+        try:
+            single = read_single_saved(said)
+            if single is not None:
+                self._heard.hear(single.clock)
+                self._counters.saved.value += 1
+                return single
+            clock, answer, tally = read_save_reply(said, batch, self._limits)
+        except (AttributeError, KeyError, ValueError):
+            # Not from our script. What the server did nobody knows.
+            return InDoubtError("redis gave a save an answer that is none")
+        self._heard.hear(clock)
+        self._counters.add(tally)
+        return answer
 
     def _refusal(self, batch: SaveBatch, payload_bytes: int) -> EnckeError | None:
         if not self._is_open:

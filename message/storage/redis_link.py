@@ -4,9 +4,10 @@ Connects by itself, again and again, for as long as there is something to
 send. Decides what a failure means for a call: refused before it was written
 = surely not done; written and not answered = in doubt.
 
-The driver (redis-py) logs in, selects, speaks TLS and reads answers; its
-pools and pipelines are not used, because they wait for the answers of one
-pipeline before they send the next.
+The driver (redis-py) logs in, selects and speaks TLS. Its pools and pipelines
+are not used, because they wait for the answers of one pipeline before they send
+the next; answers are read with its parser (hiredis), but not through its
+read_response(), which is a chain of coroutines for each of them.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any
 
+import hiredis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from cluster.errors import EnckeError, InDoubtError, StorageError, UnavailableError
 from message.config import RedisSettings
+from message.storage.redis_requests import Call, OnAnswer, pack_arguments
 from message.storage.redis_scripts import Script
 
 _log = logging.getLogger(__name__)
@@ -31,30 +34,13 @@ _log = logging.getLogger(__name__)
 # Calls that share a write. More would hold the loop for milliseconds while they are packed.
 MAX_PIPELINE = 256
 
+# The parser has no complete answer.
+_MORE = object()
+
+# Read at once.
+READ_BYTES = 256 * 1024
+
 OnConnect = Callable[[AbstractConnection], Awaitable[None]]
-
-
-class Call:
-    """One script call, and who waits for it."""
-
-    __slots__ = ("arguments", "future", "has_body", "script", "sent_at")
-
-    def __init__(self, script: Script, arguments: tuple[bytes, ...], future: asyncio.Future[Any]) -> None:
-        self.script = script
-        # Number of keys, keys, arguments.
-        self.arguments = arguments
-        self.future = future
-        # The server did not know the script: send its text.
-        self.has_body = False
-        # Loop time of the write.
-        self.sent_at = 0.0
-
-    def pack(self, parts: list[bytes]) -> None:
-        """Add the call in the server's protocol."""
-        name = (b"EVAL", self.script.body) if self.has_body else (b"EVALSHA", self.script.sha)
-        parts.append(b"*%d\r\n" % (len(self.arguments) + 2))
-        for argument in (*name, *self.arguments):
-            parts.append(b"$%d\r\n%b\r\n" % (len(argument), argument))
 
 
 class RedisLink:
@@ -111,7 +97,7 @@ class RedisLink:
                 self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        await self._close(UnavailableError("the store is not open"))
+        self._close(UnavailableError("the store is not open"))
 
     def call(self, script: Script, *arguments: bytes) -> asyncio.Future[Any]:
         """Call a script; the future holds what it returns.
@@ -125,11 +111,22 @@ class RedisLink:
             UnavailableError: not sent. InDoubtError: sent, not answered. StorageError: refused.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append(Call(script, arguments, future))
+        self.send(script, len(arguments), pack_arguments(arguments), partial(_settle, future))
+        return future
+
+    def send(self, script: Script, count: int, packed: bytes, on_answer: OnAnswer) -> None:
+        """Call a script without a future, for what is asked often.
+
+        Args:
+            count: of the arguments as call() takes them.
+            packed: those, see pack_arguments().
+            on_answer: is called with what the script returns or, as a value, the error that call() raises.
+                Must not raise.
+        """
+        self._waiting.append(Call(script, count, packed, on_answer))
         if not self._is_flushing:
             self._is_flushing = True
             self._loop.call_soon(self._flush)
-        return future
 
     def _flush(self) -> None:
         self._is_flushing = False
@@ -143,7 +140,7 @@ class RedisLink:
             for _ in range(min(len(self._waiting), MAX_PIPELINE)):
                 call = self._waiting.popleft()
                 call.sent_at = now
-                call.pack(parts)
+                parts.append(call.pack())
                 self._flying.append(call)
             connection._writer.write(b"".join(parts))
         if self._flying and self._watch is None:
@@ -211,32 +208,41 @@ class RedisLink:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await task
-            await self._close(InDoubtError(f"the connection to redis broke: {self._name}: {reason}"))
+            await _drop(connection)
+            self._close(InDoubtError(f"the connection to redis broke: {self._name}: {reason}"))
         if self._waiting:
             self._has_work.set()
 
     async def _answer_all(self, connection: AbstractConnection) -> None:
-        while True:
-            try:
-                answer = await connection.read_response(disable_decoding=True, timeout=math.inf)
-            except NoScriptError:
-                # Somebody emptied the server's scripts (SCRIPT FLUSH). Not executed.
-                call = self._flying.popleft()
-                call.has_body = True
-                self._waiting.append(call)
-                self._flush()
-                continue
-            except ResponseError as error:
-                answer = StorageError(f"redis refused: {error}")
-            future = self._flying.popleft().future
-            if self._is_stopping and not self._flying:
-                self._has_work.set()
-            if future.done():
-                continue
-            if isinstance(answer, StorageError):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
+        # The driver's own has been left empty by the last answer that it was asked for.
+        parser = hiredis.Reader(notEnoughData=_MORE)
+        stream: Any = connection._reader
+        try:
+            while data := await stream.read(READ_BYTES):
+                parser.feed(data)
+                while (answer := parser.gets()) is not _MORE:
+                    self._take(answer)
+                if self._is_stopping and not self._flying:
+                    self._has_work.set()
+        finally:
+            # At once: what is asked for from now on waits for the next one and is not in doubt.
+            self._connection = None
+
+    def _take(self, answer: Any) -> None:
+        """Hand the next answer out."""
+        call = self._flying.popleft()
+        if isinstance(answer, hiredis.ReplyError):
+            if str(answer).startswith("NOSCRIPT"):
+                self._send_body(call)
+                return
+            answer = StorageError(f"redis refused: {answer}")
+        call.on_answer(answer)
+
+    def _send_body(self, call: Call) -> None:
+        """Somebody emptied the server's scripts (SCRIPT FLUSH): the call was not executed."""
+        call.has_body = True
+        self._waiting.append(call)
+        self._flush()
 
     async def _wait_stopped(self) -> None:
         """Return when the link stops and nothing is left to do."""
@@ -256,22 +262,27 @@ class RedisLink:
             _log.warning("redis did not answer within %s s: %s", self._settings.timeout_s, self._name)
             _abort(self._connection)
 
-    async def _close(self, reason: EnckeError) -> None:
+    def _close(self, reason: EnckeError) -> None:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await _drop(connection)
         self._fail(self._flying, reason)
         if self._is_stopping:
             self._fail(self._waiting, UnavailableError("the store is not open"))
 
     def _fail(self, calls: deque[Call], reason: EnckeError) -> None:
         while calls:
-            future = calls.popleft().future
-            if not future.done():
-                future.set_exception(reason)
+            calls.popleft().on_answer(reason)
+
+
+def _settle(future: asyncio.Future[Any], answer: Any) -> None:
+    if future.done():
+        # Nobody waits any more.
+        return
+    if isinstance(answer, EnckeError):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
 
 
 def _abort(connection: AbstractConnection) -> None:

@@ -8,6 +8,18 @@ from cluster.model import Mid
 from message.config import StoreLimits
 from message.storage.counters import Tally
 
+_OUTCOMES = {b"%d" % outcome: outcome for outcome in Outcome}
+# Nothing trimmed, no `sent` ignored, one message SAVED.
+_NOTHING_ELSE = [b"0", b"0", b"0"]
+
+
+def read_single_saved(text: bytes) -> SaveReply | None:
+    """Read what nearly every save is answered, that its only message is stored; None for all else."""
+    parts = text.split()
+    if len(parts) != 7 or parts[0] != b"S" or parts[2:5] != _NOTHING_ELSE:
+        return None
+    return SaveReply([SaveResult(Outcome.SAVED, Mid(int(parts[5])), Mid(int(parts[6])))], Mid(int(parts[1])))
+
 
 def read_save_reply(
     text: bytes, batch: SaveBatch, limits: StoreLimits
@@ -24,7 +36,7 @@ def read_save_reply(
         tally.trimmed, tally.ignored_sent = int(rest[0]), int(rest[1])
         results = []
         for outcome_text, mid, prev in zip(rest[2::3], rest[3::3], rest[4::3], strict=True):
-            outcome = Outcome(int(outcome_text))
+            outcome = _OUTCOMES[outcome_text]
             tally.count(outcome)
             results.append(SaveResult(outcome, Mid(int(mid)), Mid(int(prev))))
         return clock, SaveReply(results, clock), tally
