@@ -145,8 +145,12 @@ class Cluster:
             await subscriber.close()
 
     def log(self) -> str:
-        """The end of what every node has logged."""
-        return "\n".join(f"--- {name}\n{server.log[-1500:]}" for name, server in self.nodes.items())
+        """The end of what every node has logged, but for its settings."""
+        return "\n".join(f"--- {name}\n{_end_of(server.log)}" for name, server in self.nodes.items())
+
+
+def _end_of(log: str) -> str:
+    return "\n".join([line for line in log.splitlines() if "setting " not in line][-15:])
 
 
 def owned_by(names: tuple[str, ...], name: str, count: int, prefix: str = "k") -> list[str]:

@@ -67,6 +67,11 @@ class ClusterRun:
         goal = self.load.ack_count + acks
         await eventually(lambda: self.load.ack_count >= goal, 30)
 
+    async def push_for(self, seconds: float) -> None:
+        """While something is so for that long; whether pushes are answered meanwhile is not asked."""
+        end = self.load.history.now() + seconds
+        await eventually(lambda: self.load.history.now() >= end, seconds + DEADLINE_S)
+
     @contextlib.asynccontextmanager
     async def fault(self) -> AsyncIterator[None]:
         """During the block, deliveries may be late."""
@@ -80,6 +85,10 @@ class ClusterRun:
         """Until all subscribers of these keys (of all) are connected to one of these nodes."""
         readers = self.readers if keys is None else self.readers_of(*keys)
         await eventually(lambda: all(reader.visited[-1] in names for reader in readers), 2 * DEADLINE_S)
+
+    def visit_count(self, *keys: str) -> int:
+        """How many connections the subscribers of these keys have had."""
+        return sum(len(reader.visited) for reader in self.readers_of(*keys))
 
     @property
     def failed_tries(self) -> list[FailedTry]:
