@@ -30,6 +30,7 @@ class ClusterRun:
         self.load = Load(cluster.web, seed)
         # For what a test itself leaves to chance.
         self.random = self.load.random
+        self._forgiven_until = 0.0
         self.readers = [Wanderer(cluster, self.load, k, t) for k in keys for t in ("tcp", "ws")]
         self.publishers = [Publisher(self.load, cluster.webs, keys) for _ in range(PUBLISHERS)]
 
@@ -86,14 +87,23 @@ class ClusterRun:
         readers = self.readers if keys is None else self.readers_of(*keys)
         await eventually(lambda: all(reader.visited[-1] in names for reader in readers), 2 * DEADLINE_S)
 
-    def visit_count(self, *keys: str) -> int:
-        """How many connections the subscribers of these keys have had."""
-        return sum(len(reader.visited) for reader in self.readers_of(*keys))
+    def visit_counts(self, *keys: str) -> dict[Wanderer, int]:
+        """How many connections each subscriber of these keys (of all) has had."""
+        return {reader: len(reader.visited) for reader in self.readers_of(*(keys or self.keys))}
+
+    async def wait_back(self, visits: dict[Wanderer, int]) -> None:
+        """Until each of these subscribers has been connected anew since visit_counts()."""
+        await eventually(lambda: all(len(reader.visited) > count for reader, count in visits.items()))
 
     @property
     def failed_tries(self) -> list[FailedTry]:
-        """What was answered as failed, or not at all, repeated or not."""
-        return sorted((f for p in self.publishers for f in p.failed_tries), key=lambda one: one.t)
+        """What was answered as failed, or not at all, repeated or not; but for what is forgiven."""
+        tries = sorted((f for p in self.publishers for f in p.failed_tries), key=lambda one: one.t)
+        return [one for one in tries if one.t > self._forgiven_until]
+
+    def forgive(self) -> None:
+        """Take what has failed so far for the fault's."""
+        self._forgiven_until = self.load.history.now()
 
     def is_undisturbed(self, *keys: str) -> bool:
         """Whether the subscribers of these keys are all on their first connection."""

@@ -1,0 +1,166 @@
+"""A ZooKeeper that is away, frozen or empty, and sessions that end, while pushes go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from tests.support.cluster import SESSION_S, Cluster, owned_by, running_cluster
+from tests.support.cluster_run import ClusterRun
+from tests.support.servers import RedisServer
+from tests.support.zookeeper import ZooKeeper, operator
+
+TWO = ("comet-1", "comet-2")
+THREE = ("comet-1", "comet-2", "comet-3")
+NODES = (
+    ("message", "message-1"),
+    ("message", "message-2"),
+    ("comet", "comet-1"),
+    ("comet", "comet-2"),
+    ("web", "web-1"),
+    ("web", "web-2"),
+)
+# Away for so long that every session would have ended.
+AWAY_S = 2.5 * SESSION_S
+
+
+@pytest.fixture
+def fragile(tmp_path: Path, redis: RedisServer) -> Iterator[Cluster]:
+    """A cluster without nodes, with a ZooKeeper of its own."""
+    zookeeper = ZooKeeper(tmp_path / "zookeeper")
+    zookeeper.start()
+    try:
+        with Redis.from_url(redis.url) as client:
+            client.flushall()
+        with running_cluster(tmp_path, zookeeper, redis) as described:
+            yield described
+    finally:
+        zookeeper.stop()
+
+
+def keys_of_three() -> list[str]:
+    return [key for name in THREE for key in owned_by(THREE, name, 2)]
+
+
+async def a_third_node_takes_its_keys(run: ClusterRun) -> None:
+    """Whoever joins is still noticed by everybody."""
+    third = run.cluster.node("comet", "comet-3")
+    await asyncio.to_thread(third.start)
+    await run.wait_served_by("comet-3", keys=owned_by(THREE, "comet-3", 2))
+    await run.push_on()
+
+
+async def test_nobody_notices_a_zookeeper_that_is_away_for_longer_than_a_session(
+    fragile: Cluster, seed: int
+) -> None:
+    fragile.start(*NODES)
+    run = ClusterRun(fragile, keys_of_three(), seed)
+    async with run.under_way():
+        fragile.zookeeper.kill()
+        await run.push_for(AWAY_S)
+        await run.push_on()
+        await asyncio.to_thread(fragile.zookeeper.start)
+        await run.push_on()
+        assert run.is_undisturbed(*run.keys)
+        await a_third_node_takes_its_keys(run)
+    assert run.failed_tries == []
+
+
+async def test_a_zookeeper_that_is_frozen_for_longer_than_a_session_loses_nothing(
+    fragile: Cluster, seed: int
+) -> None:
+    fragile.start(*NODES)
+    run = ClusterRun(fragile, keys_of_three(), seed)
+    async with run.under_way():
+        fragile.zookeeper.freeze()
+        await run.push_for(AWAY_S)
+        await run.push_on()
+        # Nobody was told that a session has ended: all stay where they are.
+        assert run.is_undisturbed(*run.keys)
+        assert run.failed_tries == []
+        async with run.fault():
+            fragile.zookeeper.thaw()
+            # It lets the sessions of all nodes expire before it listens to them.
+            await a_third_node_takes_its_keys(run)
+
+
+async def test_nodes_announce_themselves_to_a_zookeeper_that_has_forgotten_everything(
+    fragile: Cluster, seed: int
+) -> None:
+    fragile.start(*NODES)
+    run = ClusterRun(fragile, keys_of_three(), seed)
+    async with run.under_way():
+        for _ in range(2):
+            fragile.zookeeper.kill()
+            await run.push_on()
+            fragile.zookeeper.wipe()
+            assert run.failed_tries == []
+            visits = run.visit_counts()
+            async with run.fault():
+                await asyncio.to_thread(fragile.zookeeper.start)
+                # It does not know their sessions: their keys might be anybody's by now.
+                await run.wait_back(visits)
+                run.forgive()
+        await a_third_node_takes_its_keys(run)
+
+
+@pytest.mark.parametrize("how", ["the session expires", "somebody deletes the entry"])
+async def test_a_comet_node_whose_registration_has_ended_announces_itself_anew(
+    cluster: Cluster, how: str, seed: int
+) -> None:
+    cluster.start(*NODES)
+    own = owned_by(TWO, "comet-2", 3)
+    run = ClusterRun(cluster, owned_by(TWO, "comet-1", 3) + own, seed)
+    end = expire if how == "the session expires" else delete_entry
+    async with run.under_way():
+        for _ in range(3):
+            visits = run.visit_counts(*own)
+            async with run.fault():
+                await asyncio.to_thread(end, cluster, cluster.comet_entries("comet-2"))
+                await run.wait_back(visits)
+                await run.wait_served_by("comet-2", keys=own)
+            await run.push_on()
+    assert run.is_undisturbed(*owned_by(TWO, "comet-1", 3))
+    assert {end.code for reader in run.readers for end in reader.ends} == {4001}
+
+
+async def test_nobody_notices_that_the_sessions_of_message_and_web_nodes_expire(
+    cluster: Cluster, seed: int
+) -> None:
+    cluster.start(*NODES)
+    run = ClusterRun(cluster, owned_by(TWO, "comet-1", 3) + owned_by(TWO, "comet-2", 3), seed)
+    async with run.under_way():
+        for kind in ("message", "web"):
+            for place in await asyncio.to_thread(entries, cluster, f"/{cluster.root}/{kind}"):
+                await asyncio.to_thread(expire_one, cluster, place)
+                await run.push_on()
+    assert run.failed_tries == []
+    assert run.is_undisturbed(*run.keys)
+
+
+def entries(cluster: Cluster, place: str) -> list[str]:
+    """Paths of what stands there."""
+    with operator(cluster.zookeeper) as client:
+        return [f"{place}/{name}" for name in client.get_children(place)]
+
+
+def delete_entry(cluster: Cluster, place: str) -> None:
+    with operator(cluster.zookeeper) as client:
+        for name in client.get_children(place):
+            client.delete(f"{place}/{name}")
+
+
+def expire(cluster: Cluster, place: str) -> None:
+    """End the sessions of what stands there; their processes are not asked."""
+    for entry in entries(cluster, place):
+        expire_one(cluster, entry)
+
+
+def expire_one(cluster: Cluster, entry: str) -> None:
+    with operator(cluster.zookeeper) as client:
+        session_id = client.exists(entry).ephemeralOwner
+    cluster.zookeeper.end_session(session_id)
