@@ -38,6 +38,8 @@ class Members:
         self._taken = 0
         # Of refresh(), by the number that they wait for.
         self._refreshes: list[tuple[int, asyncio.Future[None]]] = []
+        # The registry has told who is there, for the first time.
+        self._is_known = asyncio.Event()
         self._is_closed = False
         self._unwatch = registry.watch(self._take)
 
@@ -45,6 +47,13 @@ class Members:
     def current(self) -> Membership:
         """Read it once per decision: the next read may give another one."""
         return self._current
+
+    async def wait_known(self) -> None:
+        """Return when `current` is what the registry has told; before, nobody seems to be there.
+
+        Waits for a registry that is away, for as long as it takes. Cancelling is safe.
+        """
+        await self._is_known.wait()
 
     async def refresh(self) -> None:
         """Return when `current` shows everything that stood in the registry at the call.
@@ -107,6 +116,7 @@ class Members:
         """Make it the current one; those who follow may bring about the next, which waits meanwhile."""
         self._taken = number
         self._current = membership
+        self._is_known.set()
         try:
             for call in self.on_change:
                 call(membership)

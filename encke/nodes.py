@@ -105,6 +105,8 @@ class NodeProcess:
                 node = self._message(tasks)
             case NodeKind.WEB:
                 node = self._web(status)
+                # Whoever asked it before would be told that nobody serves the key.
+                await self._members.wait_known()
         self._node = node
         await node.start()
         self._warn_of_open_rpc(node)

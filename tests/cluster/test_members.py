@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -11,6 +12,7 @@ from cluster.errors import UnavailableError
 from cluster.members import Members
 from cluster.membership import Membership
 from cluster.model import Key, NodeInfo, NodeKind, NodeName
+from cluster.registry.base import Snapshot
 from cluster.registry.memory import MemoryRegistry
 from tests.support.eventually import eventually
 
@@ -31,6 +33,14 @@ class Registry(MemoryRegistry):
     async def refresh(self) -> None:
         if self.is_away:
             raise UnavailableError("away")
+
+
+class LateRegistry(MemoryRegistry):
+    """One that knows nothing at first, as one that has to be connected to."""
+
+    def watch(self, on_change: Callable[[Snapshot], None]) -> Callable[[], None]:
+        self.tell = on_change
+        return lambda: None
 
 
 class Follower:
@@ -65,6 +75,19 @@ async def test_members_follow_the_registry_and_tell_each_change_in_order_of_subs
     await registration.withdraw()
     assert len(told) == 2
     assert members.current.owner(KEYS[0]).name == "a"
+
+
+async def test_what_the_registry_tells_first_is_waited_for() -> None:
+    registry = LateRegistry()
+    members = Members(registry)
+    waiting = asyncio.create_task(members.wait_known())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    # Nobody is there, which is something else than not to know.
+    registry.tell(Snapshot(epoch=(1, 1), nodes=()))
+    await waiting
+    assert members.current.epoch == (1, 1)
+    members.close()
 
 
 async def test_a_large_ring_is_built_elsewhere_while_the_last_membership_stays() -> None:
