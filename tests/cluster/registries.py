@@ -11,6 +11,8 @@ import msgspec
 from cluster.model import NodeInfo, NodeKind, NodeName
 from cluster.registry.base import Registry, SessionState, Snapshot
 from cluster.registry.config import RegistrySettings
+from cluster.registry.local import LocalRegistry
+from cluster.registry.localserver import RegistryServer
 from cluster.registry.memory import MemoryRegistry
 from cluster.registry.zookeeper import ZooKeeperRegistry
 from tests.support.zookeeper import ZooKeeper
@@ -70,6 +72,27 @@ class MemoryHarness:
 
     async def close(self) -> None:
         pass
+
+
+class LocalHarness:
+    """Processes that were started by one that is their registry."""
+
+    def __init__(self) -> None:
+        self.server = RegistryServer(generation=7)
+        self._registries: list[LocalRegistry] = []
+
+    async def connect(self) -> LocalRegistry:
+        """The registry of another process, started."""
+        end, _ = self.server.connect()
+        registry = LocalRegistry(end, LONG_SESSION_S)
+        self._registries.append(registry)
+        await registry.start()
+        return registry
+
+    async def close(self) -> None:
+        for registry in self._registries:
+            await registry.stop()
+        await self.server.stop()
 
 
 class ZooKeeperHarness:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cluster.registries import MemoryHarness, ZooKeeperHarness
+from tests.cluster.registries import LocalHarness, MemoryHarness, ZooKeeperHarness
 from tests.cluster.registry_suite import Harness, RegistrySuite
 from tests.support.zookeeper import ZooKeeper
 
@@ -15,6 +15,14 @@ class TestMemoryRegistry(RegistrySuite):
     @pytest.fixture
     def harness(self) -> Harness:
         return MemoryHarness()
+
+
+class TestLocalRegistry(RegistrySuite):
+    """A process that starts the others."""
+
+    @pytest.fixture
+    def harness(self) -> Harness:
+        return LocalHarness()
 
 
 class TestZooKeeperRegistry(RegistrySuite):
