@@ -39,20 +39,32 @@ class LogConfig:
 class TextFormatter(logging.Formatter):
     """``2027-01-02T03:04:05.678Z INFO  comet.push: text key='bob' took_ms=12``"""
 
+    def __init__(self, process: str = "") -> None:
+        """Prepare; the name of the process stands before the logger's."""
+        super().__init__()
+        self._process = f"{process} " if process else ""
+
     def format(self, record: logging.LogRecord) -> str:
-        words = [f"{_time(record)} {record.levelname:<7} {record.name}: {record.getMessage()}"]
+        where = self._process + record.name
+        words = [f"{_time(record)} {record.levelname:<7} {where}: {record.getMessage()}"]
         words += [f"{name}={_shown(value)}" for name, value in _fields(record).items()]
         line = " ".join(words).replace("\n", "\\n").replace("\r", "\\r")
         return line + _trace(self, record)
 
 
 class JsonFormatter(logging.Formatter):
-    """One object: time, level, logger, text, the fields, and error with its trace."""
+    """One object: time, level, (process,) logger, text, the fields, and error with its trace."""
+
+    def __init__(self, process: str = "") -> None:
+        """Prepare; without a name of the process the field is left out."""
+        super().__init__()
+        self._process = {"process": process} if process else {}
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
             "time": _time(record),
             "level": record.levelname.lower(),
+            **self._process,
             "logger": record.name,
             "text": record.getMessage(),
             **_fields(record),
@@ -63,10 +75,15 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-def configure(config: LogConfig, stream: TextIO | None = None) -> None:
-    """Send all log lines of this process to stderr (or a stream) in the configured form."""
+def configure(config: LogConfig, stream: TextIO | None = None, *, process: str = "") -> None:
+    """Send all log lines of this process to stderr (or a stream) in the configured form.
+
+    Args:
+        process: its name, where several log to one place.
+    """
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter() if config.format == "json" else TextFormatter())
+    formatter = JsonFormatter if config.format == "json" else TextFormatter
+    handler.setFormatter(formatter(process))
     logging.basicConfig(level=config.level.upper(), handlers=[handler], force=True)
     # Tells at DEBUG which selector it uses, and nothing that anybody needs.
     logging.getLogger("asyncio").setLevel(max(logging.INFO, logging.getLogger().level))

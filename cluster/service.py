@@ -112,20 +112,26 @@ class ServiceTasks:
             self._ending.set()
 
 
-def run(application: Application, config: ProcessConfig, stats: Stats) -> int:
+def run(application: Application, config: ProcessConfig, stats: Stats, *, is_supervised: bool = False) -> int:
     """Run an application until a signal or a failure; return the exit code.
+
+    Args:
+        is_supervised: another process of ours ends this one. A second signal changes nothing then: an
+            init system that signals all processes must not cut the drain short that the other one began.
 
     Raises:
         Exception: what application.start() raised; it has been stopped then.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(live(application, config, stats))
+        return runner.run(live(application, config, stats, is_supervised=is_supervised))
 
 
-async def live(application: Application, config: ProcessConfig, stats: Stats) -> int:
+async def live(
+    application: Application, config: ProcessConfig, stats: Stats, *, is_supervised: bool = False
+) -> int:
     """The same on the running loop, which must be the main thread's (it takes the signals)."""
     ending = asyncio.Event()
-    signals = _Signals(ending)
+    signals = _Signals(ending, is_supervised)
     signals.install()
     failure: Exception | None = None
     try:
@@ -194,10 +200,11 @@ async def _stop(application: Application) -> None:
 
 
 class _Signals:
-    """First signal: drain. Second: exit at once."""
+    """First signal: drain. Second: exit at once, unless another process decides that."""
 
-    def __init__(self, ending: asyncio.Event) -> None:
+    def __init__(self, ending: asyncio.Event, is_supervised: bool) -> None:
         self._ending = ending
+        self._is_supervised = is_supervised
         self._loop = asyncio.get_running_loop()
         self._has_come = False
 
@@ -210,10 +217,12 @@ class _Signals:
             self._loop.remove_signal_handler(number)
 
     def _take(self, number: signal.Signals) -> None:
+        if self._has_come and self._is_supervised:
+            return
         if self._has_come:
             _exit_now(number)
         self._has_come = True
-        log.info("%s: draining; another one exits at once", number.name)
+        log.info("%s: draining%s", number.name, "" if self._is_supervised else "; another one exits at once")
         self._ending.set()
 
 

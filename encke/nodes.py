@@ -1,7 +1,8 @@
 """One node in a process of its own: the composition behind `encke comet`, `encke message` and `encke web`.
 
 What `encke serve` puts together in one process meets here over TCP: the
-registry is ZooKeeper, and the other nodes are clients that follow it.
+other nodes are clients that follow the registry, which is ZooKeeper, or for
+the workers of one machine the process that started them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Protocol
 
 import msgspec
 
-from cluster.config import changed
 from cluster.contracts.comet_rpc import CometTimeouts
 from cluster.contracts.message import MessageService
 from cluster.contracts.message_rpc import MessageTimeouts
@@ -26,12 +26,12 @@ from cluster.members import Members
 from cluster.model import NodeKind
 from cluster.peers import CometPeers, MessagePeers, NodeServices
 from cluster.process import add_process_gauges
-from cluster.registry.base import SessionState
-from cluster.registry.zookeeper import ZooKeeperRegistry
+from cluster.registry.base import Registry, SessionState
 from cluster.service import ServiceTasks
 from cluster.settings import is_unspecified, split_address
 from cluster.stats import Stats
 from cluster.status import StatusListener
+from comet.app import CometNode
 from comet.config import CometConfig
 from encke.config import EnckeConfig
 from encke.parts import Parts, build_store
@@ -58,14 +58,29 @@ class Node(Protocol):
     async def stop(self) -> None: ...
 
 
+class NodeRegistry(Registry, Protocol):
+    """A registry that reaches beyond this process."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
 class NodeProcess:
     """The application of one node of a cluster; implements cluster.service.Application."""
 
-    def __init__(self, kind: NodeKind, config: EnckeConfig, stats: Stats, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        kind: NodeKind,
+        config: EnckeConfig,
+        stats: Stats,
+        say: Callable[[str], None],
+        registry: NodeRegistry,
+    ) -> None:
         """Build nothing yet.
 
         Args:
             say: takes the lines for standard output.
+            registry: not started yet; the process starts and stops it.
         """
         self._kind = kind
         self._config = config
@@ -78,7 +93,7 @@ class NodeProcess:
             NodeKind.WEB: config.web.status_bind,
         }[kind]
         self._status = StatusListener(status_bind, stats, self._ready_fault, self._notes, documents)
-        self._registry = ZooKeeperRegistry(config.registry)
+        self._registry = registry
         self._members = Members(self._registry)
         self._parts = Parts(config, stats, self._registry, self._members, config.rpc)
         self._peers: list[CometPeers | MessagePeers] = []
@@ -92,8 +107,6 @@ class NodeProcess:
             ConfigError: the operator must act.
             OSError: an address cannot be bound.
         """
-        for line in changed(self._config):
-            log.info("setting %s", line)
         limit = raise_descriptor_limit()
         # First, so that a probe is answered while the node waits for others.
         status = await self._status.start()
@@ -116,6 +129,8 @@ class NodeProcess:
         add_process_gauges(self._stats)
         for purpose, address in {**node.addresses, "status": status}.items():
             self._say(f"listening {purpose} {address}")
+        if isinstance(node, CometNode):
+            self._say(f"room for {(await node.status()).capacity:,} subscribers")
         if isinstance(node, MessageNode):
             for guarantee in node.store.describe():
                 self._say(f"storing in {guarantee.location}: {guarantee.promise}")
@@ -165,7 +180,7 @@ class NodeProcess:
         if self._node is None or not self._node.is_ready:
             return "starting"
         if self._registry.session is SessionState.LOST:
-            return "not registered: ZooKeeper has ended the session"
+            return "not registered: the session has ended"
         return None
 
     def _notes(self) -> list[str]:

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from cluster.config import changed
 from cluster.limits import connection_capacity, raise_descriptor_limit
 from cluster.members import Members
 from cluster.peers import NodeServices
@@ -71,7 +70,6 @@ class Standalone:
             ConfigError: the store cannot be opened.
             OSError: an address cannot be bound.
         """
-        self._log_settings()
         limit = raise_descriptor_limit()
         message = self._message = self._parts.message(self._store)
         await message.start()
@@ -119,18 +117,6 @@ class Standalone:
             await self._message.stop()
         self._members.close()
 
-    def _examples(self, addresses: dict[str, str]) -> list[str]:
-        """What a newcomer can type to see a message arrive."""
-        public = _flag(addresses["public"], "127.0.0.1:8090")
-        admin = _flag(addresses["admin"], "127.0.0.1:8091")
-        encke, config = self._program, self._config
-        token = f" --token $({encke} token alice --config FILE)" if config.auth.secrets else ""
-        admin_token = " --admin-token TOKEN" if config.web.admin_token else ""
-        return [
-            f"{encke} sub alice{token}{public}",
-            f'{encke} push alice \'{{"text": "hello"}}\'{admin_token}{admin}',
-        ]
-
     def _ready_fault(self) -> str | None:
         if self._is_draining:
             return "draining"
@@ -141,10 +127,6 @@ class Standalone:
     def _notes(self) -> list[str]:
         return [] if self._message is None else self._message.notes()
 
-    def _log_settings(self) -> None:
-        for line in changed(self._config):
-            log.info("setting %s", line)
-
     def _announce(self, addresses: dict[str, str], capacity: int) -> None:
         for kind, address in addresses.items():
             self._say(f"listening {kind} {address}")
@@ -152,9 +134,24 @@ class Standalone:
             self._say(f"storing under {guarantee.location}: {guarantee.promise}")
         self._say(f"room for {capacity:,} subscribers")
         self._say("try it, in two other terminals:")
-        for line in self._examples(addresses):
+        for line in examples(self._config, self._program, addresses["public"], addresses["admin"]):
             self._say(f"  {line}")
         self._say("ready")
+
+
+def examples(config: EnckeConfig, program: str, public: str, admin: str) -> list[str]:
+    """What a newcomer can type to see a message arrive.
+
+    Args:
+        program: what to type for the command.
+        public: address of the public API, as it was bound; admin likewise.
+    """
+    token = f" --token $({program} token alice --config FILE)" if config.auth.secrets else ""
+    admin_token = " --admin-token TOKEN" if config.web.admin_token else ""
+    return [
+        f"{program} sub alice{token}{_flag(public, '127.0.0.1:8090')}",
+        f'{program} push alice \'{{"text": "hello"}}\'{admin_token}{_flag(admin, "127.0.0.1:8091")}',
+    ]
 
 
 def advertised(comet: CometConfig, serve: ServeConfig) -> CometConfig:

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from encke.commands.running import Listener, add_node_flags, load_node_config, run_node
+from encke.commands.running import (
+    Listener,
+    add_node_flags,
+    add_workers_flag,
+    load_node_config,
+    run_node,
+    run_process,
+    say,
+)
+
+if TYPE_CHECKING:
+    from encke.config import EnckeConfig
 
 LISTENERS = (
     Listener("ws", "comet", "ws_bind", "WebSocket subscribers", is_public=True),
@@ -22,6 +34,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Hold subscribers' connections, as one of the nodes that share the keys.",
     )
     add_node_flags(parser, LISTENERS)
+    add_workers_flag(
+        parser,
+        "run N nodes, NAME-0, NAME-1, ..., each in a process of its own, and start again what dies; node i"
+        " listens on the ports + 10 i (the status port is the supervisor's; + 10 (i + 1))",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,4 +46,16 @@ def run(args: argparse.Namespace) -> int:
     from cluster.model import NodeKind
 
     config = load_node_config(args, NodeKind.COMET, LISTENERS)
-    return run_node(config, NodeKind.COMET, LISTENERS)
+    if args.workers is None:
+        return run_node(config, NodeKind.COMET, LISTENERS)
+    return _run_workers(config, args.workers)
+
+
+def _run_workers(config: EnckeConfig, count: int) -> int:
+    from encke.supervisor import Supervisor
+    from encke.workerplan import check_doors, comet_plans
+
+    plans = comet_plans(config, count)
+    status = LISTENERS[-1]
+    check_doors([status.door(config), *(door for plan in plans for door in plan.doors)])
+    return run_process(config, lambda stats: Supervisor(config, plans, config.comet.status_bind, stats, say))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from cluster.service import Application
     from cluster.stats import Stats
     from encke.config import EnckeConfig
+    from encke.ports import Door
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,12 @@ class Listener:
         address = getattr(getattr(config, self.table), self.key)
         assert isinstance(address, str)
         return address
+
+    def door(self, config: EnckeConfig) -> Door:
+        """The same, for a look whether it is free."""
+        from encke.ports import Door
+
+        return Door(self.purpose, self.address(config), self.flag, f"{self.table}.{self.key}")
 
 
 def add_bind_flags(parser: argparse.ArgumentParser, listeners: Sequence[Listener]) -> None:
@@ -61,33 +70,44 @@ def run_application(
     config: EnckeConfig, listeners: Sequence[Listener], build: Callable[[Stats], Application]
 ) -> int:
     """Run until a signal; 0 after an orderly drain."""
-    import sys
+    from encke.ports import door_faults
 
+    faults = door_faults(listener.door(config) for listener in listeners)
+    return _complain(faults) if faults else run_process(config, build)
+
+
+def run_process(config: EnckeConfig, build: Callable[[Stats], Application], *, worker: str = "") -> int:
+    """The same without a look at the addresses before.
+
+    Args:
+        worker: its name, when another process of ours has started this one, and ends it.
+    """
     from cluster import log, service
     from cluster.errors import EnckeError
     from cluster.limits import raise_descriptor_limit
     from cluster.stats import Stats
-    from encke.ports import Door, door_faults
 
-    log.configure(config.log)
-    faults = door_faults(
-        Door(
-            purpose=listener.purpose,
-            address=listener.address(config),
-            flag=listener.flag,
-            setting=f"{listener.table}.{listener.key}",
-        )
-        for listener in listeners
-    )
-    if not faults:
-        stats = Stats()
-        raise_descriptor_limit()
-        try:
-            return service.run(build(stats), config.process, stats)
-        except (EnckeError, OSError) as error:
-            faults = str(error).splitlines()
+    log.configure(config.log, process=worker)
+    if not worker:
+        _log_settings(config)
+    stats = Stats()
+    raise_descriptor_limit()
+    try:
+        return service.run(build(stats), config.process, stats, is_supervised=bool(worker))
+    except (EnckeError, OSError) as error:
+        return _complain(str(error).splitlines(), worker)
+
+
+def _log_settings(config: EnckeConfig) -> None:
+    from cluster.config import changed
+
+    for line in changed(config):
+        logging.getLogger(__name__).info("setting %s", line)
+
+
+def _complain(faults: Sequence[str], worker: str = "") -> int:
     for fault in faults:
-        print(f"encke: {fault}", file=sys.stderr)
+        print(f"encke: {worker}: {fault}" if worker else f"encke: {fault}", file=sys.stderr)
     return 1
 
 
@@ -117,9 +137,27 @@ def load_node_config(args: argparse.Namespace, kind: NodeKind, listeners: Sequen
 
 def run_node(config: EnckeConfig, kind: NodeKind, listeners: Sequence[Listener]) -> int:
     """Run one node of a cluster until a signal; 0 after an orderly drain."""
+    from cluster.registry.zookeeper import ZooKeeperRegistry
     from encke.nodes import NodeProcess
 
-    return run_application(config, listeners, lambda stats: NodeProcess(kind, config, stats, say))
+    return run_application(
+        config,
+        listeners,
+        lambda stats: NodeProcess(kind, config, stats, say, ZooKeeperRegistry(config.registry)),
+    )
+
+
+def add_workers_flag(parser: argparse.ArgumentParser, words: str) -> None:
+    """How many processes."""
+    parser.add_argument("--workers", metavar="N", type=_worker_count, help=words)
+
+
+def _worker_count(text: str) -> int:
+    from encke.workerplan import MAX_WORKERS
+
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= MAX_WORKERS):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MAX_WORKERS}, got {text!r}")
+    return int(text)
 
 
 def say(line: str) -> None:

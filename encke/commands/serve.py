@@ -1,4 +1,4 @@
-"""`encke serve`: all nodes in one process."""
+"""`encke serve`: all nodes in one process, or in several on one machine."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from encke.commands.running import Listener, add_bind_flags, bind_overrides, run_application, say
+from encke.commands.running import (
+    Listener,
+    add_bind_flags,
+    add_workers_flag,
+    bind_overrides,
+    run_application,
+    run_process,
+    say,
+)
 
 if TYPE_CHECKING:
     from cluster.config import Override
+    from encke.config import EnckeConfig
 
 
 LISTENERS = (
@@ -41,6 +50,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="host that subscribers are told to connect to (the one they asked)",
     )
     add_bind_flags(parser, LISTENERS)
+    add_workers_flag(
+        parser,
+        "serve subscribers with N processes, which share the keys, and the rest with two more; processes that"
+        " die are started again. Subscribers of process i are served on the ports + 10 i",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,7 +64,22 @@ def run(args: argparse.Namespace) -> int:
 
     config = load_config(args.config, _overrides(args))
     program = _program()
+    if args.workers is not None:
+        return _run_workers(config, args.workers, program)
     return run_application(config, LISTENERS, lambda stats: Standalone(config, stats, say, program))
+
+
+def _run_workers(config: EnckeConfig, count: int, program: str) -> int:
+    from encke.supervisor import Supervisor
+    from encke.workerplan import check_doors, serve_plans
+
+    plans = serve_plans(config, count)
+    status = LISTENERS[-1]
+    check_doors([status.door(config), *(door for plan in plans for door in plan.doors)])
+    return run_process(
+        config,
+        lambda stats: Supervisor(config, plans, config.serve.status_bind, stats, say, program=program),
+    )
 
 
 def _program() -> str:

@@ -1,0 +1,209 @@
+"""Several nodes on one machine, a process each: behind `encke comet --workers` and `encke serve --workers`.
+
+The supervisor starts them, is their registry where there is no ZooKeeper,
+starts again what dies, and ends all of them in order. It serves nothing
+itself but its status port, so it has nothing to lose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from cluster.model import NodeKind
+from cluster.process import add_process_gauges
+from cluster.registry.localserver import RegistryServer
+from cluster.service import ServiceTasks
+from cluster.stats import Stats
+from cluster.status import StatusListener
+from encke.config import EnckeConfig
+from encke.standalone import examples
+from encke.workerplan import WorkerPlan
+from encke.workers import Worker
+
+log = logging.getLogger(__name__)
+
+# For a worker that did not end within the drain, before it is killed.
+KILL_MARGIN_S = 1.0
+
+# Started in this order, ended in the opposite one.
+_STAGES = ((NodeKind.MESSAGE,), (NodeKind.COMET,), (NodeKind.WEB,))
+
+# Under `encke serve` said without a worker's name, as by a server in one process, or not at all.
+_OF_THE_SERVER = ("listening public ", "listening admin ", "storing ")
+_INSIDE = ("listening rpc ",)
+
+_ROOM = re.compile(r"room for ([\d,]+) subscribers")
+
+
+class Supervisor:
+    """The application that runs workers; implements cluster.service.Application."""
+
+    def __init__(
+        self,
+        config: EnckeConfig,
+        plans: Sequence[WorkerPlan],
+        status_bind: str,
+        stats: Stats,
+        say: Callable[[str], None],
+        *,
+        program: str = "",
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            say: takes the lines for standard output.
+            program: of `encke serve`: what the operator types for the command, for the example. Empty:
+                the workers are nodes of a cluster, and register with ZooKeeper.
+        """
+        self._config = config
+        self._plans = plans
+        self._stats = stats
+        self._say = say
+        self._program = program
+        self._status = StatusListener(status_bind, stats, self._ready_fault)
+        self._status_address = ""
+        self._registry: RegistryServer | None = None
+        self._workers: list[Worker] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._services: ServiceTasks | None = None
+        self._is_announced = False
+        self._is_draining = False
+        self._restarts = stats.counter(
+            "worker_restarts_total", "Workers that died and were started again.", "worker"
+        )
+
+    async def start(self, tasks: ServiceTasks) -> None:
+        """Start all workers; return when all of them serve.
+
+        Raises:
+            WorkerError: one cannot start; it has said why on standard error.
+            OSError: the status port cannot be bound, or no process can be started.
+        """
+        self._services = tasks
+        self._add_gauges()
+        self._status_address = await self._status.start()
+        if self._program:
+            # Higher than any before, unless the clock was set back: incarnations are fenced for a day.
+            self._registry = RegistryServer(generation=time.time_ns())
+        for worker_plan in self._plans:
+            worker = Worker(worker_plan, self._registry, self._take_ready, self._take_restart)
+            self._restarts.child(worker.name)
+            self._workers.append(worker)
+        for kinds in _STAGES:
+            await self._start_stage([worker for worker in self._workers if worker.kind in kinds])
+        self._announce()
+
+    async def drain(self, timeout_s: float) -> None:
+        """End the workers, those first whom the others serve. How long each may take is in its settings."""
+        self._is_draining = True
+        for kinds in reversed(_STAGES):
+            stage = [i for i, worker in enumerate(self._workers) if worker.kind in kinds]
+            for i in stage:
+                self._workers[i].end()
+            running = [self._tasks[i] for i in stage if i < len(self._tasks)]
+            if running:
+                await asyncio.wait(running)
+
+    async def stop(self) -> None:
+        """End what still runs; kill what does not end."""
+        self._is_draining = True
+        for worker in self._workers:
+            worker.end()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=KILL_MARGIN_S)
+            for worker in self._workers if late else ():
+                worker.kill()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._registry is not None:
+            await self._registry.stop()
+        await self._status.stop()
+        if self._services is not None and any(worker.has_failed for worker in self._workers):
+            self._services.has_failed = True
+
+    async def _start_stage(self, workers: list[Worker]) -> None:
+        assert self._services is not None
+        for worker in workers:
+            task = asyncio.create_task(worker.keep(), name=worker.name)
+            self._tasks.append(task)
+            # A fault of ours: without it the worker would be missing from then on.
+            self._services.spawn(f"keep {worker.name}", _follow(task))
+        await asyncio.gather(*(worker.has_started for worker in workers))
+
+    # -- what workers do
+
+    def _take_ready(self, worker: Worker) -> None:
+        if self._is_announced:
+            log.info("worker is back: node=%s", worker.name)
+            self._relay(worker)
+
+    def _take_restart(self, worker: Worker) -> None:
+        self._restarts.inc(worker.name)
+
+    def _ready_fault(self) -> str | None:
+        if self._is_draining:
+            return "draining"
+        if not self._is_announced:
+            return "starting"
+        for kind in {worker.kind for worker in self._workers}:
+            if not any(worker.is_ready for worker in self._workers if worker.kind is kind):
+                return f"no {kind.value} worker is ready"
+        return None
+
+    # -- what the operator is told
+
+    def _announce(self) -> None:
+        for worker in self._workers:
+            self._relay(worker)
+        if self._program:
+            self._announce_server()
+        else:
+            self._say(f"listening status {self._status_address}")
+        self._say("ready")
+        self._is_announced = True
+
+    def _relay(self, worker: Worker) -> None:
+        """Say what a worker has said, under its name."""
+        hidden: tuple[str, ...] = ()
+        if self._program:
+            hidden = _INSIDE if self._is_announced else _INSIDE + _OF_THE_SERVER
+        for line in worker.said:
+            if not line.startswith(hidden):
+                self._say(f"{worker.name}: {line}")
+
+    def _announce_server(self) -> None:
+        """What `encke serve` says of a server in one process."""
+        web = next(worker for worker in self._workers if worker.kind is NodeKind.WEB)
+        public, admin = web.addresses["public"], web.addresses["admin"]
+        self._say(f"listening public {public}")
+        self._say(f"listening admin {admin}")
+        self._say(f"listening status {self._status_address}")
+        for line in (line for worker in self._workers for line in worker.said):
+            if line.startswith("storing "):
+                self._say(line)
+        self._say(f"room for {sum(_rooms(self._workers)):,} subscribers")
+        self._say("try it, in two other terminals:")
+        for line in examples(self._config, self._program, public, admin):
+            self._say(f"  {line}")
+
+    def _add_gauges(self) -> None:
+        add_process_gauges(self._stats)
+        self._stats.gauge("workers", "Workers that there should be.", lambda: len(self._plans))
+        self._stats.gauge(
+            "workers_ready", "Workers that serve.", lambda: sum(worker.is_ready for worker in self._workers)
+        )
+
+
+async def _follow(task: asyncio.Task[None]) -> None:
+    await asyncio.shield(task)
+
+
+def _rooms(workers: Iterable[Worker]) -> Iterable[int]:
+    """Subscribers that each comet worker has room for."""
+    for worker in workers:
+        for line in worker.said:
+            if match := _ROOM.match(line):
+                yield int(match[1].replace(",", ""))

@@ -1,0 +1,137 @@
+"""A node in a process that another one has started, and that ends with it.
+
+Started as ``python -m encke.worker NAME``; NAME is for people who look at the
+list of processes. Its standard input is its tie to the supervisor:
+
+::
+
+    the job, one line of JSON   first
+    "drain"                     finish what was accepted, and end
+    end of file                 the supervisor is gone: drain as well, or, when
+                                already draining, end at once
+
+So no worker is left behind by a supervisor that was killed, and no secret of
+its configuration stands on a command line or in a file.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+import msgspec
+
+from cluster.errors import UnavailableError
+from cluster.model import NodeKind
+from cluster.registry.local import LocalRegistry
+from cluster.service import DRAIN_GRACE_S, STOP_TIMEOUT_S, Application, ServiceTasks
+from cluster.stats import Stats
+from encke.commands.running import run_process, say
+from encke.config import EnckeConfig
+from encke.nodes import NodeProcess, NodeRegistry
+
+log = logging.getLogger(__name__)
+
+DRAIN = b"drain\n"
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What a worker is told to be."""
+
+    # For its log lines.
+    name: str
+    kind: NodeKind
+    config: EnckeConfig
+    # Descriptor that it inherits, the way to its registry; -1 = it is ZooKeeper.
+    registry_fd: int = -1
+
+
+class Supervised:
+    """An application that drains when the supervisor says so, or is gone. Implements Application."""
+
+    def __init__(self, application: Application, registry: NodeRegistry, longest_s: float) -> None:
+        """Watch nothing yet.
+
+        Args:
+            longest_s: a process that has not ended so long after its supervisor hangs, and is cut.
+        """
+        self._application = application
+        self._registry = registry
+        self._longest_s = longest_s
+
+    async def start(self, tasks: ServiceTasks) -> None:
+        """See Application.start()."""
+        threading.Thread(
+            target=_watch_supervisor, args=(self._longest_s,), name="supervisor", daemon=True
+        ).start()
+        if isinstance(self._registry, LocalRegistry):
+            tasks.spawn("registry", _end_when_lost(self._registry))
+        await self._application.start(tasks)
+
+    async def drain(self, timeout_s: float) -> None:
+        """See Application.drain()."""
+        await self._application.drain(timeout_s)
+
+    async def stop(self) -> None:
+        """See Application.stop()."""
+        await self._application.stop()
+
+
+def main() -> int:
+    """Run the node that standard input describes; return the exit code."""
+    # Without a buffer, which could swallow what follows.
+    with open(0, "rb", buffering=0, closefd=False) as supervisor:
+        line = supervisor.readline()
+    if not line:
+        # The supervisor was ended before it could say anything.
+        return 0
+    job = msgspec.json.decode(line, type=Job)
+
+    def build(stats: Stats) -> Application:
+        registry = _registry(job)
+        node = NodeProcess(job.kind, job.config, stats, say, registry)
+        return Supervised(node, registry, job.config.process.drain_s + DRAIN_GRACE_S + STOP_TIMEOUT_S)
+
+    return run_process(job.config, build, worker=job.name)
+
+
+def _registry(job: Job) -> NodeRegistry:
+    if job.registry_fd >= 0:
+        end = socket.socket(fileno=job.registry_fd)
+        return LocalRegistry(end, job.config.registry.session_timeout_s)
+    # Here: it costs the workers of one machine memory and time to start.
+    from cluster.registry.zookeeper import ZooKeeperRegistry
+
+    return ZooKeeperRegistry(job.config.registry)
+
+
+async def _end_when_lost(registry: LocalRegistry) -> None:
+    await registry.wait_lost()
+    raise UnavailableError("the supervisor has ended the registration of this process")
+
+
+def _watch_supervisor(longest_s: float) -> None:
+    """A thread's work: it ends the process also when the event loop hangs."""
+    if os.read(0, len(DRAIN)) == DRAIN:
+        _drain()
+        os.read(0, 1)
+        os._exit(128 + signal.SIGTERM)
+    _drain()
+    log.warning("the supervisor is gone; this process ends, too")
+    time.sleep(longest_s)
+    log.error("stopping hangs; this process is cut")
+    os._exit(1)
+
+
+def _drain() -> None:
+    """Have the process drain, as after a signal."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

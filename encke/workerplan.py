@@ -1,0 +1,218 @@
+"""Which workers there are, and the settings of each: names, addresses, shares of the drain.
+
+Every worker is a node with a configuration of its own, made from the one that
+the operator wrote. Decides nothing about processes; see encke/workers.py.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from cluster.errors import ConfigError
+from cluster.model import NodeKind
+from cluster.settings import MAX_PORT, is_unspecified, join_address, split_address
+from comet.config import CometConfig
+from encke.config import EnckeConfig
+from encke.ports import Door, door_faults
+from encke.standalone import advertised
+from message.nodeconfig import MessageConfig
+from web.config import WebConfig
+
+MAX_WORKERS = 256
+
+# Worker i listens this far above the configured ports, times i: room for all the ports of one.
+PORT_STEP = 10
+
+# Between the nodes of one machine: any free port, told by the registry.
+_INSIDE = "127.0.0.1:0"
+
+# Parts of process.drain_s under `encke serve`. One after the other: a push that
+# web has accepted still finds the nodes that save and deliver it.
+_DRAIN_SHARES = {NodeKind.WEB: 0.25, NodeKind.COMET: 0.65, NodeKind.MESSAGE: 0.1}
+
+# Listeners of a node: purpose, and what for in words. A setting PURPOSE_bind for each.
+_LISTENERS = {
+    NodeKind.COMET: {
+        "ws": "WebSocket subscribers",
+        "tcp": "TCP subscribers",
+        "rpc": "calls of web nodes",
+        "status": "health and metrics",
+    },
+    NodeKind.MESSAGE: {"rpc": "calls of other nodes", "status": "health and metrics"},
+    NodeKind.WEB: {
+        "public": "the public HTTP API",
+        "admin": "the admin HTTP API",
+        "status": "health and metrics",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlan:
+    """One worker: what it runs, with which settings."""
+
+    kind: NodeKind
+    config: EnckeConfig
+
+    @property
+    def name(self) -> str:
+        """Name of its node; labels its output and log."""
+        name = _table(self.config, self.kind).name
+        assert isinstance(name, str)
+        return name
+
+    @property
+    def doors(self) -> list[Door]:
+        """Where it will listen."""
+        table = _table(self.config, self.kind)
+        return [
+            Door(
+                f"{words} of {self.name}",
+                getattr(table, f"{purpose}_bind"),
+                *_moved_by(self.kind, purpose),
+            )
+            for purpose, words in _LISTENERS[self.kind].items()
+        ]
+
+    def bound_at(self, addresses: dict[str, str]) -> WorkerPlan:
+        """The same, to listen where it has listened before; for port 0, which is any.
+
+        Args:
+            addresses: bound "host:port" by purpose.
+        """
+        binds = {f"{purpose}_bind": address for purpose, address in addresses.items()}
+        return replace(self, config=_with(self.config, self.kind, **binds))
+
+
+def comet_plans(config: EnckeConfig, count: int) -> list[WorkerPlan]:
+    """The workers of `encke comet --workers`.
+
+    Raises:
+        ConfigError: a port would be too high.
+    """
+    return [WorkerPlan(NodeKind.COMET, _comet_config(config, number)) for number in range(count)]
+
+
+def serve_plans(config: EnckeConfig, count: int) -> list[WorkerPlan]:
+    """The workers of `encke serve --workers`: the message node, the comet nodes, the web node.
+
+    They call each other on loopback only, with a secret that is made here.
+
+    Raises:
+        ConfigError: a port would be too high.
+    """
+    status = config.serve.status_bind
+    inside = replace(
+        config,
+        rpc=replace(config.rpc, secret=secrets.token_hex(16)),
+        message=replace(
+            config.message, rpc_bind=_INSIDE, rpc_advertise="", status_bind=_moved(status, count + 1)
+        ),
+        comet=replace(
+            advertised(config.comet, config.serve), rpc_bind=_INSIDE, rpc_advertise="", status_bind=status
+        ),
+        web=replace(config.web, status_bind=_moved(status, count + 2)),
+    )
+    plans = [
+        WorkerPlan(NodeKind.MESSAGE, inside),
+        *comet_plans(inside, count),
+        WorkerPlan(NodeKind.WEB, inside),
+    ]
+    drain_s = config.process.drain_s
+    return [
+        replace(
+            plan,
+            config=replace(
+                plan.config,
+                process=replace(config.process, drain_s=drain_s * _DRAIN_SHARES[plan.kind]),
+            ),
+        )
+        for plan in plans
+    ]
+
+
+def check_doors(doors: Sequence[Door]) -> None:
+    """Find out whether all of them can be listened on, before anything is.
+
+    Raises:
+        ConfigError: two are the same, or one cannot be bound.
+    """
+    faults = [*_overlaps(doors)] or door_faults(doors)
+    if faults:
+        raise ConfigError(faults)
+
+
+def _comet_config(config: EnckeConfig, number: int) -> EnckeConfig:
+    comet = config.comet
+    return _with(
+        config,
+        NodeKind.COMET,
+        name=f"{comet.name}-{number}",
+        ws_bind=_moved(comet.ws_bind, number),
+        tcp_bind=_moved(comet.tcp_bind, number),
+        rpc_bind=_moved(comet.rpc_bind, number),
+        # The configured one is the supervisor's.
+        status_bind=_moved(comet.status_bind, number + 1),
+        ws_advertise=_moved(comet.ws_advertise, number),
+        tcp_advertise=_moved(comet.tcp_advertise, number),
+        rpc_advertise=_moved(comet.rpc_advertise, number),
+    )
+
+
+def _moved(address: str, number: int) -> str:
+    """An address of worker `number`; none stays none, and port 0 (any) stays 0.
+
+    Raises:
+        ConfigError: there is no such port.
+    """
+    if not address:
+        return address
+    host, port = split_address(address)
+    moved = port + number * PORT_STEP if port else 0
+    if moved > MAX_PORT:
+        raise ConfigError(
+            [f"--workers: {address} is too high a port: a worker would get {moved}, {MAX_PORT} is the last"]
+        )
+    return join_address(host, moved)
+
+
+def _moved_by(kind: NodeKind, purpose: str) -> tuple[str, str]:
+    """Flag and setting that move a listener."""
+    if purpose == "status":
+        return "--status-bind", "status_bind"
+    return f"--{purpose}-bind", f"{kind.value}.{purpose}_bind"
+
+
+def _overlaps(doors: Sequence[Door]) -> Iterable[str]:
+    for one, other in combinations(doors, 2):
+        (host, port), (other_host, other_port) = split_address(one.address), split_address(other.address)
+        if not port or port != other_port:
+            continue
+        if host == other_host or any(not name or is_unspecified(name) for name in (host, other_host)):
+            yield (
+                f"port {port} would be listened on twice, for {one.purpose} and for {other.purpose}: worker"
+                f" i takes the configured ports + {PORT_STEP} i; move one with {one.flag} or {other.flag}"
+            )
+
+
+def _with(config: EnckeConfig, kind: NodeKind, **changed: str) -> EnckeConfig:
+    match kind:
+        case NodeKind.COMET:
+            return replace(config, comet=replace(config.comet, **changed))  # type: ignore[arg-type]
+        case NodeKind.MESSAGE:
+            return replace(config, message=replace(config.message, **changed))  # type: ignore[arg-type]
+        case NodeKind.WEB:
+            return replace(config, web=replace(config.web, **changed))  # type: ignore[arg-type]
+
+
+def _table(config: EnckeConfig, kind: NodeKind) -> CometConfig | MessageConfig | WebConfig:
+    match kind:
+        case NodeKind.COMET:
+            return config.comet
+        case NodeKind.MESSAGE:
+            return config.message
+        case NodeKind.WEB:
+            return config.web
