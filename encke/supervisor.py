@@ -64,7 +64,7 @@ class Supervisor:
         self._stats = stats
         self._say = say
         self._program = program
-        self._status = StatusListener(status_bind, stats, self._ready_fault)
+        self._status = StatusListener(status_bind, stats, self._ready_fault, self._notes)
         self._status_address = ""
         self._registry: RegistryServer | None = None
         self._workers: list[Worker] = []
@@ -153,6 +153,14 @@ class Supervisor:
                 return f"no {kind.value} worker is ready"
         return None
 
+    def _notes(self) -> list[str]:
+        missing = [worker.name for worker in self._workers if not worker.is_ready]
+        return [*self._storing(), *(f"{name} is not ready" for name in missing)]
+
+    def _storing(self) -> list[str]:
+        """What the message node says of its store."""
+        return [line for worker in self._workers for line in worker.said if line.startswith("storing ")]
+
     # -- what the operator is told
 
     def _announce(self) -> None:
@@ -181,9 +189,8 @@ class Supervisor:
         self._say(f"listening public {public}")
         self._say(f"listening admin {admin}")
         self._say(f"listening status {self._status_address}")
-        for line in (line for worker in self._workers for line in worker.said):
-            if line.startswith("storing "):
-                self._say(line)
+        for line in self._storing():
+            self._say(line)
         self._say(f"room for {sum(_rooms(self._workers)):,} subscribers")
         self._say("try it, in two other terminals:")
         for line in examples(self._config, self._program, public, admin):
