@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -31,12 +31,14 @@ from cluster.service import ServiceTasks
 from cluster.settings import is_unspecified, split_address
 from cluster.stats import Stats
 from cluster.status import StatusListener
-from comet.app import CometNode
 from comet.config import CometConfig
 from encke.config import EnckeConfig
 from encke.parts import Parts, build_store
-from message.app import MessageNode
-from web.app import WebNode
+
+if TYPE_CHECKING:
+    from comet.app import CometNode
+    from message.app import MessageNode
+    from web.app import WebNode
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +99,11 @@ class NodeProcess:
         self._members = Members(self._registry)
         self._parts = Parts(config, stats, self._registry, self._members, config.rpc)
         self._peers: list[CometPeers | MessagePeers] = []
+        # The node, and the same by its kind.
         self._node: Node | None = None
+        self._comet: CometNode | None = None
+        self._message: MessageNode | None = None
+        self._web: WebNode | None = None
         self._is_draining = False
 
     async def start(self, tasks: ServiceTasks) -> None:
@@ -113,14 +119,13 @@ class NodeProcess:
         await self._registry.start()
         match self._kind:
             case NodeKind.COMET:
-                node = await self._comet(limit)
+                self._node = node = await self._build_comet(limit)
             case NodeKind.MESSAGE:
-                node = self._message(tasks)
+                self._node = node = self._build_message(tasks)
             case NodeKind.WEB:
-                node = self._web(status)
+                self._node = node = self._build_web(status)
                 # Whoever asked it before would be told that nobody serves the key.
                 await self._members.wait_known()
-        self._node = node
         await node.start()
         self._warn_of_open_rpc(node)
         if self._kind is NodeKind.COMET:
@@ -129,10 +134,10 @@ class NodeProcess:
         add_process_gauges(self._stats)
         for purpose, address in {**node.addresses, "status": status}.items():
             self._say(f"listening {purpose} {address}")
-        if isinstance(node, CometNode):
-            self._say(f"room for {(await node.status()).capacity:,} subscribers")
-        if isinstance(node, MessageNode):
-            for guarantee in node.store.describe():
+        if self._comet is not None:
+            self._say(f"room for {(await self._comet.status()).capacity:,} subscribers")
+        if self._message is not None:
+            for guarantee in self._message.store.describe():
                 self._say(f"storing in {guarantee.location}: {guarantee.promise}")
         self._say("ready")
 
@@ -151,23 +156,25 @@ class NodeProcess:
         self._members.close()
         await self._registry.stop()
 
-    async def _comet(self, descriptor_limit: int) -> Node:
+    async def _build_comet(self, descriptor_limit: int) -> Node:
         messages = self._message_peers().service
         await _wait_store(messages)
         capacity = connection_capacity(descriptor_limit, self._config.process.reserve_descriptors)
-        return self._parts.comet(self._config.comet, messages, capacity)
+        self._comet = self._parts.comet(self._config.comet, messages, capacity)
+        return self._comet
 
-    def _message(self, tasks: ServiceTasks) -> Node:
-        node = self._parts.message(build_store(self._config, self._stats))
+    def _build_message(self, tasks: ServiceTasks) -> Node:
+        node = self._message = self._parts.message(build_store(self._config, self._stats))
         tasks.spawn("store", node.run())
         return node
 
-    def _web(self, status_address: str) -> Node:
+    def _build_web(self, status_address: str) -> Node:
         messages = self._message_peers()
         comets = CometPeers(self._members, self._config.rpc, CometTimeouts())
         self._peers.append(comets)
         services = NodeServices(comets, messages, WebStub)
-        return self._parts.web(messages.service, services, status_address)
+        self._web = self._parts.web(messages.service, services, status_address)
+        return self._web
 
     def _message_peers(self) -> MessagePeers:
         peers = MessagePeers(self._members, self._config.rpc, MessageTimeouts())
@@ -184,10 +191,10 @@ class NodeProcess:
         return None
 
     def _notes(self) -> list[str]:
-        return self._node.notes() if isinstance(self._node, MessageNode) else []
+        return [] if self._message is None else self._message.notes()
 
     def _web_status(self) -> str:
-        status = self._node.numbers() if isinstance(self._node, WebNode) else None
+        status = None if self._web is None else self._web.numbers()
         return msgspec.json.encode(status).decode()
 
     def _warn_of_open_rpc(self, node: Node) -> None:

@@ -1,8 +1,13 @@
-"""Builds the nodes from the configuration: the same for one process and for a cluster."""
+"""Builds the nodes from the configuration: the same for one process and for a cluster.
+
+Each kind is imported where it is built: a process of one node needs neither
+the memory nor the time that the others cost.
+"""
 
 from __future__ import annotations
 
 import secrets
+from typing import TYPE_CHECKING
 
 from cluster.contracts.message import MessageService
 from cluster.members import Members
@@ -11,14 +16,15 @@ from cluster.registry.base import Registry
 from cluster.rpc.config import RpcConfig
 from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
-from comet.app import CometNode
 from comet.config import CometConfig
 from encke.config import EnckeConfig
 from encke.version import encke_version
-from message.app import MessageNode
 from message.storage.base import MessageStore
-from message.storage.embedded import EmbeddedStore
-from web.app import WebNode
+
+if TYPE_CHECKING:
+    from comet.app import CometNode
+    from message.app import MessageNode
+    from web.app import WebNode
 
 
 class Parts:
@@ -50,6 +56,8 @@ class Parts:
             config: as configured, or with other addresses to advertise.
             capacity: connections that the process can hold.
         """
+        from comet.app import CometNode
+
         return CometNode(
             config,
             capacity=capacity,
@@ -65,6 +73,8 @@ class Parts:
 
     def message(self, store: MessageStore) -> MessageNode:
         """A message node."""
+        from message.app import MessageNode
+
         return MessageNode(
             self.config.message,
             store=store,
@@ -82,6 +92,8 @@ class Parts:
         Args:
             status_address: where its own status port is bound; empty = it has none of its own.
         """
+        from web.app import WebNode
+
         return WebNode(
             self.config.web,
             instance=secrets.token_hex(8),
@@ -104,7 +116,6 @@ def build_store(config: EnckeConfig, stats: Stats) -> MessageStore:
     """
     match config.message.store:
         case "redis":
-            # Here, as the next one: the drivers cost `encke serve` memory and time to start.
             from message.storage.build import build_redis_store
 
             return build_redis_store(config.redis, config.message, stats)
@@ -113,4 +124,6 @@ def build_store(config: EnckeConfig, stats: Stats) -> MessageStore:
 
             return build_mysql_store(config.mysql, config.message, stats)
         case _:
+            from message.storage.embedded import EmbeddedStore
+
             return EmbeddedStore(config.message, stats)

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from cluster.limits import connection_capacity, raise_descriptor_limit
 from cluster.members import Members
@@ -21,12 +22,14 @@ from cluster.service import ServiceTasks
 from cluster.settings import join_address, split_address
 from cluster.stats import Stats
 from cluster.status import StatusListener
-from comet.app import CometNode
 from comet.config import CometConfig
 from encke.config import EnckeConfig, ServeConfig
 from encke.parts import Parts, build_store
-from message.app import MessageNode
-from web.app import WebNode
+
+if TYPE_CHECKING:
+    from comet.app import CometNode
+    from message.app import MessageNode
+    from web.app import WebNode
 
 log = logging.getLogger(__name__)
 

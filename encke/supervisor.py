@@ -29,8 +29,9 @@ log = logging.getLogger(__name__)
 # For a worker that did not end within the drain, before it is killed.
 KILL_MARGIN_S = 1.0
 
-# Started in this order, ended in the opposite one.
-_STAGES = ((NodeKind.MESSAGE,), (NodeKind.COMET,), (NodeKind.WEB,))
+# Those first on whom the others wait; ended in the order in which they need each other.
+_START = ((NodeKind.MESSAGE,), (NodeKind.COMET, NodeKind.WEB))
+_END = (NodeKind.WEB, NodeKind.COMET, NodeKind.MESSAGE)
 
 # Under `encke serve` said without a worker's name, as by a server in one process, or not at all.
 _OF_THE_SERVER = ("listening public ", "listening admin ", "storing ")
@@ -68,7 +69,8 @@ class Supervisor:
         self._status_address = ""
         self._registry: RegistryServer | None = None
         self._workers: list[Worker] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        # The work of each worker that was started.
+        self._tasks: dict[Worker, asyncio.Task[None]] = {}
         self._services: ServiceTasks | None = None
         self._is_announced = False
         self._is_draining = False
@@ -93,18 +95,18 @@ class Supervisor:
             worker = Worker(worker_plan, self._registry, self._take_ready, self._take_restart)
             self._restarts.child(worker.name)
             self._workers.append(worker)
-        for kinds in _STAGES:
+        for kinds in _START:
             await self._start_stage([worker for worker in self._workers if worker.kind in kinds])
         self._announce()
 
     async def drain(self, timeout_s: float) -> None:
         """End the workers, those first whom the others serve. How long each may take is in its settings."""
         self._is_draining = True
-        for kinds in reversed(_STAGES):
-            stage = [i for i, worker in enumerate(self._workers) if worker.kind in kinds]
-            for i in stage:
-                self._workers[i].end()
-            running = [self._tasks[i] for i in stage if i < len(self._tasks)]
+        for kind in _END:
+            stage = [worker for worker in self._workers if worker.kind is kind]
+            for worker in stage:
+                worker.end()
+            running = [self._tasks[worker] for worker in stage if worker in self._tasks]
             if running:
                 await asyncio.wait(running)
 
@@ -114,10 +116,10 @@ class Supervisor:
         for worker in self._workers:
             worker.end()
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=KILL_MARGIN_S)
+            _, late = await asyncio.wait(self._tasks.values(), timeout=KILL_MARGIN_S)
             for worker in self._workers if late else ():
                 worker.kill()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         if self._registry is not None:
             await self._registry.stop()
         await self._status.stop()
@@ -128,7 +130,7 @@ class Supervisor:
         assert self._services is not None
         for worker in workers:
             task = asyncio.create_task(worker.keep(), name=worker.name)
-            self._tasks.append(task)
+            self._tasks[worker] = task
             # A fault of ours: without it the worker would be missing from then on.
             self._services.spawn(f"keep {worker.name}", _follow(task))
         await asyncio.gather(*(worker.has_started for worker in workers))

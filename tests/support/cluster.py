@@ -115,6 +115,10 @@ class Cluster:
             name for name, server in self.nodes.items() if address in map(server.addresses.get, ("ws", "tcp"))
         )
 
+    def tcp_of(self, name: str) -> Address:
+        """Where a comet node listens for TCP."""
+        return self.nodes[name].addresses["tcp"]
+
     async def locate(self, key: str, transport: str = "tcp") -> Address | None:
         """Where the web node sends a subscriber of a key; None when nobody serves it."""
         proto = "1" if transport == "ws" else "2"
@@ -138,7 +142,7 @@ class Cluster:
 
     async def _takes(self, name: str, key: str) -> bool:
         """Whether a node takes subscribers of a key."""
-        subscriber = await subscribe_tcp(self.nodes[name].addresses["tcp"], key)
+        subscriber = await subscribe_tcp(self.tcp_of(name), key)
         try:
             return await subscriber.receive() == Line(HEARTBEAT_LINE)
         finally:
