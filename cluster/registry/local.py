@@ -165,7 +165,10 @@ class LocalRegistry:
         try:
             while line := await reader.readline():
                 self._take(decode_news(line))
-        except (OSError, ValueError, asyncio.LimitOverrunError) as error:
+        except OSError as error:
+            log.debug("the connection has ended: reason=%r", error)
+        except ValueError as error:
+            # Not understood, or longer than a line may be.
             log.error("what is said of who is alive is not understood: reason=%r", error)
         self._close()
         self._lost.set()

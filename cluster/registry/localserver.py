@@ -155,8 +155,11 @@ class _Connection:
             self._tell(Present(self._server.snapshot))
             while line := await reader.readline():
                 self._take(decode_request(line))
-        except (OSError, ValueError, asyncio.LimitOverrunError) as error:
-            # msgspec.DecodeError is a ValueError.
+        except OSError as error:
+            # It went while it was told something.
+            log.debug("a registration has ended: reason=%r", error)
+        except ValueError as error:
+            # Not understood, or longer than a line may be.
             log.error("a registration is ended: reason=%r", error)
         finally:
             self._close()
