@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 # which has some seconds for everything.
 PATIENCE_S = 1.0
 
+# An entry stands for so long after it was marked as draining: others who read it only when it is
+# gone would take the node for dead (GET /2/admin/nodes).
+MARKED_S = 0.25
+
 
 @dataclass(frozen=True, slots=True)
 class _Made:
@@ -71,6 +75,8 @@ class ZooKeeperRegistration:
         self._is_first = True
         self._is_doubtful = False
         self._is_withdrawn = False
+        # Loop time before which it is not removed.
+        self._stands_until = 0.0
         # Something may have to be done; nothing has to be done.
         self._wake = asyncio.Event()
         self._is_done = asyncio.Event()
@@ -96,9 +102,13 @@ class ZooKeeperRegistration:
         self._text = _text(info)
         self._info = info
         await self._wait_done("the new announcement")
+        if info.is_draining:
+            self._stands_until = asyncio.get_running_loop().time() + MARKED_S
 
     async def withdraw(self) -> None:
         """See Registration.withdraw(). What ZooKeeper cannot be told now it is told when it is back."""
+        if self.is_standing:
+            await asyncio.sleep(self._stands_until - asyncio.get_running_loop().time())
         self._is_withdrawn = True
         await self._wait_done("the withdrawal")
 

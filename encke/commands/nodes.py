@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import os
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
+from encke.commands.nodestable import lines_of
+
 DEFAULT_URL = "http://127.0.0.1:8091"
 TIMEOUT_S = 10.0
+DEFAULT_WATCH_S = 2.0
+MIN_WATCH_S = 0.1
 
-# Widest columns are cut first, never below this.
-NARROWEST = 6
+# Of a terminal: to the first line; clear to the end of the line; clear to the end of the screen.
+_HOME, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
+_CLEAR_ALL = "\x1b[2J"
+
+
+class _NoAnswerError(Exception):
+    """What to tell whoever asked."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Describe the arguments."""
-    parser = subparsers.add_parser("nodes", help="list the nodes", description="List the nodes of a cluster.")
+    parser = subparsers.add_parser(
+        "nodes",
+        help="list the nodes",
+        description="List the nodes of a cluster, also those that have just gone.",
+    )
     parser.add_argument("--url", default=DEFAULT_URL, help=f"admin address of a web node ({DEFAULT_URL})")
     parser.add_argument(
         "--admin-token",
@@ -26,12 +42,76 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=os.environ.get("ENCKE_ADMIN_TOKEN", ""),
         help="where the admin port asks for one ($ENCKE_ADMIN_TOKEN)",
     )
-    parser.add_argument("--json", action="store_true", help="print the answer as it is")
+    parser.add_argument(
+        "--json", action="store_true", help="print the answer as it is; with --watch one a line"
+    )
+    parser.add_argument(
+        "--watch",
+        metavar="SECONDS",
+        nargs="?",
+        type=_interval,
+        const=DEFAULT_WATCH_S,
+        help=f"show it again and again ({DEFAULT_WATCH_S:g} s), in place on a terminal; Ctrl-C ends it",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask, and print a table that fits the terminal."""
-    import json
+    """Ask, and print a table that fits the terminal; again and again when it is watched."""
+    if args.watch is not None:
+        _watch(args)
+    try:
+        text = _ask(args)
+    except _NoAnswerError as error:
+        print(f"encke: {error}", file=sys.stderr)
+        return 1
+    print(text if args.json else "\n".join(_lines(text)))
+    return 0
+
+
+def _watch(args: argparse.Namespace) -> None:
+    """Until somebody interrupts it. A web node that is away is told, and asked again."""
+    is_screen = sys.stdout.isatty() and not args.json
+    if is_screen:
+        print(_CLEAR_ALL, end="")
+    while True:
+        try:
+            text = _ask(args)
+        except _NoAnswerError as error:
+            if is_screen:
+                _paint([f"encke: {error}"])
+            else:
+                print(f"encke: {error}", file=sys.stderr, flush=True)
+        else:
+            if is_screen:
+                _paint(_lines(text))
+            elif args.json:
+                print(text, flush=True)
+            else:
+                print("\n".join([*_lines(text), ""]), flush=True)
+        time.sleep(args.watch)
+
+
+def _paint(lines: Sequence[str]) -> None:
+    """Write over what was shown, without a flicker; what does not fit is counted."""
+    height = shutil.get_terminal_size().lines
+    shown = list(lines)
+    if len(shown) > height - 2:
+        kept = max(1, height - 3)
+        shown = [*shown[:kept], f"… {len(lines) - kept} more lines"]
+    shown.append(time.strftime("%H:%M:%S"))
+    body = "".join(f"{line}{_CLEAR_LINE}\n" for line in shown)
+    print(f"{_HOME}{body}{_CLEAR_REST}", end="", flush=True)
+
+
+def _lines(text: str) -> list[str]:
+    width = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 0
+    answer: dict[str, Any] = json.loads(text)
+    return lines_of(answer, width)
+
+
+def _ask(args: argparse.Namespace) -> str:
+    """The answer of the admin port: JSON, in one line."""
+    import http.client
     import urllib.error
     import urllib.request
 
@@ -41,88 +121,30 @@ def run(args: argparse.Namespace) -> int:
         request.add_header("Authorization", f"Bearer {args.admin_token}")
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            text = answer.read().decode()
+            text: str = answer.read().decode()
+        if not isinstance(json.loads(text).get("nodes"), list):
+            raise ValueError("not a list of nodes")
     except urllib.error.HTTPError as error:
-        return _complain(f"{args.url} answered {error.code}: {_reason(error.read())}")
-    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise _NoAnswerError(f"{args.url} answered {error.code}: {_reason(error.read())}") from error
+    except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
         reason = getattr(error, "reason", error)
-        return _complain(f"no answer from {args.url} ({reason}): is the server running? give --url URL")
-    if args.json:
-        print(text)
-        return 0
-    width = shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 0
-    for line in table(
-        ["KIND", "NAME", "STATE", "SHARE", "CONNS", "KEYS", "UP", "ADDRESSES"], _rows(json.loads(text)), width
-    ):
-        print(line)
-    return 0
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Lay out columns.
-
-    Args:
-        width: of the terminal; 0 = as wide as needed.
-    """
-    lines = [list(head), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    while width and sum(widths) + 2 * (len(widths) - 1) > width:
-        widest = max(range(len(widths)), key=widths.__getitem__)
-        if widths[widest] <= NARROWEST:
-            break
-        widths[widest] -= 1
-    return [
-        "  ".join(_cell(text, w) for text, w in zip(line, widths, strict=True)).rstrip() for line in lines
-    ]
-
-
-def uptime(seconds: float) -> str:
-    """Tell a time in its largest two units: "3d 4h"."""
-    left = max(0, int(seconds))
-    parts: list[str] = []
-    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
-        if left >= size or (unit == "s" and not parts):
-            parts.append(f"{left // size}{unit}")
-            left %= size
-    return " ".join(parts[:2])
-
-
-def _rows(answer: dict[str, Any]) -> list[list[str]]:
-    return [_row(node) for node in answer["nodes"]]
-
-
-def _row(node: dict[str, Any]) -> list[str]:
-    addresses = node.get("addresses") or {}
-    share = node.get("share")
-    return [
-        str(node.get("kind", "")),
-        str(node.get("name", "")),
-        str(node.get("state", "")),
-        "" if share is None else f"{share:.0%}",
-        _count(node.get("connections")),
-        _count(node.get("channels")),
-        uptime(node.get("uptime_s") or 0.0),
-        " ".join(f"{purpose}={','.join(where)}" for purpose, where in addresses.items()),
-    ]
-
-
-def _count(number: int | None) -> str:
-    return "" if number is None else f"{number:,}"
-
-
-def _cell(text: str, width: int) -> str:
-    return text.ljust(width) if len(text) <= width else text[: width - 1] + "…"
+        hint = "is the server running? give --url URL"
+        raise _NoAnswerError(f"no answer from {args.url} ({reason}): {hint}") from error
+    return text
 
 
 def _reason(body: bytes) -> str:
-    import json
-
     try:
         return str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return body[:200].decode("utf-8", "replace").strip()
 
 
-def _complain(text: str) -> int:
-    print(f"encke: {text}", file=sys.stderr)
-    return 1
+def _interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not MIN_WATCH_S <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be at least {MIN_WATCH_S:g} seconds, got {text!r}")
+    return seconds

@@ -108,6 +108,19 @@ class RegistrySuite:
         assert not registration.is_standing
         assert registration.instance not in seen.last.instances
 
+    async def test_who_leaves_in_order_is_seen_leaving_by_the_others(
+        self, mine: Registry, seen: Seen
+    ) -> None:
+        info = web("a")
+        registration = await mine.register(info)
+        await eventually(lambda: seen.names == ["a"])
+
+        await registration.update(replace_info(info, is_draining=True))
+        await registration.withdraw()
+
+        await eventually(lambda: seen.names == [])
+        assert any(node.is_draining for snapshot in seen.snapshots for node in snapshot.nodes)
+
     async def test_each_change_of_the_comet_nodes_has_a_higher_epoch(
         self, mine: Registry, seen: Seen
     ) -> None:
