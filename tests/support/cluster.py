@@ -63,7 +63,14 @@ class Cluster:
         self.nodes: dict[str, Server] = {}
 
     def node(
-        self, kind: str, name: str, *, process: str = "", zookeeper: str = "", session_s: float = SESSION_S
+        self,
+        kind: str,
+        name: str,
+        *,
+        process: str = "",
+        zookeeper: str = "",
+        session_s: float = SESSION_S,
+        more: str = "",
     ) -> Server:
         """Describe a node; a caller starts it.
 
@@ -71,12 +78,15 @@ class Cluster:
             name: what it announces.
             process: how the test knows it, where it is not the only one of its name.
             zookeeper: host:port at which it finds ZooKeeper, if it is not ZooKeeper's own.
+            more: tables for its configuration file.
         """
         registry = _REGISTRY.format(
             zookeeper=zookeeper or self.zookeeper.address, session_s=session_s, root=self.root
         )
         directory = self._directory / (process or name)
-        server = Server(directory, command=kind, config=registry + self._config, flags=("--name", name))
+        server = Server(
+            directory, command=kind, config=registry + self._config + more, flags=("--name", name)
+        )
         self.nodes[process or name] = server
         return server
 

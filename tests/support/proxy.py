@@ -75,7 +75,7 @@ class FaultProxy:
         self.dropped |= set(ways or BOTH)
 
     def stall(self) -> None:
-        """Read nothing any more: buffers fill up."""
+        """Read nothing any more, on new connections neither: buffers fill up. Nothing is lost."""
         self.is_stalled = True
         for side in self._sides:
             side.pause()
@@ -121,6 +121,8 @@ class _Side(asyncio.Protocol):
         if proxy.is_refusing:
             self.abort()
             return
+        if proxy.is_stalled:
+            self.pause()
         self._dialling = self._loop.create_task(self._dial())
 
     def data_received(self, data: bytes) -> None:
