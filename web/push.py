@@ -80,7 +80,12 @@ class Pusher:
     """All pushes of a web node."""
 
     def __init__(self, owners: Owners, metrics: WebMetrics, id_prefix: str, idempotency_ttl_s: int) -> None:
-        """Make a pusher whose ids start with id_prefix, which must be unique for all time."""
+        """Make a pusher whose ids start with id_prefix, which must be unique for all time.
+
+        Needs a running loop.
+        """
+        # Kept, because asking for it asks the kernel for the process, three times a push.
+        self._loop = asyncio.get_running_loop()
         self._owners = owners
         self._metrics = metrics
         self._id_prefix = id_prefix
@@ -108,7 +113,7 @@ class Pusher:
         """As begin(), for one key."""
         owners = self._owners
         membership = owners.membership
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         self._pushes += 1
         push_id = f"{self._id_prefix}{self._pushes:x}"
         push = Push([key], payload, expire_s, push_id, 0, owners.attempt_s, membership.epoch)
@@ -120,26 +125,28 @@ class Pusher:
         return pending
 
     def take_success(self, pending: PendingPush) -> bool:
-        """Count a push to one key that has succeeded; False = it has not, finish() tells more."""
+        """Count a push to one key that has succeeded; False = it has not, finish() tells more.
+
+        Once it is answered it is not expected any more.
+        """
         future = pending.calls[0][1]
-        if not future.done() or future.cancelled() or future.exception() is not None:
+        if not future.done():
             return False
-        if future.result().failed:
+        self._waiting.pop(future, None)
+        if future.cancelled() or future.exception() is not None or future.result().failed:
             return False
         self._metrics.pushed.value += 1
-        self._metrics.push_seconds.observe(asyncio.get_running_loop().time() - pending.sent_at)
+        self._metrics.push_seconds.observe(self._loop.time() - pending.sent_at)
         return True
 
     def expect(self, pending: PendingPush) -> None:
-        """Cancel the answer to a push to one key that has not come in time; finish() tells more."""
-        future = pending.calls[0][1]
-        self._waiting[future] = pending.answer_by + GRACE_S
+        """Cancel the answer to a push to one key that has not come in time; finish() tells more.
+
+        The caller calls take_success() when there is an answer.
+        """
+        self._waiting[pending.calls[0][1]] = pending.answer_by + GRACE_S
         if self._timer is None:
             self._arm()
-        future.add_done_callback(self._forget)
-
-    def _forget(self, future: asyncio.Future[PushReply]) -> None:
-        self._waiting.pop(future, None)
 
     async def push(self, keys: list[Key], payload: bytes, expire_s: int, caller_id: str = "") -> PushReply:
         """Push to distinct keys and wait for the answer; see begin() and finish()."""

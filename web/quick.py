@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.contracts.comet import PushReply
 from cluster.errors import EnckeError
+from cluster.model import MAX_KEY_BYTES, Key
 from web.access import Access, Verdict
 from web.listener import Connection
 from web.metrics import WebMetrics
@@ -40,6 +41,10 @@ MAX_BEHIND_BYTES = 64 * 1024
 MAX_SECTIONS = 512
 
 _REQUEST_LINE = re.compile(rb"POST (/[!\"$->@-~]*)\?([!\"$-~]*) HTTP/1\.1")
+# A key and a time as nearly all are, which need neither decoding nor checking: 2 us less a push.
+_PLAIN_LINE = re.compile(
+    rb"POST (/[a-z0-9/]+)\?key=([A-Za-z0-9_.:@~-]{1,%d})&expire=([0-9]{1,9}) HTTP/1\.1\r\n" % MAX_KEY_BYTES
+)
 _FIELD = re.compile(rb"\r\n([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([ -~]*)")
 _LENGTH = re.compile(rb"[0-9]{1,4}")
 # Fields that change what a request means; the usual way knows how.
@@ -68,14 +73,12 @@ class QuickPushes:
         length = self._length(data[line_end:end]) if end > 0 else None
         if length is None or len(data) != end + 4 + length:
             return None
-        line = _REQUEST_LINE.fullmatch(data, 0, line_end)
+        line = _PLAIN_LINE.match(data) or _REQUEST_LINE.fullmatch(data, 0, line_end)
         counter = self._counters.get(line[1]) if line is not None else None
         if line is None or counter is None:
             return None
-        params = parse_query(line[2].decode())
         try:
-            key = key_param(params.get("key", ""))
-            expire_s = expire_param(params.get("expire", ""))
+            key, expire_s = _read_query(line)
             payload = canonical(data[end + 4 :], self._max_payload_bytes)
             pending = self._pusher.begin_one(key, payload, expire_s)
         except EnckeError:
@@ -130,6 +133,18 @@ class QuickPushes:
         if int(length) > MAX_BODY_BYTES or self._access.check(None, given) is not Verdict.ALLOWED:
             return None
         return int(length)
+
+
+def _read_query(line: re.Match[bytes]) -> tuple[Key, int]:
+    """Read the parameters of a push.
+
+    Raises:
+        RequestError: one is missing or wrong.
+    """
+    if line.re is _PLAIN_LINE:
+        return Key(line[2].decode()), int(line[3])
+    params = parse_query(line[2].decode())
+    return key_param(params.get("key", "")), expire_param(params.get("expire", ""))
 
 
 class QuickConnection(Connection):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -69,7 +69,7 @@ class Pushing:
 
 
 @pytest.fixture
-def pushing() -> Iterator[Pushing]:
+async def pushing() -> AsyncIterator[Pushing]:
     made = Pushing()
     yield made
     made.pusher.close()

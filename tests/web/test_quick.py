@@ -9,6 +9,7 @@ import pytest
 from cluster.contracts.comet import PushReply
 from cluster.errors import OverloadedError, StorageError, UnavailableError
 from cluster.members import Members
+from cluster.model import Key
 from cluster.registry.memory import MemoryRegistry
 from cluster.stats import Stats
 from tests.support.eventually import eventually
@@ -53,7 +54,7 @@ async def quick() -> Quick:
 
 
 @pytest.fixture
-def guarded() -> Quick:
+async def guarded() -> Quick:
     return Quick("s3cret")
 
 
@@ -133,6 +134,33 @@ async def test_push_without_a_comet_node_goes_the_usual_way() -> None:
 
 async def test_large_body_goes_the_usual_way(quick: Quick) -> None:
     assert not quick.begins(post(b" " * MAX_BODY_BYTES + b"1"))
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["key=k&expire=60", "expire=60&key=k", "key=%6b&expire=060", "key=k&expire=60&x=1", "x=1&key=k&expire=60"],
+)
+async def test_key_and_expire_are_the_same_however_they_are_written(quick: Quick, query: str) -> None:
+    assert quick.begins(post(b"1", target=f"/1/admin/push/private?{query}"))
+    (push,) = quick.comet.pushes
+    assert (push.keys, push.expire_s) == ([Key("k")], 60)
+
+
+@pytest.mark.parametrize(
+    ("query", "is_begun"),
+    [
+        (f"key={'k' * 512}&expire=0", True),
+        (f"key={'k' * 513}&expire=0", False),
+        ("key=&expire=0", False),
+        ("key=k&expire=4294967295", True),
+        ("key=k&expire=4294967296", False),
+        ("key=k&expire=999999999", True),
+        ("key=k&expire=", False),
+        ("key=k&expire=-1", False),
+    ],
+)
+async def test_bounds_of_the_parameters_hold(quick: Quick, query: str, is_begun: bool) -> None:
+    assert quick.begins(post(b"1", target=f"/1/admin/push/private?{query}")) is is_begun
 
 
 async def test_token_is_asked_for_each_time(guarded: Quick) -> None:
