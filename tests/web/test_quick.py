@@ -138,7 +138,13 @@ async def test_large_body_goes_the_usual_way(quick: Quick) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["key=k&expire=60", "expire=60&key=k", "key=%6b&expire=060", "key=k&expire=60&x=1", "x=1&key=k&expire=60"],
+    [
+        "key=k&expire=60",
+        "expire=60&key=k",
+        "key=%6b&expire=060",
+        "key=k&expire=60&x=1",
+        "x=1&key=k&expire=60",
+    ],
 )
 async def test_key_and_expire_are_the_same_however_they_are_written(quick: Quick, query: str) -> None:
     assert quick.begins(post(b"1", target=f"/1/admin/push/private?{query}"))
