@@ -40,8 +40,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _init_schema(config: EnckeConfig) -> int:
+    from cluster.errors import ConfigError
     from message.storage.build import init_mysql_schema
+    from message.storage.mysql_schema import MIGRATIONS
 
+    if config.message.store != "mysql":
+        raise ConfigError([f'message.store is "{config.message.store}": only "mysql" has tables to make'])
+    present = len(MIGRATIONS)
     for server, version in init_mysql_schema(config.mysql):
-        say(f"{server}: tables {'made' if version == 0 else f'were of version {version}'}")
+        if version == present:
+            say(f"{server}: nothing to do, the tables are of version {version}")
+        elif version:
+            say(f"{server}: tables brought from version {version} to {present}")
+        else:
+            say(f"{server}: tables made, version {present}")
     return 0

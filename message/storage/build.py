@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from dataclasses import replace
 
 import pymysql
+from pymysql.constants import ER
 
-from cluster.errors import ConfigError
+from cluster.errors import StorageError
 from cluster.stats import Stats
 from message.config import MysqlSettings, RedisSettings, StoreLimits
 from message.storage.counters import StoreCounters
@@ -17,6 +19,13 @@ from message.storage.mysql_schema import init_schema
 from message.storage.redis import RedisStore
 from message.storage.servers import MYSQL_SCHEMES, REDIS_SCHEMES, ServerUrl, read_server_urls
 from message.storage.sharded import ServerStore, ShardedStore
+
+# A large table of gopush-cluster is written anew, which takes as long as it takes.
+SCHEMA_TIMEOUT_S = 86_400.0
+
+# To the database, to one of its tables, to something of the server.
+_DENIED = {ER.DBACCESS_DENIED_ERROR, ER.TABLEACCESS_DENIED_ERROR, ER.SPECIFIC_ACCESS_DENIED_ERROR}
+_NEEDED = "its user needs SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER and INDEX on the database"
 
 
 def build_redis_store(settings: RedisSettings, limits: StoreLimits, stats: Stats) -> ShardedStore:
@@ -54,15 +63,18 @@ def init_mysql_schema(settings: MysqlSettings) -> list[tuple[str, int]]:
         Names of the servers, with the version that each had before: 0 = no tables of ours.
 
     Raises:
-        ConfigError: a server could not be reached or refused; those before it are done.
+        ConfigError: an address is wrong, or a database is of a newer version.
+        StorageError: a server could not be reached or refused; those before it are done.
     """
+    patient = replace(settings, timeout_s=SCHEMA_TIMEOUT_S)
     done = []
     for server in read_server_urls(settings.servers, MYSQL_SCHEMES):
         try:
-            with closing(Connection(server, settings)) as connection:
+            with closing(Connection(server, patient)) as connection:
                 done.append((server.name, init_schema(connection)))
         except (pymysql.err.Error, OSError) as error:
-            raise ConfigError([f"{server.name}: {explain(error)}"]) from error
+            hint = f": {_NEEDED}" if error.args and error.args[0] in _DENIED else ""
+            raise StorageError(f"{server.name}: {explain(error)}{hint}") from error
     return done
 
 

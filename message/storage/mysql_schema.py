@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, StorageError
 from message.storage.mysql_connection import Connection
 
 Migration = Callable[[Connection], None]
@@ -135,11 +135,12 @@ def init_schema(connection: Connection, migrations: Sequence[Migration] = MIGRAT
         The version before.
 
     Raises:
-        ConfigError: the database is of a newer version, or somebody else is at it.
+        ConfigError: the database is of a newer version.
+        StorageError: somebody else is at it.
         pymysql.err.Error: a statement failed; begin again after its cause is mended.
     """
     if connection.select("SELECT GET_LOCK(CONCAT('encke_schema.', DATABASE()), 30)")[0][0] != 1:
-        raise ConfigError(["somebody else is changing the schema: try again"])
+        raise StorageError("somebody else is changing the schema: try again")
     try:
         before = schema_version(connection)
         check_version(before, len(migrations), is_older_good=True)
