@@ -1,10 +1,10 @@
-"""A real cluster: ZooKeeper, Redis, and node processes on free loopback ports."""
+"""A real cluster: ZooKeeper, Redis or MariaDB, and node processes on free loopback ports."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,10 @@ _CONFIG = """
 secret = "between us"
 
 [message]
-store = "redis"
+store = "{store}"
 
-[redis]
-servers = ["{redis}"]
+[{store}]
+servers = [{servers}]
 
 [comet]
 close_pace_per_s = 200
@@ -54,11 +54,21 @@ drain_s = 4.0
 class Cluster:
     """Nodes by name. Not started by the constructor."""
 
-    def __init__(self, directory: Path, zookeeper: ZooKeeper, redis: RedisServer) -> None:
-        """Describe a cluster without nodes; those two run already."""
+    def __init__(self, directory: Path, zookeeper: ZooKeeper, *redis: RedisServer, mysql: str = "") -> None:
+        """Describe a cluster without nodes; its servers run already.
+
+        Args:
+            redis: they share the keys.
+            mysql: URL of a database that is the store instead.
+        """
         self._directory = directory
         self.zookeeper = zookeeper
-        self._config = _CONFIG.format(redis=redis.url)
+        servers = [mysql] if mysql else [server.url for server in redis]
+        self._config = _CONFIG.format(
+            store="mysql" if mysql else "redis", servers=", ".join(f'"{url}"' for url in servers)
+        )
+        # Web nodes that backends are not sent to, though they may run: see webs().
+        self.resting: set[str] = set()
         # By how the tests know them; two processes may announce one name.
         self.nodes: dict[str, Server] = {}
 
@@ -71,6 +81,7 @@ class Cluster:
         zookeeper: str = "",
         session_s: float = SESSION_S,
         more: str = "",
+        environ: Mapping[str, str] | None = None,
     ) -> Server:
         """Describe a node; a caller starts it.
 
@@ -79,13 +90,18 @@ class Cluster:
             process: how the test knows it, where it is not the only one of its name.
             zookeeper: host:port at which it finds ZooKeeper, if it is not ZooKeeper's own.
             more: tables for its configuration file.
+            environ: variables on top of this process's.
         """
         registry = _REGISTRY.format(
             zookeeper=zookeeper or self.zookeeper.address, session_s=session_s, root=self.root
         )
         directory = self._directory / (process or name)
         server = Server(
-            directory, command=kind, config=registry + self._config + more, flags=("--name", name)
+            directory,
+            command=kind,
+            config=registry + self._config + more,
+            flags=("--name", name),
+            environ=environ,
         )
         self.nodes[process or name] = server
         return server
@@ -111,8 +127,12 @@ class Cluster:
         return self.nodes["web-1"]
 
     def webs(self) -> list[tuple[str, Server]]:
-        """Name and process of every web node."""
-        return [(name, server) for name, server in self.nodes.items() if name.startswith("web-")]
+        """Name and process of every web node that a load balancer sends backends to."""
+        return [
+            (name, server)
+            for name, server in self.nodes.items()
+            if name.startswith("web-") and name not in self.resting
+        ]
 
     def kill(self) -> None:
         """Kill every node that runs."""
@@ -132,7 +152,8 @@ class Cluster:
     async def locate(self, key: str, transport: str = "tcp") -> Address | None:
         """Where the web node sends a subscriber of a key; None when nobody serves it."""
         proto = "1" if transport == "ws" else "2"
-        response = await self.web.ask("public", "GET", f"/1/server/get?k={quote(key, safe='')}&p={proto}")
+        _, web = self.webs()[0]
+        response = await web.ask("public", "GET", f"/1/server/get?k={quote(key, safe='')}&p={proto}")
         if response.json["ret"] != 0:
             return None
         host, _, port = response.json["data"]["server"].rpartition(":")
@@ -213,9 +234,11 @@ class Wanderer(Reader):
 
 
 @contextlib.contextmanager
-def running_cluster(directory: Path, zookeeper: ZooKeeper, redis: RedisServer) -> Iterator[Cluster]:
+def running_cluster(
+    directory: Path, zookeeper: ZooKeeper, *redis: RedisServer, mysql: str = ""
+) -> Iterator[Cluster]:
     """A cluster without nodes; kills what was started in it."""
-    cluster = Cluster(directory, zookeeper, redis)
+    cluster = Cluster(directory, zookeeper, *redis, mysql=mysql)
     try:
         yield cluster
     finally:

@@ -68,6 +68,8 @@ class Load:
         self.is_up.set()
         # What was answered as done and is stored, by key: readers must get it sooner or later.
         self.stored: dict[str, set[str]] = {}
+        # What a deletion may have taken, by key: readers need not get it.
+        self.deleted: dict[str, set[str]] = {}
         self.ack_count = 0
         self._numbers = itertools.count(1)
 
@@ -129,11 +131,16 @@ class Load:
         answer = await self.server.ask("admin", "POST", f"/1/admin/msg/del?key={quote(key)}", b"")
         assert answer.json == {"ret": OK}, answer
         self.note(Delete(asked_at, self.history.now(), key))
+        pushed = (event for event in self.history.events if isinstance(event, Push))
+        self.deleted.setdefault(key, set()).update(push.uid for push in pushed if key in push.keys)
 
     async def ask_time(self) -> None:
         """Ask what time it is, as a mid."""
         asked_at = self.history.now()
         response = await self.server.ask("public", "GET", "/1/time/get")
+        if response.json["ret"] != OK:
+            # The store cannot be asked.
+            return
         self.note(Time(asked_at, self.history.now(), response.json["data"]["timeid"]))
 
     def assert_sound(self, rules: Rules) -> None:
@@ -179,7 +186,8 @@ class Reader:
 
     def missing(self) -> set[str]:
         """What was answered and is stored for its key, and has not arrived."""
-        return self._load.stored.get(self.key, set()) - self.uids
+        load = self._load
+        return load.stored.get(self.key, set()) - load.deleted.get(self.key, set()) - self.uids
 
     async def run(self) -> None:
         """Subscribe again and again until cancelled."""
