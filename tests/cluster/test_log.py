@@ -71,3 +71,15 @@ def test_level_is_the_least_that_is_logged() -> None:
     configure(LogConfig(level="error"), stream)
     logging.getLogger("x").warning("a")
     assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_where_several_processes_log_to_one_place_each_says_who_it_is(form: str) -> None:
+    stream = io.StringIO()
+    configure(LogConfig(format=form), stream, process="comet-1-0")
+    logging.getLogger("comet.push").warning("late")
+    line = stream.getvalue()
+    if form == "json":
+        assert json.loads(line)["process"] == "comet-1-0"
+    else:
+        assert re.search(r" WARNING comet-1-0 comet\.push: late$", line.strip())

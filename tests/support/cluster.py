@@ -82,6 +82,7 @@ class Cluster:
         session_s: float = SESSION_S,
         more: str = "",
         environ: Mapping[str, str] | None = None,
+        flags: tuple[str, ...] = (),
     ) -> Server:
         """Describe a node; a caller starts it.
 
@@ -91,6 +92,7 @@ class Cluster:
             zookeeper: host:port at which it finds ZooKeeper, if it is not ZooKeeper's own.
             more: tables for its configuration file.
             environ: variables on top of this process's.
+            flags: more words of its command line.
         """
         registry = _REGISTRY.format(
             zookeeper=zookeeper or self.zookeeper.address, session_s=session_s, root=self.root
@@ -100,7 +102,7 @@ class Cluster:
             directory,
             command=kind,
             config=registry + self._config + more,
-            flags=("--name", name),
+            flags=("--name", name, *flags),
             environ=environ,
         )
         self.nodes[process or name] = server
