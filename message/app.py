@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import time
 from collections.abc import Callable
 
 from cluster.contracts.message import MessageStatus
 from cluster.contracts.message_rpc import SERVICE, message_node_routes, message_routes
-from cluster.errors import ConfigError, StorageError, UnavailableError
+from cluster.errors import StorageError
 from cluster.members import Members
 from cluster.model import NodeInfo, NodeKind, NodeName
 from cluster.registry.base import Registration, Registry
@@ -19,16 +17,12 @@ from cluster.rpc.methods import Route
 from cluster.rpc.server import RpcServer
 from cluster.settings import advertised_address
 from cluster.stats import Stats
+from message.alone import Solitude
 from message.fencing import Fencer
 from message.nodeconfig import MessageConfig
 from message.storage.base import MessageStore
 from message.storage.counters import StoreCounters
 from message.storage.guarantees import one_line
-
-log = logging.getLogger(__name__)
-
-# For the registry to tell who is there.
-NOTICE_S = 2.0
 
 
 class MessageNode:
@@ -62,6 +56,7 @@ class MessageNode:
         self._members = members
         self._started_at = unix_time()
         self._saved = StoreCounters(stats).saved
+        self._rpc_config = rpc
         self._rpc = None if rpc is None else RpcServer(SERVICE, self._routes(), rpc)
         self._fencer = Fencer(registry, store.fence)
         self._registration: Registration | None = None
@@ -98,10 +93,13 @@ class MessageNode:
         if self._rpc is not None:
             await self._rpc.start(self._config.rpc_bind)
             self._fencer.start()
+        alone = self._solitude()
         # Before, so that nobody saves here meanwhile; and after, for two that start at once.
-        await self._refuse_second_embedded()
+        if alone is not None:
+            await alone.wait(self._registry.session_timeout_s)
         self._registration = await self._registry.register(self._info(is_draining=False))
-        await self._refuse_second_embedded()
+        if alone is not None:
+            await alone.check()
 
     async def run(self) -> None:
         """End when the store cannot go on: what it says it stored might not be there.
@@ -154,16 +152,8 @@ class MessageNode:
             started_at=self._started_at,
         )
 
-    async def _refuse_second_embedded(self) -> None:
-        """Two embedded stores would each have a part of every key's messages."""
-        if self._rpc is None or self._config.store != "embedded":
-            return
-        with contextlib.suppress(UnavailableError, TimeoutError):
-            async with asyncio.timeout(NOTICE_S):
-                await self._members.refresh()
-        own = self._info(is_draining=False).addresses
-        for node in self._members.current.of_kind(NodeKind.MESSAGE):
-            if node.addresses != own:
-                where = ", ".join(node.addresses.get("rpc", ()))
-                fault = f"the embedded store allows one message node, and {node.name} is at {where}"
-                raise ConfigError([f"message.store: {fault}: choose redis or mysql for all"])
+    def _solitude(self) -> Solitude | None:
+        """Watches that no other message node is there, where none may be."""
+        if self._rpc_config is None or self._config.store != "embedded":
+            return None
+        return Solitude(self._members, self._info(is_draining=False).addresses, self._rpc_config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -117,9 +117,9 @@ class Cluster:
         """Path below which the instances of a comet node stand in ZooKeeper."""
         return f"/{self.root}/comet/{name}"
 
-    def start(self, *nodes: tuple[str, str]) -> None:
-        """Start nodes (kind, name), all at once: they wait for each other."""
-        described = [self.node(kind, name) for kind, name in nodes]
+    def start(self, *nodes: tuple[str, str], others: Iterable[Server] = ()) -> None:
+        """Start nodes (kind, name), and others that are described, all at once: they wait for each other."""
+        described = [*others, *(self.node(kind, name) for kind, name in nodes)]
         with ThreadPoolExecutor(len(described)) as threads:
             list(threads.map(Server.start, described))
 

@@ -52,6 +52,7 @@ class WorkerCluster(Cluster):
     def __init__(self, server: Server) -> None:
         """Take a server; its starter ends it."""
         self.nodes = {"web-1": server}
+        self.resting = set()
 
     def comet_of(self, address: Address) -> str:
         """The worker that listens there."""
