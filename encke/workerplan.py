@@ -83,7 +83,11 @@ class WorkerPlan:
         Args:
             addresses: bound "host:port" by purpose.
         """
-        binds = {f"{purpose}_bind": address for purpose, address in addresses.items()}
+        binds = {}
+        for purpose, bound in addresses.items():
+            # The host as configured: an empty one stands for several addresses.
+            host, port = split_address(getattr(_table(self.config, self.kind), f"{purpose}_bind"))
+            binds[f"{purpose}_bind"] = join_address(host, port or split_address(bound)[1])
         return replace(self, config=_with(self.config, self.kind, **binds))
 
 

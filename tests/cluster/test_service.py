@@ -146,3 +146,24 @@ def test_second_signal_exits_at_once() -> None:
             assert process.wait(PATIENCE_S) == 128 + signal.SIGTERM
         finally:
             process.kill()
+
+
+class DrainsUntilSignalled(Recorder):
+    """Gets a second signal while it drains, and goes on for as long as that takes to come."""
+
+    async def drain(self, timeout_s: float) -> None:
+        await super().drain(timeout_s)
+        came = asyncio.Event()
+        asyncio.get_running_loop().call_soon(terminate)
+        # A signal comes through the loop, after what is ready now.
+        asyncio.get_running_loop().call_later(0.1, came.set)
+        await came.wait()
+        self.events.append("drained")
+
+
+async def test_second_signal_does_not_cut_the_drain_of_a_supervised_process_short() -> None:
+    application = DrainsUntilSignalled(on_ready=terminate)
+    async with asyncio.timeout(PATIENCE_S):
+        code = await live(application, ProcessConfig(drain_s=1.0), Stats(), is_supervised=True)
+    assert code == 0
+    assert application.events == ["start", "drain 1.0", "drained", "stop", "work ended"]
