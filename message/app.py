@@ -57,8 +57,8 @@ class MessageNode:
         self._started_at = unix_time()
         self._saved = StoreCounters(stats).saved
         self._rpc_config = rpc
+        self._fencer = Fencer(registry, store)
         self._rpc = None if rpc is None else RpcServer(SERVICE, self._routes(), rpc)
-        self._fencer = Fencer(registry, store.fence)
         self._registration: Registration | None = None
         self._is_open = asyncio.Event()
 
@@ -135,7 +135,7 @@ class MessageNode:
             await registration.withdraw()
 
     def _routes(self) -> list[Route]:
-        return [*message_routes(self.store), *message_node_routes(self)]
+        return [*message_routes(self.store, self._fencer.is_fenced), *message_node_routes(self)]
 
     def _info(self, *, is_draining: bool) -> NodeInfo:
         advertise = self._config.rpc_advertise

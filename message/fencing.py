@@ -1,35 +1,48 @@
 """Fences comet nodes whose registration has ended, so that none can save for keys that have moved.
 
-Every message node does this for what it sees end; the store takes it as often as it is told.
+Every message node does this for what it sees end; the store takes it as often as it is told. What
+ended while no message node was there is missed when its comet node asks whether it is fenced.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import Protocol
 
-from cluster.errors import EnckeError
+from cluster.errors import EnckeError, UnavailableError
 from cluster.model import NodeKind
-from cluster.registry.base import Registry, Snapshot
+from cluster.registry.base import Registry, SessionState, Snapshot
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.1
 LAST_PAUSE_S = 5.0
 
+# For the registry to tell who is there, while a comet node waits: it soon asks again.
+REFRESH_S = 1.0
+
+
+class Fences(Protocol):
+    """What is needed of a MessageStore."""
+
+    async def fence(self, incarnation: str) -> None:
+        """See MessageStore.fence()."""
+        ...
+
+    async def is_fenced(self, incarnation: str) -> bool:
+        """See MessageService.is_fenced()."""
+        ...
+
 
 class Fencer:
     """Follows the registry and tells the store."""
 
-    def __init__(self, registry: Registry, fence: Callable[[str], Awaitable[None]]) -> None:
-        """Make it; start() begins.
-
-        Args:
-            fence: MessageStore.fence.
-        """
+    def __init__(self, registry: Registry, store: Fences) -> None:
+        """Make it; start() begins."""
         self._registry = registry
-        self._fence = fence
+        self._store = store
         self._standing: frozenset[str] = frozenset()
         # Of nodes that save nothing.
         self._harmless: frozenset[str] = frozenset()
@@ -52,6 +65,32 @@ class Fencer:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    async def is_fenced(self, incarnation: str) -> bool:
+        """Whether a comet node's registration has ended, for the node that asks about its own.
+
+        See MessageService.is_fenced(). An incarnation that is not in the registry now was there
+        before it asked, and has ended: it is fenced first, then told so.
+        """
+        if await self._store.is_fenced(incarnation):
+            return True
+        if not await self._is_missing(incarnation):
+            return False
+        await self._store.fence(incarnation)
+        log.info("fenced, it is not registered any more: node=%s", incarnation)
+        return True
+
+    async def _is_missing(self, incarnation: str) -> bool:
+        """Whether the registry, asked now, does not have it; False when it cannot be asked."""
+        if self._registry.session is not SessionState.CONNECTED:
+            return False
+        try:
+            async with asyncio.timeout(REFRESH_S):
+                await self._registry.refresh()
+        except (UnavailableError, TimeoutError) as error:
+            log.debug("the registry does not tell: reason=%r", error)
+            return False
+        return incarnation not in self._standing
+
     def _take(self, snapshot: Snapshot) -> None:
         for incarnation in sorted(self._standing - snapshot.instances - self._harmless):
             self._ended[incarnation] = None
@@ -68,7 +107,7 @@ class Fencer:
             self._wake.clear()
             for incarnation in list(self._ended):
                 try:
-                    await self._fence(incarnation)
+                    await self._store.fence(incarnation)
                 except EnckeError as error:
                     if pause_s == FIRST_PAUSE_S:
                         log.warning("not fenced, trying on: node=%s reason=%s", incarnation, error)

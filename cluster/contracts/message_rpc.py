@@ -51,8 +51,14 @@ class MessageTimeouts:
     other_s: float = field(default=5.0, metadata={"doc": "For everything else.", "min": 0.05})
 
 
-def message_routes(service: MessageService) -> list[Route]:
-    """What a server needs to serve any implementation."""
+def message_routes(
+    service: MessageService, is_fenced: Callable[[str], Awaitable[bool]] | None = None
+) -> list[Route]:
+    """What a server needs to serve any implementation.
+
+    Args:
+        is_fenced: answers in the service's place, by more than its store knows.
+    """
     return [
         Route(SAVE, service.save),
         Route(LOAD_AFTER, service.load_after),
@@ -63,7 +69,7 @@ def message_routes(service: MessageService) -> list[Route]:
         Route(INSPECT, service.inspect),
         Route(CLOCK, service.clock),
         Route(CLOCKS, service.clocks),
-        Route(IS_FENCED, service.is_fenced),
+        Route(IS_FENCED, is_fenced or service.is_fenced),
     ]
 
 

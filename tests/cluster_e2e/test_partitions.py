@@ -118,3 +118,29 @@ async def test_views_of_the_ring_that_come_late_fail_no_push(cluster: Cluster, s
             assert await asyncio.to_thread(third.stop) == 0
             await run.wait_served_by(*TWO)
         assert run.failed_tries == []
+
+
+async def test_a_cut_off_comet_node_lets_go_though_no_message_node_saw_its_session_end(
+    cluster: Cluster, seed: int
+) -> None:
+    await asyncio.to_thread(cluster.start, *MESSAGES, ("comet", "comet-1"), ("web", "web-1"))
+    own = owned_by(TWO, "comet-2", 3)
+    async with proxy_of(cluster) as proxy:
+        # Long enough for message nodes to be back before it gives its keys up for want of an answer.
+        second = cluster.node("comet", "comet-2", zookeeper=proxy.address, session_s=4.0)
+        await asyncio.to_thread(second.start)
+        run = ClusterRun(cluster, owned_by(TWO, "comet-1", 3) + own, seed)
+        async with run.under_way():
+            async with run.fault():
+                proxy.stall()
+                await eventually(lambda: "ZooKeeper is away" in second.log)
+                for _, name in MESSAGES:
+                    cluster.nodes[name].kill()
+                await cluster.wait_owner(own[0], "comet-1")
+                await asyncio.gather(*(asyncio.to_thread(cluster.nodes[name].start) for _, name in MESSAGES))
+                await run.wait_served_by("comet-1", keys=own)
+            await run.push_on()
+            proxy.heal()
+            await run.wait_served_by("comet-2", keys=own)
+        for reader in run.readers_of(*own):
+            assert reader.ends[0].code == 4001

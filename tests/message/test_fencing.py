@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from cluster.errors import UnavailableError
 from cluster.model import NodeInfo, NodeKind, NodeName
+from cluster.registry.base import SessionState
 from cluster.registry.memory import MemoryRegistry
 from message.fencing import Fencer
 from tests.support.eventually import eventually
+from tests.support.registry import ShakyRegistry
 
 
 class Fences:
-    """Takes fences, after some refusals."""
+    """Takes fences, after some refusals, and knows them."""
 
     def __init__(self, refusals: int = 0) -> None:
         self.taken: list[str] = []
@@ -25,17 +29,20 @@ class Fences:
             raise UnavailableError("redis is away")
         self.taken.append(incarnation)
 
+    async def is_fenced(self, incarnation: str) -> bool:
+        return incarnation in self.taken
+
 
 def node(kind: NodeKind, instance: str) -> NodeInfo:
     return NodeInfo(kind, NodeName(instance), instance, {})
 
 
 @asynccontextmanager
-async def following(registry: MemoryRegistry, fences: Fences) -> AsyncIterator[None]:
-    fencer = Fencer(registry, fences.fence)
+async def following(registry: MemoryRegistry, fences: Fences) -> AsyncIterator[Fencer]:
+    fencer = Fencer(registry, fences)
     fencer.start()
     try:
-        yield
+        yield fencer
     finally:
         await fencer.stop()
 
@@ -60,3 +67,33 @@ async def test_a_store_that_refuses_is_told_again() -> None:
         await second.withdraw()
         await eventually(lambda: len(fences.taken) == 2)
     assert sorted(fences.taken) == ["first", "second"]
+
+
+async def test_who_asks_and_is_not_registered_any_more_is_fenced() -> None:
+    registry, fences = MemoryRegistry(), Fences()
+    await registry.register(node(NodeKind.COMET, "stays"))
+    async with following(registry, fences) as fencer:
+        # It ended before this node was there to see it.
+        assert await fencer.is_fenced("gone")
+        assert not await fencer.is_fenced("stays")
+        assert await fencer.is_fenced("gone")
+    assert fences.taken == ["gone"]
+
+
+async def test_who_asks_is_not_told_before_the_store_knows() -> None:
+    fences = Fences(refusals=1)
+    async with following(MemoryRegistry(), fences) as fencer:
+        with pytest.raises(UnavailableError):
+            await fencer.is_fenced("gone")
+        assert fences.taken == []
+        assert await fencer.is_fenced("gone")
+    assert fences.taken == ["gone"]
+
+
+@pytest.mark.parametrize("state", [SessionState.SUSPENDED, SessionState.LOST])
+async def test_nobody_is_fenced_for_being_unknown_while_the_registry_is_away(state: SessionState) -> None:
+    registry, fences = ShakyRegistry(1.0), Fences()
+    registry.become(state)
+    async with following(registry, fences) as fencer:
+        assert not await fencer.is_fenced("somebody")
+    assert fences.taken == []

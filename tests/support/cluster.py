@@ -22,6 +22,8 @@ from tests.support.system import Server
 from tests.support.zookeeper import ZooKeeper
 
 SESSION_S = 1.0
+# Subscribers of a run say nothing, and are to stay.
+HEARTBEAT_S = 600
 
 _REGISTRY = """
 [registry]
@@ -221,7 +223,9 @@ class Wanderer(Reader):
         subscribe: Any = subscribe_tcp if self._transport == "tcp" else subscribe_websocket
         name = f"{self.name}.{next(self._numbers)}"
         load.note(Sub(load.history.now(), name, self.key, self.last_mid))
-        subscriber = await subscribe(address, self.key, version="2", mid=self.last_mid)
+        subscriber = await subscribe(
+            address, self.key, version="2", mid=self.last_mid, heartbeat_s=HEARTBEAT_S
+        )
         try:
             first = await subscriber.receive(within=60.0)
             if first != Line(HEARTBEAT_LINE):
