@@ -22,12 +22,14 @@ from comet.protocol import ClientVersion, Subscribe, client_version, parse_subsc
 MAX_REQUEST_BYTES = 8192
 PATH = "/sub"
 
-# Heads and options of usual requests that are remembered: those of an
-# application's clients are a few. A head is a few hundred bytes, at most MAX_REQUEST_BYTES.
-USUAL_HEADS = 128
-USUAL_OPTIONS = 128
-# Key, options too short for a token or a mid; nothing that needs decoding.
-_USUAL_LINE = re.compile(rb"GET /sub\?key=([\w.~-]{1,512})&([\w.~=&-]{1,40}) HTTP/1\.1\r\n")
+# Different usual requests that are remembered; those of an application's clients
+# are a few. One is some hundred bytes, at most MAX_REQUEST_BYTES.
+USUAL_REQUESTS = 128
+MAX_USUAL_OPTIONS = 42
+_USUAL_BEGIN = b"GET /sub?key="
+_KEY_AT = len(_USUAL_BEGIN)
+# Nothing that needs decoding.
+_USUAL_KEY = re.compile(rb"[\w.~-]{1,512}")
 _NONCE_HEADER = b"Sec-WebSocket-Key: "
 _USUAL_NONCE = re.compile(rb"[A-Za-z0-9+/]{22}==")
 NONCE_CHARACTERS = 24
@@ -239,7 +241,7 @@ class HandshakeReader:
     """Reads the first bytes of WebSockets.
 
     The requests of one client differ in the key and the nonce only, so what
-    read_request() and read_subscribe() made of the rest is remembered: 4
+    read_request() and read_subscribe() made of the rest is remembered: 3
     instead of 16 us a subscription. Whatever is not usual is left to those two.
     """
 
@@ -250,47 +252,58 @@ class HandshakeReader:
             origins: web origins that browsers may come from; empty = any.
         """
         self._origins = origins
-        self._head = lru_cache(USUAL_HEADS)(self._read_head)
-        self._options = lru_cache(USUAL_OPTIONS)(_read_options)
+        self._around = lru_cache(USUAL_REQUESTS)(self._read_around)
 
     def read(self, data: bytes) -> Handshake | Rejection | None:
         """Read the request at the beginning of data; None while more bytes are needed."""
-        usual = self._read_usual(data)
-        if usual is not None:
-            return usual
+        return self._read_usual(data) or self._read_any(data)
+
+    def _read_usual(self, data: bytes) -> Handshake | None:
+        """Read a good request that is alone in data; None says nothing about it."""
+        key_end = data.find(b"&", _KEY_AT)
+        key = data[_KEY_AT:key_end]
+        nonce_at = data.find(_NONCE_HEADER) + len(_NONCE_HEADER)
+        nonce = data[nonce_at : nonce_at + NONCE_CHARACTERS]
+        if (
+            # The options are too short for a token or a mid.
+            data.find(b" ", key_end, key_end + MAX_USUAL_OPTIONS) < 0
+            or not data.startswith(_USUAL_BEGIN)
+            or _USUAL_KEY.fullmatch(key) is None
+            or _USUAL_NONCE.fullmatch(nonce) is None
+        ):
+            return None
+        around = self._around(data[key_end:nonce_at], data[nonce_at + NONCE_CHARACTERS :])
+        if around is None or len(data) > MAX_REQUEST_BYTES:
+            return None
+        options = around.options
+        subscribe = Subscribe(
+            Key(key.decode()), options.heartbeat_s, "", options.version, options.resume, options.device
+        )
+        return Handshake(around.response % _accept_key(nonce), subscribe, options.version, len(data))
+
+    def _read_around(self, middle: bytes, end: bytes) -> _Around | None:
+        """Read what stands between key and nonce and behind them; None when it is not usual."""
+        data = b"%bk%b%b%b" % (_USUAL_BEGIN, middle, _SAMPLE_NONCE, end)
+        found = self._read_any(data)
+        if not isinstance(found, Handshake) or found.subscribe is None:
+            return None
+        if found.size != len(data) or found.subscribe.token:
+            return None
+        response = found.response.replace(b"%", b"%%").replace(_accept_key(_SAMPLE_NONCE), b"%b")
+        return _Around(response, found.subscribe)
+
+    def _read_any(self, data: bytes) -> Handshake | Rejection | None:
         request = read_request(data, self._origins)
         if not isinstance(request, Upgrade):
             return request
         subscribe, version = read_subscribe(request.query)
         return Handshake(request.response, subscribe, version, request.size)
 
-    def _read_usual(self, data: bytes) -> Handshake | None:
-        """Read a good request that is alone in data; None says nothing about it."""
-        before, _, after = data.partition(_NONCE_HEADER)
-        line = _USUAL_LINE.match(before)
-        nonce = after[:NONCE_CHARACTERS]
-        if line is None or _USUAL_NONCE.fullmatch(nonce) is None:
-            return None
-        key, query = line.groups()
-        options = self._options(query)
-        head = self._head(before[line.end() :], after[NONCE_CHARACTERS:])
-        if options is None or head is None or len(data) > MAX_REQUEST_BYTES:
-            return None
-        subscribe = Subscribe(
-            Key(key.decode()), options.heartbeat_s, "", options.version, options.resume, options.device
-        )
-        return Handshake(head % _accept_key(nonce), subscribe, options.version, len(data))
 
-    def _read_head(self, before: bytes, after: bytes) -> bytes | None:
-        """Check the headers around the nonce: the 101 with a place for its accept key, None when not good."""
-        data = b"GET /sub HTTP/1.1\r\n%b%b%b%b" % (before, _NONCE_HEADER, _SAMPLE_NONCE, after)
-        request = read_request(data, self._origins)
-        if not isinstance(request, Upgrade) or request.size != len(data):
-            return None
-        return request.response.replace(b"%", b"%%").replace(_accept_key(_SAMPLE_NONCE), b"%b")
+class _Around(msgspec.Struct, frozen=True, gc=False):
+    """What requests have in common that differ in key and nonce."""
 
-
-def _read_options(query: bytes) -> Subscribe | None:
-    """Read what follows the key, with a key that stands for all; None when it is not usual."""
-    subscribe, _ = read_subscribe("key=k&" + query.decode())
-    return None if subscribe is None or subscribe.token else subscribe
+    # The 101 with a place for its accept key.
+    response: bytes
+    # Of a key that stands for all.
+    options: Subscribe

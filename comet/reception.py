@@ -71,9 +71,8 @@ class Reception:
         pushed after a subscriber has seen the line can pass it by.
         """
         key = subscribe.key
-        refusal = self._refusal(key)
-        if refusal is not None:
-            return self._refuse(refusal)
+        if self._is_draining or self._hub.connection_count >= self.capacity or not self._ownership.owns(key):
+            return self._refuse(self._why_not(key))
         now = self._wheel.now()
         unix_now = self._unix_time()
         connection = Connection(self, transport, wire, subscribe, now, int(unix_now))
@@ -94,15 +93,11 @@ class Reception:
         """Count a socket that never came to ask for a subscription."""
         self._metrics.refusals.inc(reason.label)
 
-    def _refusal(self, key: Key) -> Refusal | None:
+    def _why_not(self, key: Key) -> Refusal:
         """Why this node takes nobody for a key at the moment."""
         if self._is_draining:
             return Refusal.DRAINING
-        if not self._ownership.owns(key):
-            return Refusal.NOT_OWNER
-        if self._hub.connection_count >= self.capacity:
-            return Refusal.OVERLOADED
-        return None
+        return Refusal.OVERLOADED if self._ownership.owns(key) else Refusal.NOT_OWNER
 
     def _refuse(self, refusal: Refusal) -> Refusal:
         self._metrics.refusals.inc(refusal.reason.label)
