@@ -83,4 +83,5 @@ class StoreClock:
     def now(self) -> Mid:
         """The bound at this moment, a multiple of STEP."""
         ticks = self._heard + (self._monotonic_ns() - self._heard_at_ns) // 100
-        return Mid(ticks - ticks % STEP)
+        # Not Mid(...): every push and subscription comes here, and it is a call in Python, 0.1 us.
+        return ticks - ticks % STEP  # type: ignore[return-value]
