@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from cluster.errors import NoNodeError
 from cluster.model import Epoch, Key, NodeInfo, NodeKind, NodeName
@@ -48,6 +48,11 @@ class Membership:
         if not groups:
             raise NoNodeError("no comet node is registered")
         return [(self._serving[name], group) for name, group in groups.items()]
+
+    @property
+    def serving_nodes(self) -> Mapping[NodeName, NodeInfo]:
+        """The comet instances that serve, by name. Do not change it."""
+        return self._serving
 
     def serving(self, name: NodeName) -> NodeInfo | None:
         """The comet instance that serves under a name; None when none does, or it has weight 0."""

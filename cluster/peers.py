@@ -44,7 +44,7 @@ class CometPeers:
         self._stubs: dict[str, CometStub] = {}
         _follow(members, self._take)
 
-    def __call__(self, node: NodeInfo) -> CometService:
+    def __call__(self, node: NodeInfo) -> CometStub:
         """The service of an instance; of one that has gone meanwhile one that is not available."""
         stub = self._stubs.get(node.instance)
         return self._stub_of_nobody(node) if stub is None else stub

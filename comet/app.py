@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 
 from cluster.contracts.comet import CometStatus, ConnectionInfo, Push, PushReply
-from cluster.contracts.comet_rpc import SERVICE, comet_routes
+from cluster.contracts.comet_rpc import SERVICE, comet_routes, handover_routes
+from cluster.contracts.handover import HandoverService
 from cluster.contracts.message import MessageService
 from cluster.errors import EnckeError, UnavailableError
 from cluster.members import Members
@@ -28,6 +29,8 @@ from comet.closing import close_paced
 from comet.config import CometConfig
 from comet.door import OpenSockets
 from comet.epochs import EpochGate
+from comet.filling import Filler
+from comet.forwarding import Forwarder
 from comet.hub import Hub
 from comet.listener import Listener, start_tcp, start_websocket
 from comet.metrics import CometMetrics
@@ -37,7 +40,9 @@ from comet.protocol import CloseReason
 from comet.push import Pusher
 from comet.reception import Reception
 from comet.standing import Standing
+from comet.succession import Succession
 from comet.timers import TimerWheel
+from comet.yielding import Yielding
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +50,8 @@ log = logging.getLogger(__name__)
 NOTICE_S = 1.0
 # The store's clock is asked for this often when no save brings it along.
 CLOCK_REFRESH_S = 5.0
+# A deletion waits so long for earlier owners of the key to close what they still hold.
+CLOSE_ELSEWHERE_S = 1.0
 
 
 class CometNode:
@@ -63,6 +70,7 @@ class CometNode:
         verifier: TokenVerifier,
         stats: Stats,
         rpc: RpcConfig | None = None,
+        peers: Callable[[NodeInfo], HandoverService] | None = None,
         unix_time: Callable[[], float] = time.time,
     ) -> None:
         """Build a node that does not listen yet; needs a running loop.
@@ -70,7 +78,8 @@ class CometNode:
         Args:
             capacity: connections that the process can hold; config.max_connections may lower it.
             instance: unique name of this run, for the registry.
-            rpc: how web nodes in other processes call it; None = they are all in this one.
+            rpc: how nodes in other processes call it; None = they are all in this one.
+            peers: the other comet nodes; None = there are none, keys stay here.
         """
         loop = asyncio.get_running_loop()
         metrics = CometMetrics(stats)
@@ -86,10 +95,13 @@ class CometNode:
         self._capacity = min(capacity, config.max_connections or capacity)
         self._clocks = StoreClocks(time.monotonic_ns)
         self._hub = Hub(self._clocks, config.max_connections_per_key, loop.call_later)
-        self._rpc = None if rpc is None else RpcServer(SERVICE, comet_routes(self), rpc)
+        self._is_in_cluster = rpc is not None
         self._ownership = Ownership(members, NodeName(config.name))
         # In one process nobody else can take keys away.
         self._standing = None if rpc is None else self._make_standing()
+        self._own_addresses: dict[str, tuple[str, ...]] | None = None
+        self._predecessors: frozenset[str] = frozenset()
+        self._forwarder = None if peers is None else Forwarder(self._is_own_entry, metrics)
         self._pusher = Pusher(
             messages,
             self._hub,
@@ -99,6 +111,7 @@ class CometNode:
             self._incarnation,
             self._still_owns,
             None if self._standing is None else self._standing.take_refusal,
+            self._forwarder,
         )
         self._resumer = Resumer(messages, self._clocks, config, metrics)
         self._acknowledgements = Acknowledgements(
@@ -106,11 +119,39 @@ class CometNode:
         )
         self._wheel = TimerWheel(loop)
         self._sockets = OpenSockets(self._capacity)
-        # After the ownership: what follows a change of the membership asks who owns what.
+        filler = Filler(messages, self._hub, metrics, config.store_timeout_s)
+        # In this order, after the ownership: what follows a change of the membership asks who owns
+        # what, and what waited for it goes on last.
         self._mover = Mover(self._hub, self._pusher, config.close_pace_per_s)
         members.on_change.append(lambda _: self._mover.take(self._ownership.holdings))
+        self._succession = None
+        if peers is not None and self._forwarder is not None:
+            self._succession = Succession(
+                members,
+                self._forwarder,
+                peers,
+                messages.is_fenced,
+                self._is_own_entry,
+                self._hub,
+                self._pusher,
+                filler,
+                metrics,
+            )
         self._epochs = EpochGate(members, config.membership_wait_s)
         self._admission = Admission(self._ownership, self._standing, self._epochs, self._pusher)
+        self._yielding = Yielding(
+            members,
+            self._epochs,
+            self._ownership,
+            self._hub,
+            self._pusher,
+            self._mover,
+            filler,
+            metrics,
+            self._acknowledgements.forget,
+        )
+        routes = [*comet_routes(self), *handover_routes(self._yielding)]
+        self._rpc = None if rpc is None else RpcServer(SERVICE, routes, rpc)
         self._is_draining = False
         self._reception = Reception(
             config,
@@ -155,6 +196,9 @@ class CometNode:
         if self._rpc is not None:
             await self._rpc.start(self._config.rpc_bind)
         info = self._info(is_draining=False)
+        self._know_own_entry(info.addresses)
+        if self._succession is not None:
+            self._succession.start()
         self._ownership.serve_at(info.addresses)
         self._registration = await self._registry.register(info)
         await self._see_own_entry()
@@ -170,6 +214,8 @@ class CometNode:
         end = loop.time() + timeout_s
         self._is_draining = True
         await self._mover.stop()
+        if self._succession is not None:
+            await self._succession.stop()
         self._reception.drain()
         await self._leave_ring()
         for listener in self._listeners.values():
@@ -198,6 +244,8 @@ class CometNode:
         self._reception.drain()
         if self._standing is not None:
             await self._standing.stop()
+        if self._succession is not None:
+            await self._succession.stop()
         await self._mover.stop()
         await self._epochs.stop()
         await self._resumer.stop()
@@ -232,6 +280,8 @@ class CometNode:
             async with asyncio.timeout(self._config.store_timeout_s):
                 deleted = await self._messages.delete_key(key)
             self._hub.close_key(key, CloseReason.DELETED)
+            if self._forwarder is not None and self._forwarder.is_active:
+                await self._forwarder.close_key(key, CLOSE_ELSEWHERE_S)
             # A last acknowledgement may have come while the store was deleting.
             self._acknowledgements.forget(key)
 
@@ -259,7 +309,18 @@ class CometNode:
 
     def _incarnation(self) -> str:
         """What the store's fence knows this node by; nobody fences a node of the same process."""
-        return "" if self._rpc is None or self._registration is None else self._registration.instance
+        if not self._is_in_cluster or self._registration is None:
+            return ""
+        return self._registration.instance
+
+    def _know_own_entry(self, addresses: dict[str, tuple[str, ...]]) -> None:
+        """What stands at these addresses before this node registers was left behind by another process."""
+        self._own_addresses = addresses
+        nodes = self._members.current.of_kind(NodeKind.COMET)
+        self._predecessors = frozenset(node.instance for node in nodes if node.addresses == addresses)
+
+    def _is_own_entry(self, node: NodeInfo) -> bool:
+        return node.addresses == self._own_addresses and node.instance not in self._predecessors
 
     def _make_standing(self) -> Standing:
         return Standing(
@@ -337,4 +398,10 @@ class CometNode:
         stats.gauge("busy_keys", "Keys with a push in progress.", lambda: pusher.busy_key_count)
         stats.gauge("pending_keys", "Results that pushes wait for.", lambda: pusher.pending_key_count)
         stats.gauge("leaving", "Connections of lost keys, to be closed.", lambda: self._mover.leaving_count)
+        if (forwarder := self._forwarder) is not None:
+            stats.gauge(
+                "earlier_owners",
+                "Nodes that may hold connections of keys that this one has gained.",
+                lambda: forwarder.holding_count,
+            )
         stats.gauge("resuming", "Connections that catch up.", lambda: self._resumer.active_count)

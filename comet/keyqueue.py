@@ -34,6 +34,8 @@ from cluster.errors import (
 from cluster.mids import STEP, TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from cluster.storeclocks import StoreClocks
+from comet.filling import Filler
+from comet.forwarding import Forwarder
 from comet.hub import Hub
 from comet.metrics import CometMetrics
 from comet.outgoing import Outgoing
@@ -78,6 +80,10 @@ class QueueContext:
     owns: Callable[[Key], bool]
     # The store has refused a save because this incarnation is fenced.
     on_fenced: Callable[[str], object]
+    # How a channel reads what it has missed.
+    filler: Filler
+    # Earlier owners of keys; None where keys do not move.
+    forwarder: Forwarder | None
     # Runs a coroutine in a task that the pusher owns.
     spawn: Callable[[Coroutine[Any, Any, None]], object]
     # The queue of a key has become empty.
@@ -147,6 +153,10 @@ class KeyQueue:
                     # Its mid would be above what the new owner has saved meanwhile.
                     self._fail(job, index, NotOwnerError.code)
                     continue
+                forwarder = self._context.forwarder
+                if forwarder is not None and forwarder.is_active and forwarder.must_read(self._key):
+                    self._context.spawn(self._read_and_deliver(job, index))
+                    return
                 message = Outgoing(self._context.clocks.now(self._key), job.push.payload, False)
                 deliver_unsaved(self._context, job, index, message)
             elif self._begin_batch():
@@ -158,6 +168,26 @@ class KeyQueue:
             await run()
         finally:
             self.go()
+
+    async def _read_and_deliver(self, job: PushJob, index: int) -> None:
+        """Deliver a message that is not stored while an earlier owner may still be saving for the key.
+
+        What that one has saved so far has mids below ours, so it goes first; what it
+        will save has mids above the store's clock of this moment.
+        """
+        context = self._context
+        message = Outgoing(context.clocks.now(self._key), job.push.payload, False)
+        try:
+            await context.filler.fill(self._key, None)
+        except (EnckeError, TimeoutError) as error:
+            log.warning("not delivered, the store does not tell: key=%s reason=%r", self._key, error)
+            self._fail(job, index, UnavailableError.code)
+        else:
+            if context.owns(self._key):
+                deliver_unsaved(context, job, index, message, is_exact=True)
+            else:
+                self._fail(job, index, NotOwnerError.code)
+        self.go()
 
     # -- save
 
@@ -297,6 +327,7 @@ class KeyQueue:
         batch, self._batch = self._batch, []
         # Its repeat finds what the first attempt stored: that is no repeat of the caller's.
         was_in_doubt = self._is_in_doubt
+        forwarder = self._context.forwarder
         for (job, index), result in zip(batch, results, strict=True):
             if result.outcome is Outcome.CONFLICT:
                 self._fail(job, index, ConflictError.code)
@@ -307,6 +338,11 @@ class KeyQueue:
             if channel is not None and (result.mid > channel.cursor or not is_repeat):
                 online = channel.deliver(Outgoing(result.mid, job.push.payload, job.push.expire_s > 0))
                 self._context.metrics.deliveries.value += online
+            if forwarder is not None and forwarder.is_active:
+                # Of a repeat it is not known what stands before it.
+                prev = Mid(result.mid - STEP) if is_repeat else result.prev
+                is_stored = job.push.expire_s > 0
+                forwarder.forward(self._key, result.mid, job.push.payload, is_stored, prev)
             job.settle(index, result.mid, online, is_repeat and not was_in_doubt)
             if job.is_done:
                 self._context.on_done(job)
@@ -337,21 +373,8 @@ class KeyQueue:
         new = [r.mid for r in results if r.outcome is Outcome.SAVED]
         known = [r.mid for r in results if r.outcome is Outcome.REPEATED]
         # Up to the first new message; a batch that turned out to be stored is read itself.
-        end = min(new) if new else max(known) + STEP
-        has_more = True
-        while has_more and (channel := context.hub.channel(self._key)) is not None:
-            async with asyncio.timeout(context.store_timeout_s):
-                page = await context.messages.load_after(self._key, channel.cursor, 500, MAX_BATCH_BYTES)
-            if page.trimmed > channel.cursor:
-                context.metrics.gaps.inc(
-                    channel.announce_gap(page.messages[0].mid if page.messages else None)
-                )
-            for message in page.messages:
-                if message.mid >= end:
-                    return
-                filled[message.mid] = channel.deliver(Outgoing(message.mid, message.payload, True))
-                context.metrics.deliveries.value += filled[message.mid]
-            has_more = page.has_more
+        end = min(new) if new else Mid(max(known) + STEP)
+        await context.filler.fill(self._key, end, filled)
 
     def _fail(self, job: PushJob, index: int, code: str) -> None:
         job.fail(index, code)
@@ -373,25 +396,33 @@ def has_hole(cursor: Mid, results: list[SaveResult]) -> bool:
     return False
 
 
-def deliver_unsaved(context: QueueContext, job: PushJob, index: int, message: Outgoing) -> None:
+def deliver_unsaved(
+    context: QueueContext, job: PushJob, index: int, message: Outgoing, *, is_exact: bool = False
+) -> None:
     """Deliver a message that is not stored, at its key's turn.
 
     Args:
         message: with a lower bound of the clocks of all store servers as its mid.
             Raised to that of the key's own server; and where the channel has sent
             that already the next free mid is taken. The store will settle above both.
+        is_exact: the mid is of the key's own server, and is not to be raised to its clock.
     """
     key = job.push.keys[index]
     channel = context.hub.channel(key)
+    forwarder = context.forwarder
     if channel is None:
+        if forwarder is not None and forwarder.is_active:
+            forwarder.forward_unsaved(key, context.clocks.now(key), message.payload)
         job.settle(index, message.mid, 0)
     else:
-        if context.clocks.has_several:
+        if context.clocks.has_several and not is_exact:
             bound = context.clocks.now(key)
             if bound > message.mid + SHARED_TICKS:
                 message = Outgoing(bound, message.payload, False)
         if message.mid <= channel.cursor:
             message = Outgoing(Mid(channel.cursor + STEP), message.payload, False)
+        if forwarder is not None and forwarder.is_active:
+            forwarder.forward_unsaved(key, message.mid, message.payload)
         online = channel.deliver(message)
         context.metrics.deliveries.value += online
         job.settle(index, message.mid, online)

@@ -27,3 +27,9 @@ class CometMetrics:
         self.resumes = stats.counter("resumes_total", "Connections that asked for stored messages.")
         self.gaps = stats.counter("gaps_total", "Gaps announced to connections.")
         self.holes = stats.counter("holes_filled_total", "Times a channel read the store to stay in order.")
+        self.forwards = stats.counter(
+            "forwards_total", "Messages for connections that earlier owners still hold, by result.", "result"
+        )
+        self.second_reads = stats.counter(
+            "second_reads_total", "Gained keys read again after their earlier owners were done."
+        )

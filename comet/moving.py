@@ -8,6 +8,7 @@ resumes elsewhere finds it in the store.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import deque
 from collections.abc import Iterable
@@ -33,12 +34,17 @@ class Mover:
         self._hub = hub
         self._pusher = pusher
         self._per_step = max(1, int(per_s * STEP_S))
+        self._step_s = max(STEP_S, 1 / per_s)
         # Each is looked at: a key that was lost and came back has missed messages meanwhile.
         self._changes: deque[Holdings] = deque()
         # Connections that are to be closed, in order.
         self._leaving: dict[Connection, None] = {}
         self._task: asyncio.Task[None] | None = None
         self._is_stopped = False
+        # Closings that wait for their key's turn.
+        self._closing = 0
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
 
     @property
     def leaving_count(self) -> int:
@@ -50,8 +56,19 @@ class Mover:
         if holdings.is_everything or self._is_stopped or not self._hub.channel_count:
             return
         self._changes.append(holdings)
+        self._is_idle.clear()
         if self._task is None:
             self._task = asyncio.create_task(self._run())
+
+    async def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until every connection that had to go is closed; whether that is so."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._is_idle.wait()
+        if self._is_stopped:
+            # Whatever is left is closed by the drain.
+            return not self._hub.connection_count
+        return self._is_idle.is_set()
 
     async def stop(self) -> None:
         """Close no more. May be called more than once."""
@@ -68,9 +85,10 @@ class Mover:
                 else:
                     self._close_some()
                     # Jittered: nodes that lose keys at one moment do not close in step.
-                    await asyncio.sleep(STEP_S * random.uniform(0.5, 1.5))
+                    await asyncio.sleep(self._step_s * random.uniform(0.5, 1.5))
         finally:
             self._task = None
+            self._look_idle()
 
     async def _scan(self, holdings: Holdings) -> None:
         keys = self._hub.keys()
@@ -89,12 +107,18 @@ class Mover:
             together = [connection]
             if channel is not None:
                 together = [one for one in channel.connections() if one in self._leaving]
-                self._pusher.at_turn(channel.key, partial(_close, together))
+                self._closing += 1
+                self._pusher.at_turn(channel.key, partial(self._close, together))
             for one in together:
                 del self._leaving[one]
             closed += len(together)
 
+    def _close(self, connections: Iterable[Connection]) -> None:
+        for connection in connections:
+            connection.close(CloseReason.MOVED)
+        self._closing -= 1
+        self._look_idle()
 
-def _close(connections: Iterable[Connection]) -> None:
-    for connection in connections:
-        connection.close(CloseReason.MOVED)
+    def _look_idle(self) -> None:
+        if self._task is None and not self._closing and not self._leaving and not self._changes:
+            self._is_idle.set()

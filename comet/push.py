@@ -19,6 +19,8 @@ from cluster.model import Key
 from cluster.storeclocks import StoreClocks
 from comet.backlog import Backlog
 from comet.config import CometConfig
+from comet.filling import Filler
+from comet.forwarding import Forwarder
 from comet.hub import Hub
 from comet.keyqueue import ExclusiveTurn, KeyQueue, QueueContext, deliver_unsaved
 from comet.metrics import CometMetrics
@@ -39,6 +41,7 @@ class Pusher:
         incarnation: Callable[[], str] = str,
         owns: Callable[[Key], bool] = lambda key: True,
         on_fenced: Callable[[str], object] | None = None,
+        forwarder: Forwarder | None = None,
     ) -> None:
         """Make a pusher without work.
 
@@ -46,6 +49,7 @@ class Pusher:
             incarnation: of this node's registration, for the store's fence; empty = nobody can fence us.
             owns: whether this node still owns a key, for what was accepted a while ago.
             on_fenced: told of the incarnation when the store refuses a save because of the fence.
+            forwarder: earlier owners of keys; None where keys do not move.
         """
         self._config = config
         self._metrics = metrics
@@ -60,6 +64,8 @@ class Pusher:
             incarnation=incarnation,
             owns=owns,
             on_fenced=on_fenced or str,
+            filler=Filler(messages, hub, metrics, config.store_timeout_s),
+            forwarder=forwarder,
             spawn=self._spawn,
             forget=self._queues.__delitem__,
             on_done=self._on_done,
@@ -84,6 +90,14 @@ class Pusher:
         """Results that pushes in progress still wait for, at most."""
         return self._pending_keys
 
+    def busy_keys(self) -> list[Key]:
+        """The keys with something in progress."""
+        return list(self._queues)
+
+    def is_busy(self, key: Key) -> bool:
+        """Whether something of a key is in progress."""
+        return key in self._queues
+
     def push(self, push: Push) -> asyncio.Future[PushReply]:
         """See CometService.push(); a push to idle keys with expire 0 is answered before this returns."""
         loop = asyncio.get_running_loop()
@@ -103,7 +117,7 @@ class Pusher:
         return future
 
     async def run_exclusive(self, key: Key, turn: ExclusiveTurn) -> None:
-        """Run something at a key's turn: after what was pushed before, before what is pushed later.
+        """Run something at a key's turn, and wait for it; see begin_exclusive().
 
         Cancellation: the turn itself runs to its end.
 
@@ -111,6 +125,21 @@ class Pusher:
             OverloadedError: too much waits for the key already.
             Whatever the turn raises.
         """
+        await self.begin_exclusive(key, turn)
+
+    def begin_exclusive(self, key: Key, turn: ExclusiveTurn) -> asyncio.Future[None]:
+        """Have something run at a key's turn: after what was pushed before, before what is pushed later.
+
+        Returns:
+            A future with the turn's outcome; cancelling it only stops waiting.
+
+        Raises:
+            OverloadedError: too much waits for the key already.
+        """
+        self._serve_earlier(key)
+        queue = self._queues.get(key)
+        if queue is not None and len(queue) >= self._config.max_queue_per_key:
+            raise OverloadedError(f"{len(queue)} pushes wait for this key")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         async def run() -> None:
@@ -123,12 +152,8 @@ class Pusher:
                 if not done.done():
                     done.set_result(None)
 
-        self._serve_earlier(key)
-        queue = self._queues.get(key)
-        if queue is not None and len(queue) >= self._config.max_queue_per_key:
-            raise OverloadedError(f"{len(queue)} pushes wait for this key")
         self._enqueue(key, run)
-        await done
+        return done
 
     def at_turn(self, key: Key, call: Callable[[], None]) -> None:
         """Call after everything of the key that was accepted before; now, when nothing is in progress."""
@@ -177,6 +202,8 @@ class Pusher:
         context = self._context
         backlog = self._backlog
         is_contended = backlog.is_contended
+        forwarder = context.forwarder
+        must_read = None if forwarder is None or not forwarder.is_active else forwarder.must_read
         message = Outgoing(context.clocks.lowest(), job.push.payload, False)
         for index in range(start, end):
             key = keys[index]
@@ -185,7 +212,7 @@ class Pusher:
             if start and not context.owns(key):
                 self._refuse_turn(job, index, NotOwnerError.code)
                 continue
-            if not job.is_saved and key not in queues:
+            if not job.is_saved and key not in queues and (must_read is None or not must_read(key)):
                 deliver_unsaved(context, job, index, message)
             else:
                 self._take_turn(key, job, index)
@@ -200,11 +227,8 @@ class Pusher:
         if not self._context.owns(key):
             self._refuse_turn(job, index, NotOwnerError.code)
             return
-        if not job.is_saved and key not in self._queues:
-            message = Outgoing(self._context.clocks.lowest(), job.push.payload, False)
-            deliver_unsaved(self._context, job, index, message)
-        else:
-            self._take_turn(key, job, index)
+        # Queued even when it is idle: the queue knows what must come first.
+        self._take_turn(key, job, index)
 
     def _serve_earlier(self, key: Key) -> None:
         """Let a key have its turns in pushes that were called before, though their slices are to come."""

@@ -160,7 +160,9 @@ class NodeProcess:
         messages = self._message_peers().service
         await _wait_store(messages)
         capacity = connection_capacity(descriptor_limit, self._config.process.reserve_descriptors)
-        self._comet = self._parts.comet(self._config.comet, messages, capacity)
+        peers = CometPeers(self._members, self._config.rpc, CometTimeouts())
+        self._peers.append(peers)
+        self._comet = self._parts.comet(self._config.comet, messages, capacity, peers)
         return self._comet
 
     def _build_message(self, tasks: ServiceTasks) -> Node:

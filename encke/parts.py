@@ -7,10 +7,13 @@ the memory nor the time that the others cost.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from cluster.contracts.handover import HandoverService
 from cluster.contracts.message import MessageService
 from cluster.members import Members
+from cluster.model import NodeInfo
 from cluster.peers import NodeServices
 from cluster.registry.base import Registry
 from cluster.rpc.config import RpcConfig
@@ -49,12 +52,19 @@ class Parts:
         self.members = members
         self._rpc = rpc
 
-    def comet(self, config: CometConfig, messages: MessageService, capacity: int) -> CometNode:
+    def comet(
+        self,
+        config: CometConfig,
+        messages: MessageService,
+        capacity: int,
+        peers: Callable[[NodeInfo], HandoverService] | None = None,
+    ) -> CometNode:
         """A comet node.
 
         Args:
             config: as configured, or with other addresses to advertise.
             capacity: connections that the process can hold.
+            peers: the other comet nodes; None = there are none.
         """
         from comet.app import CometNode
 
@@ -69,6 +79,7 @@ class Parts:
             verifier=TokenVerifier(self.config.auth.secrets),
             stats=self.stats,
             rpc=self._rpc,
+            peers=peers,
         )
 
     def message(self, store: MessageStore) -> MessageNode:

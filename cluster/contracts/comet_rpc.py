@@ -1,4 +1,4 @@
-"""CometService over RPC: the method table, and a stub for one comet node."""
+"""CometService and HandoverService over RPC: the method tables, and a stub for one comet node."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from cluster.contracts.comet import CometService, CometStatus, ConnectionInfo, Push, PushReply
+from cluster.contracts.handover import Forward, HandoverService, Held
 from cluster.model import Epoch, Key
 from cluster.rpc.client import RpcClient
 from cluster.rpc.methods import Method, Route
@@ -17,6 +18,11 @@ PUSH = Method(1, "push", tuple[Push], PushReply)
 DELETE_KEY = Method(2, "delete_key", tuple[Key, Epoch], int)
 CONNECTIONS = Method(3, "connections", tuple[Key], list[ConnectionInfo], is_read=True)
 STATUS = Method(4, "status", tuple[()], CometStatus, is_read=True)
+
+FORWARD = Method(11, "forward", tuple[Forward], Held)
+CLOSE_KEY = Method(12, "close_key", tuple[Key], Held)
+SETTLE = Method(13, "settle", tuple[Epoch], list[Key], is_read=True)
+RELEASE = Method(14, "release", tuple[Epoch], bool, is_read=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +49,18 @@ def comet_routes(service: CometService) -> list[Route]:
     ]
 
 
+def handover_routes(service: HandoverService) -> list[Route]:
+    """The same for what comet nodes ask of each other."""
+    return [
+        Route(FORWARD, service.forward),
+        Route(CLOSE_KEY, service.close_key),
+        Route(SETTLE, service.settle),
+        Route(RELEASE, service.release),
+    ]
+
+
 class CometStub:
-    """A comet node at the other end of a client. Implements CometService."""
+    """A comet node at the other end of a client. Implements CometService and HandoverService."""
 
     def __init__(self, client: RpcClient, timeouts: CometTimeouts) -> None:
         """The client's owner starts and stops it."""
@@ -67,3 +83,19 @@ class CometStub:
     async def status(self) -> CometStatus:
         """See CometService.status()."""
         return await self.client.call(STATUS, (), self._other_s)
+
+    def forward(self, message: Forward) -> asyncio.Future[Held]:
+        """See HandoverService.forward()."""
+        return self.client.call(FORWARD, (message,), self._other_s)
+
+    def close_key(self, key: Key) -> asyncio.Future[Held]:
+        """See HandoverService.close_key()."""
+        return self.client.call(CLOSE_KEY, (key,), self._other_s)
+
+    async def settle(self, epoch: Epoch) -> list[Key]:
+        """See HandoverService.settle()."""
+        return await self.client.call(SETTLE, (epoch,), self._other_s)
+
+    async def release(self, epoch: Epoch) -> bool:
+        """See HandoverService.release()."""
+        return await self.client.call(RELEASE, (epoch,), self._other_s)

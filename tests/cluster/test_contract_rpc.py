@@ -13,7 +13,8 @@ import pytest
 
 from cluster.contracts import comet_rpc, message_rpc
 from cluster.contracts.comet import CometService, CometStatus, ConnectionInfo, Failure, Push, PushReply
-from cluster.contracts.comet_rpc import CometStub, CometTimeouts, comet_routes
+from cluster.contracts.comet_rpc import CometStub, CometTimeouts, comet_routes, handover_routes
+from cluster.contracts.handover import Forward, HandoverService, Held
 from cluster.contracts.message import (
     Guarantee,
     MessageNodeService,
@@ -57,6 +58,8 @@ GUARANTEE = Guarantee("redis", "redis://h:6379/0", "none", "much may be lost", "
 MESSAGE_STATUS = MessageStatus([GUARANTEE], 2, 3)
 PUSH = Push([BOB, Key("alice \u2028 \U0001f41f")], b'{"n":1}', 600, "id-1", 3600, 20.0, (5, 2**40))
 PUSHED = PushReply([Mid(80), Mid(0)], [2, 0], [Failure(1, "storage")], [0])
+FORWARD = Forward(BOB, Mid(160), b'{"n":1}', True, Mid(80))
+HELD = Held((5, 2**40), 2)
 CONNECTION = ConnectionInfo("tcp", "phone", 1.5, "127.0.0.1:1", 7, Mid(80))
 
 
@@ -135,6 +138,33 @@ class Comet:
         return CometStatus(1, 2, 3)
 
 
+class Handover:
+    """A comet node as others see it, likewise."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    def forward(self, message: Forward) -> asyncio.Future[Held]:
+        return self._held("forward", message)
+
+    def close_key(self, key: Key) -> asyncio.Future[Held]:
+        return self._held("close_key", key)
+
+    async def settle(self, epoch: Epoch) -> list[Key]:
+        self.asked.append(("settle", epoch))
+        return [BOB]
+
+    async def release(self, epoch: Epoch) -> bool:
+        self.asked.append(("release", epoch))
+        return True
+
+    def _held(self, *asked: Any) -> asyncio.Future[Held]:
+        self.asked.append(asked)
+        future: asyncio.Future[Held] = asyncio.get_running_loop().create_future()
+        future.set_result(HELD)
+        return future
+
+
 class Node:
     """A service behind a server and a proxy, and the client that calls it."""
 
@@ -191,8 +221,9 @@ def message_stub(node: Node, **timeouts: float) -> MessageStub:
         (MessageService, message_routes(Messages()), message_rpc),
         (MessageNodeService, message_node_routes(MessageNode()), message_rpc),
         (CometService, comet_routes(Comet()), comet_rpc),
+        (HandoverService, handover_routes(Handover()), comet_rpc),
     ],
-    ids=["message", "message node", "comet"],
+    ids=["message", "message node", "comet", "handover"],
 )
 def test_method_table_says_what_the_contract_says(contract: type, routes: list[Route], module: Any) -> None:
     table = {route.method.name: route for route in routes}
@@ -216,6 +247,9 @@ def test_numbers_on_the_wire_stay() -> None:
     assert [route.method.number for route in message_node_routes(MessageNode())] == [10]
     assert {route.method.name: route.method.number for route in comet_routes(Comet())} == {
         "push": 1, "delete_key": 2, "connections": 3, "status": 4,
+    }  # fmt: skip
+    assert {route.method.name: route.method.number for route in handover_routes(Handover())} == {
+        "forward": 11, "close_key": 12, "settle": 13, "release": 14,
     }  # fmt: skip
 
 
@@ -279,6 +313,25 @@ async def test_every_question_to_a_comet_node_arrives_and_is_answered() -> None:
             ("delete_key", BOB, (1, 2)),
             ("connections", BOB),
             ("status",),
+        ]
+
+
+async def test_every_question_of_a_comet_node_to_another_arrives_and_is_answered() -> None:
+    handover = Handover()
+    node = Node(comet_rpc.SERVICE, handover_routes(handover))
+    async with started(node):
+        stub: HandoverService = CometStub(node.client, CometTimeouts())
+
+        assert await stub.forward(FORWARD) == HELD
+        assert await stub.close_key(BOB) == HELD
+        assert await stub.settle((1, 2)) == [BOB]
+        assert await stub.release((1, 2)) is True
+
+        assert handover.asked == [
+            ("forward", FORWARD),
+            ("close_key", BOB),
+            ("settle", (1, 2)),
+            ("release", (1, 2)),
         ]
 
 

@@ -1,0 +1,52 @@
+"""Reads the store for a channel that has missed something, and delivers it in order."""
+
+from __future__ import annotations
+
+import asyncio
+
+from cluster.contracts.message import MessageService
+from cluster.model import Key, Mid
+from comet.hub import Hub
+from comet.metrics import CometMetrics
+from comet.outgoing import Outgoing
+
+PAGE_MESSAGES = 500
+PAGE_BYTES = 1024 * 1024
+
+
+class Filler:
+    """The way from the store to a channel. Used at the key's turn only."""
+
+    def __init__(
+        self, messages: MessageService, hub: Hub, metrics: CometMetrics, store_timeout_s: float
+    ) -> None:
+        self._messages = messages
+        self._hub = hub
+        self._metrics = metrics
+        self._store_timeout_s = store_timeout_s
+
+    async def fill(self, key: Key, end: Mid | None, filled: dict[Mid, int] | None = None) -> None:
+        """Deliver what is stored above the channel's cursor and below `end`; None = to the last.
+
+        Args:
+            filled: gets the mids that were delivered, and to how many connections; also
+                those before an error.
+
+        Raises:
+            EnckeError, TimeoutError: the store did not answer.
+        """
+        metrics = self._metrics
+        has_more = True
+        while has_more and (channel := self._hub.channel(key)) is not None:
+            async with asyncio.timeout(self._store_timeout_s):
+                page = await self._messages.load_after(key, channel.cursor, PAGE_MESSAGES, PAGE_BYTES)
+            if page.trimmed > channel.cursor:
+                metrics.gaps.inc(channel.announce_gap(page.messages[0].mid if page.messages else None))
+            for message in page.messages:
+                if end is not None and message.mid >= end:
+                    return
+                online = channel.deliver(Outgoing(message.mid, message.payload, True))
+                metrics.deliveries.value += online
+                if filled is not None:
+                    filled[message.mid] = online
+            has_more = page.has_more

@@ -1,0 +1,218 @@
+"""Keys that move: what the new owner delivers reaches those who were not sent away yet; nothing is missed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from cluster.errors import StorageError
+from comet.forwarding import MAX_IN_FLIGHT, Forwarder
+from tests.comet.nodes import values
+from tests.comet.pairs import ONE, THREE, TWO, Nodes, keys_of, running_nodes
+from tests.support.eventually import eventually
+
+# One connection every second or so: those that wait stay for the length of a test.
+SLOWLY = 1
+BOTH = (ONE, TWO)
+
+MOVED = keys_of(TWO, BOTH)
+
+
+def forwarder_of(nodes: Nodes, name: str) -> Forwarder:
+    forwarder = nodes.comets[name].node._forwarder
+    assert forwarder is not None
+    return forwarder
+
+
+async def test_messages_of_a_moved_key_reach_the_connections_that_are_left_in_order(tmp_path: Path) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        await nodes.start(ONE, close_pace_per_s=SLOWLY)
+        crowd = [await nodes.subscribe(ONE, key) for key in MOVED[:8]]
+        key = MOVED[7]
+        await nodes.push(ONE, key, "before")
+        await nodes.start(TWO)
+        for number in range(6):
+            # Stored and unsaved ones in turns; nobody is connected to the new owner.
+            assert (await nodes.push(TWO, key, number, 600 * (number % 2))).failed == []
+        bob = crowd[7]
+        documents = await bob.documents(7)
+        assert values(documents) == ["before", 0, 1, 2, 3, 4, 5]
+        mids = [document.mid for document in documents]
+        assert mids == sorted(set(mids))
+        await eventually(lambda: nodes.counted(TWO, "forwards_total", "ok") == 6)
+
+
+async def test_a_key_without_connections_elsewhere_is_forwarded_once(tmp_path: Path) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        await nodes.start(ONE, close_pace_per_s=SLOWLY)
+        for key in MOVED[:8]:
+            await nodes.subscribe(ONE, key)
+        await nodes.start(TWO)
+        assert nodes.counted(TWO, "earlier_owners") == 1
+        for _ in range(3):
+            await nodes.push(TWO, MOVED[9], "nobody", 0)
+            await eventually(lambda: nodes.counted(TWO, "forwards_total", "ok") == 1)
+        # A key that it does not gain from anybody.
+        await nodes.push(ONE, keys_of(ONE, BOTH)[0], "mine", 0)
+        assert nodes.counted(ONE, "forwards_total") == 0
+
+
+async def test_forwarding_ends_when_the_earlier_owner_has_closed_all_connections_of_lost_keys(
+    tmp_path: Path,
+) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        await nodes.start(ONE)
+        lost = [await nodes.subscribe(ONE, key) for key in MOVED[:3]]
+        kept = await nodes.subscribe(ONE, keys_of(ONE, BOTH)[0])
+        await nodes.start(TWO)
+        for subscriber in lost:
+            assert (await subscriber.end()).code == 4001
+        await eventually(lambda: not forwarder_of(nodes, TWO).is_active)
+        assert nodes.counted(TWO, "earlier_owners") == 0
+        await kept.beat()
+
+
+@pytest.mark.parametrize("expire_s", [0, 600])
+async def test_a_forward_after_one_that_was_dropped_has_the_store_read_first(
+    tmp_path: Path, expire_s: int
+) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        await nodes.start(ONE, close_pace_per_s=SLOWLY)
+        crowd = [await nodes.subscribe(ONE, key) for key in MOVED[:8]]
+        await nodes.start(TWO)
+        (owner,) = forwarder_of(nodes, TWO).earlier_owners(MOVED[7])
+        owner.in_flight += MAX_IN_FLIGHT
+        await nodes.push(TWO, MOVED[7], "dropped")
+        owner.in_flight -= MAX_IN_FLIGHT
+        await nodes.push(TWO, MOVED[7], "next", expire_s)
+        await nodes.push(TWO, MOVED[7], "last")
+        assert values(await crowd[7].documents(3)) == ["dropped", "next", "last"]
+        assert nodes.counted(TWO, "forwards_total", "dropped") == 1
+
+
+async def test_a_forward_that_fails_fails_no_push(tmp_path: Path) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        one = await nodes.start(ONE, close_pace_per_s=SLOWLY)
+        crowd = [await nodes.subscribe(ONE, key) for key in MOVED[:8]]
+        await nodes.start(TWO)
+        await nodes.push(TWO, MOVED[7], "forwarded")
+        assert values([await crowd[7].next_document()]) == ["forwarded"]
+        assert one._rpc is not None
+        await one._rpc.stop(0.0)
+        assert (await nodes.push(TWO, MOVED[7], "stored")).failed == []
+        assert (await nodes.push(TWO, MOVED[7], "unsaved", 0)).failed == []
+        await eventually(lambda: nodes.counted(TWO, "forwards_total", "failed") == 2)
+        # They resume at the new owner when they are sent away.
+        assert (await crowd[0].end()).code == 4001
+        again = await nodes.subscribe(TWO, MOVED[7], mid=0)
+        assert values(await again.documents(2)) == ["forwarded", "stored"]
+
+
+async def test_deleting_a_moved_key_closes_the_connections_that_are_left(tmp_path: Path) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        await nodes.start(ONE, close_pace_per_s=SLOWLY)
+        crowd = [await nodes.subscribe(ONE, key) for key in MOVED[:8]]
+        two = await nodes.start(TWO)
+        await nodes.push(TWO, MOVED[7], "last")
+        assert await two.delete_key(MOVED[7], two._members.current.epoch) == 1
+        assert values([await crowd[7].next_document()]) == ["last"]
+        assert (await crowd[7].end()).code == 4004
+
+
+async def test_what_the_earlier_owner_had_accepted_reaches_subscribers_of_the_new_one(tmp_path: Path) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        await nodes.start(ONE)
+        key = MOVED[0]
+        gate = nodes.ways[ONE].close_gate(key)
+        accepted = nodes.push(ONE, key, "accepted")
+        await eventually(lambda: nodes.ways[ONE].batches)
+        await nodes.start(TWO)
+        # One with resume, one without: it has been read for neither.
+        bob = await nodes.subscribe(TWO, key, mid=0)
+        old = await nodes.subscribe(TWO, key, version="")
+        gate.set()
+        assert (await accepted).failed == []
+        assert values([await bob.next_document()]) == ["accepted"]
+        assert (await old.next_document()).value["msg"] == '"accepted"'
+        assert nodes.counted(TWO, "second_reads_total") == 1
+
+
+async def test_an_unsaved_message_does_not_overtake_what_the_earlier_owner_has_saved(tmp_path: Path) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        await nodes.start(ONE)
+        key, other = MOVED[:2]
+        # Keeps the new owner from reading again: the earlier one has not said that it is done.
+        way = nodes.ways[ONE]
+        gate = way.close_gate(key)
+        accepted = nodes.push(ONE, key, "accepted")
+        await eventually(lambda: way.batches)
+        await nodes.start(TWO)
+        forwarder = forwarder_of(nodes, TWO)
+        bob = await nodes.subscribe(TWO, key, mid=0)
+        await bob.beat()
+        assert forwarder.must_read(key)
+        # It reaches the store; the answer to the earlier owner is still on its way.
+        assert [save.key for save in way.batches] == [key]
+        await way.store.save(way.batches[0])
+        assert (await nodes.push(TWO, key, "unsaved", 0)).online == [1]
+        assert values(await bob.documents(2)) == ["accepted", "unsaved"]
+        gate.set()
+        assert (await accepted).failed == []
+        assert not forwarder.must_read(other) or forwarder.is_active
+        await eventually(lambda: not forwarder.is_active)
+
+
+async def test_an_unsaved_message_is_refused_when_the_store_cannot_tell_what_goes_before_it(
+    tmp_path: Path,
+) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        await nodes.start(ONE)
+        key = MOVED[0]
+        gate = nodes.ways[ONE].close_gate(key)
+        accepted = nodes.push(ONE, key, "accepted")
+        await eventually(lambda: nodes.ways[ONE].batches)
+        await nodes.start(TWO)
+        bob = await nodes.subscribe(TWO, key)
+        nodes.ways[TWO].load_refusals.append(StorageError("down"))
+        reply = await nodes.push(TWO, key, "unsaved", 0)
+        assert [failure.code for failure in reply.failed] == ["unavailable"]
+        gate.set()
+        await accepted
+        assert values([await bob.next_document()]) == ["accepted"]
+
+
+async def test_the_new_owner_reads_again_when_an_owner_that_has_gone_is_fenced(tmp_path: Path) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        await nodes.start(TWO)
+        one = await nodes.start(ONE)
+        key = keys_of(ONE, BOTH)[0]
+        gate = nodes.ways[ONE].close_gate(key)
+        lost = nodes.push(ONE, key, "too late")
+        await eventually(lambda: nodes.ways[ONE].batches)
+        # It dies; its save is still on the way.
+        assert one._registration is not None
+        await one._registration.withdraw()
+        bob = await nodes.subscribe(TWO, key, mid=0)
+        await eventually(lambda: nodes.counted(TWO, "second_reads_total") == 1)
+        gate.set()
+        assert [failure.code for failure in (await lost).failed] == ["not_owner"]
+        assert (await nodes.push(TWO, key, "new")).online == [1]
+        assert values([await bob.next_document()]) == ["new"]
+
+
+async def test_messages_of_a_key_that_moves_twice_reach_all_who_held_it(tmp_path: Path) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        everyone = (ONE, TWO, THREE)
+        await nodes.start(ONE, close_pace_per_s=SLOWLY)
+        # The third is there, and sees both changes; it takes keys with the second one.
+        three = await nodes.start(THREE, weight=0)
+        keys = [key for key in keys_of(THREE, everyone) if key in MOVED][:6]
+        first = [await nodes.subscribe(ONE, key) for key in keys]
+        await nodes.start(TWO, close_pace_per_s=SLOWLY)
+        second = [await nodes.subscribe(TWO, key) for key in keys]
+        assert three._registration is not None
+        await three._registration.update(replace(three._info(is_draining=False), weight=1))
+        assert (await nodes.push(THREE, keys[5], "far")).failed == []
+        assert values([await first[5].next_document(), await second[5].next_document()]) == ["far", "far"]
