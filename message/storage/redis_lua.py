@@ -68,23 +68,25 @@ local function write_state(name, s)
 end
 """
 
-# Returns "status clock ..."; see redis.py. Nothing is written before `Writing begins`.
+# ARGV: bound, then what redis_requests.pack_save() packs: of the batch, and three of each item.
+# Returns what redis_replies.py reads. Nothing is written before `Writing begins`.
 # Its hot path is a batch of one with a known key: 9 calls of the server.
 SAVE = (
     """
 local key = KEYS[1]
 local state_name = '\\1s' .. key
 local id_prefix = '\\1i' .. key .. '\\1'
-local deadline, sent = tonumber(ARGV[2]), tonumber(ARGV[3])
+local deadline, sent = struct.unpack('<dd', ARGV[2])
+local incarnation = string.sub(ARGV[2], 17)
 local clock_s = math.floor(clock / {ticks_per_s})
 local clock_text = text(clock)
-if ARGV[4] ~= '' and redis.call('EXISTS', '\\1f' .. ARGV[4]) == 1 then return 'F ' .. clock_text end
+if incarnation ~= '' and redis.call('EXISTS', '\\1f' .. incarnation) == 1 then return 'F ' .. clock_text end
 if deadline > clock + {max_deadline} then return 'A ' .. clock_text end
-if #ARGV == 4 then return 'S ' .. clock_text .. ' 0 0' end
+if #ARGV == 2 then return 'S ' .. clock_text .. ' 0 0' end
 
 local known = {}
 local knows_all = true
-for n = 5, #ARGV, 5 do
+for n = 3, #ARGV, 3 do
   local id = ARGV[n]
   local value = redis.call('GET', id_prefix .. id)
   local mid, until_s
@@ -121,15 +123,17 @@ if not s then
   end
 end
 
-local lower = s.last
+local lower, first_prev = s.last, s.stored
 if sent > lower and sent <= clock + {max_sent_lead} then lower = sent end
 local results, members, entries, changed = {}, {}, {}, {}
 local expiry_base = wall_s
 if tonumber(time[2]) > 0 then expiry_base = wall_s + 1 end
 local least_until_s = math.floor(deadline / {ticks_per_s}) + 1 + {id_grace_s}
-for n = 5, #ARGV, 5 do
-  local id, digest, payload = ARGV[n], ARGV[n + 1], ARGV[n + 4]
-  local until_s = math.max(least_until_s, clock_s + math.min(tonumber(ARGV[n + 3]), {max_id_ttl_s}))
+for n = 3, #ARGV, 3 do
+  local id, payload = ARGV[n], ARGV[n + 2]
+  local expire_s, id_ttl_s = struct.unpack('<dd', ARGV[n + 1])
+  local digest = string.sub(ARGV[n + 1], 17)
+  local until_s = math.max(least_until_s, clock_s + math.min(id_ttl_s, {max_id_ttl_s}))
   local first = known[id]
   if first and first[3] ~= digest then
     results[#results + 1] = '2 0 0'
@@ -151,7 +155,6 @@ for n = 5, #ARGV, 5 do
     first = {mid, until_s, digest}
     known[id] = first
     changed[id] = first
-    local expire_s = tonumber(ARGV[n + 2])
     if expire_s > 0 then
       local ends, size = expiry_base + expire_s, #payload
       members[#members + 1] = mid_text
@@ -229,6 +232,9 @@ if s.last > clock then
   end
 elseif clock > highest + {ticks_per_s} then
   redis.call('SET', '\\1clock', clock_text)
+end
+if #results == 1 and #members == 2 and trimmed == 0 and sent <= clock + {max_sent_lead} then
+  return 'P' .. struct.pack('<ddd', clock, lower, first_prev)
 end
 local ignored = 0
 if sent > clock + {max_sent_lead} then ignored = 1 end

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from cluster.contracts.message import Outcome, SaveBatch, SaveReply, SaveResult
 from cluster.errors import DeadlinePassedError, EnckeError, NotOwnerError, RequestError
 from cluster.model import Mid
@@ -9,16 +11,16 @@ from message.config import StoreLimits
 from message.storage.counters import Tally
 
 _OUTCOMES = {b"%d" % outcome: outcome for outcome in Outcome}
-# Nothing trimmed, no `sent` ignored, one message SAVED.
-_NOTHING_ELSE = [b"0", b"0", b"0"]
+# "P", clock, mid, prev.
+_PLAIN = struct.Struct("<cddd")
 
 
 def read_single_saved(text: bytes) -> SaveReply | None:
     """Read what nearly every save is answered, that its only message is stored; None for all else."""
-    parts = text.split()
-    if len(parts) != 7 or parts[0] != b"S" or parts[2:5] != _NOTHING_ELSE:
+    if len(text) != _PLAIN.size or text[:1] != b"P":
         return None
-    return SaveReply([SaveResult(Outcome.SAVED, Mid(int(parts[5])), Mid(int(parts[6])))], Mid(int(parts[1])))
+    _, clock, mid, prev = _PLAIN.unpack(text)
+    return SaveReply([SaveResult(Outcome.SAVED, Mid(int(mid)), Mid(int(prev)))], Mid(int(clock)))
 
 
 def read_save_reply(
