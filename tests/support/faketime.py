@@ -38,6 +38,11 @@ def fast_time(factor: int) -> dict[str, str]:
     return {"LD_PRELOAD": str(library()), "FAKETIME": f"+0 x{factor}"}
 
 
+def offset_time(offset: str) -> dict[str, str]:
+    """Environment of a process whose wall clock is off ("+5s", "-1h"). Its monotonic clock is real."""
+    return {"LD_PRELOAD": str(library()), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+
 def library() -> Path:
     """The library.
 
