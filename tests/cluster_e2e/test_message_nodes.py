@@ -1,4 +1,4 @@
-"""Message nodes that hang or are told to stop while pushes go on: their keys go to the other, in time."""
+"""Message nodes that die, hang or are told to stop while pushes go on: the other takes their keys in time."""
 
 from __future__ import annotations
 
@@ -41,5 +41,14 @@ async def test_a_message_node_that_is_told_to_stop_fails_no_push(cluster: Cluste
         assert await asyncio.to_thread(cluster.nodes["message-2"].stop) == 0
         await run.push_on()
         await asyncio.to_thread(cluster.nodes["message-2"].start)
+    assert run.failed_tries == []
+    assert run.is_undisturbed(*run.keys)
+
+
+async def test_a_killed_message_node_fails_no_push(cluster: Cluster, seed: int) -> None:
+    run = started_run(cluster, seed)
+    async with run.under_way():
+        cluster.nodes["message-1"].kill()
+        await run.push_on()
     assert run.failed_tries == []
     assert run.is_undisturbed(*run.keys)

@@ -13,6 +13,8 @@ from tests.support.proxy import FaultProxy
 
 TWO = ("comet-1", "comet-2")
 THREE = ("comet-1", "comet-2", "comet-3")
+# What it sends to the wrong node is to fail soon.
+IMPATIENT_WEB = "[web]\nrequest_timeout_s = 0.5\n"
 MESSAGES = (("message", "message-1"), ("message", "message-2"))
 
 
@@ -79,9 +81,7 @@ async def test_a_web_node_with_an_old_view_of_the_ring_answers_nothing_that_is_n
     await asyncio.to_thread(cluster.start, *MESSAGES, *(("comet", name) for name in TWO), ("web", "web-1"))
     keys = [key for name in THREE for key in owned_by(THREE, name, 2)]
     async with proxy_of(cluster) as proxy:
-        second = cluster.node(
-            "web", "web-2", zookeeper=proxy.address, more="[web]\nrequest_timeout_s = 0.5\n"
-        )
+        second = cluster.node("web", "web-2", zookeeper=proxy.address, more=IMPATIENT_WEB)
         await asyncio.to_thread(second.start)
         run = ClusterRun(cluster, keys, seed)
         async with run.under_way():
@@ -144,3 +144,29 @@ async def test_a_cut_off_comet_node_lets_go_though_no_message_node_saw_its_sessi
             await run.wait_served_by("comet-2", keys=own)
         for reader in run.readers_of(*own):
             assert reader.ends[0].code == 4001
+
+
+async def test_a_comet_and_a_web_node_that_are_cut_off_together_accept_nothing_for_lost_keys(
+    cluster: Cluster, seed: int
+) -> None:
+    await asyncio.to_thread(cluster.start, *MESSAGES, ("comet", "comet-1"), ("web", "web-1"))
+    own = owned_by(TWO, "comet-2", 3)
+    async with proxy_of(cluster) as proxy:
+        # Its pushes go to the comet node that lives in the past, as it does.
+        cut_off = [
+            cluster.node("comet", "comet-2", zookeeper=proxy.address),
+            cluster.node("web", "web-2", zookeeper=proxy.address, more=IMPATIENT_WEB),
+        ]
+        for server in cut_off:
+            await asyncio.to_thread(server.start)
+        run = ClusterRun(cluster, owned_by(TWO, "comet-1", 3) + own, seed)
+        async with run.under_way():
+            async with run.fault():
+                proxy.stall()
+                await run.wait_served_by("comet-1", keys=own)
+            run.forgive()
+            await run.push_on()
+            assert {one.web for one in run.failed_tries} == {"web-2"}
+            proxy.heal()
+            await run.wait_served_by("comet-2", keys=own)
+        assert run.is_undisturbed(*owned_by(TWO, "comet-1", 3))

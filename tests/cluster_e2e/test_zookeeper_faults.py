@@ -11,6 +11,7 @@ from redis import Redis
 
 from tests.support.cluster import SESSION_S, Cluster, owned_by, running_cluster
 from tests.support.cluster_run import ClusterRun
+from tests.support.eventually import eventually
 from tests.support.servers import RedisServer
 from tests.support.zookeeper import ZooKeeper, operator
 
@@ -164,3 +165,58 @@ def expire_one(cluster: Cluster, entry: str) -> None:
     with operator(cluster.zookeeper) as client:
         session_id = client.exists(entry).ephemeralOwner
     cluster.zookeeper.end_session(session_id)
+
+
+async def test_a_comet_node_that_dies_while_zookeeper_is_away_is_replaced_when_it_is_back(
+    fragile: Cluster, seed: int
+) -> None:
+    fragile.start(*NODES)
+    lost = owned_by(TWO, "comet-2", 3)
+    run = ClusterRun(fragile, owned_by(TWO, "comet-1", 3) + lost, seed)
+    async with run.under_way():
+        fragile.zookeeper.kill()
+        await run.push_on()
+        assert run.failed_tries == []
+        async with run.fault():
+            fragile.nodes["comet-2"].kill()
+            await run.push_for(AWAY_S)
+            await asyncio.to_thread(fragile.zookeeper.start)
+            await run.wait_served_by("comet-1", keys=lost)
+    assert run.is_undisturbed(*owned_by(TWO, "comet-1", 3))
+
+
+async def test_nodes_stop_in_order_while_zookeeper_is_away(fragile: Cluster, seed: int) -> None:
+    fragile.start(*NODES, ("message", "message-3"), ("web", "web-3"))
+    run = ClusterRun(fragile, owned_by(TWO, "comet-1", 3) + owned_by(TWO, "comet-2", 3), seed)
+    leaving = [fragile.nodes.pop("web-3"), fragile.nodes["message-3"], fragile.nodes["comet-2"]]
+    async with run.under_way():
+        fragile.zookeeper.kill()
+        async with run.fault():
+            for server in leaving:
+                assert await asyncio.to_thread(server.stop) == 0
+            await asyncio.to_thread(fragile.zookeeper.start)
+            await run.wait_served_by("comet-1")
+    assert run.is_undisturbed(*owned_by(TWO, "comet-1", 3))
+
+
+async def test_a_comet_node_that_nobody_answers_gives_its_keys_up_and_takes_them_back(
+    fragile: Cluster, seed: int
+) -> None:
+    fragile.start(*NODES)
+    run = ClusterRun(fragile, owned_by(TWO, "comet-1", 3) + owned_by(TWO, "comet-2", 3), seed)
+    messages = [fragile.nodes[name] for name in ("message-1", "message-2")]
+    async with run.under_way():
+        visits = run.visit_counts()
+        async with run.fault():
+            fragile.zookeeper.freeze()
+            for server in messages:
+                server.freeze()
+            await eventually(lambda: all(reader.ends for reader in run.readers))
+            for server in messages:
+                server.thaw()
+            # The registry says nothing yet, but that nobody is fenced is enough.
+            await run.wait_back(visits)
+            await run.push_on()
+            fragile.zookeeper.thaw()
+            await run.push_on()
+    assert {reader.ends[0].code for reader in run.readers} == {4001}
