@@ -22,6 +22,7 @@ from cluster.model import NodeInfo, NodeKind
 from cluster.rpc.balancer import Balancer
 from cluster.rpc.client import RpcClient
 from cluster.rpc.config import RpcConfig
+from cluster.rpc.metrics import ClientMetrics
 from cluster.rpc.pool import ClientPool
 
 
@@ -37,10 +38,12 @@ class NodeServices:
 class CometPeers:
     """The comet nodes, each by its entry in the registry."""
 
-    def __init__(self, members: Members, rpc: RpcConfig, timeouts: CometTimeouts) -> None:
+    def __init__(
+        self, members: Members, rpc: RpcConfig, timeouts: CometTimeouts, metrics: ClientMetrics | None = None
+    ) -> None:
         """Begin to connect to those that are registered; needs a running loop."""
         self._timeouts = timeouts
-        self._pool = ClientPool(lambda address: RpcClient(address, comet_rpc.SERVICE, rpc))
+        self._pool = ClientPool(lambda address: RpcClient(address, comet_rpc.SERVICE, rpc, metrics=metrics))
         self._stubs: dict[str, CometStub] = {}
         _follow(members, self._take)
 
@@ -72,10 +75,16 @@ class CometPeers:
 class MessagePeers:
     """The message nodes as one service."""
 
-    def __init__(self, members: Members, rpc: RpcConfig, timeouts: MessageTimeouts) -> None:
+    def __init__(
+        self,
+        members: Members,
+        rpc: RpcConfig,
+        timeouts: MessageTimeouts,
+        metrics: ClientMetrics | None = None,
+    ) -> None:
         """Begin to connect to those that are registered; needs a running loop."""
         self._timeouts = timeouts
-        self._pool = ClientPool(lambda address: RpcClient(address, message_rpc.SERVICE, rpc))
+        self._pool = ClientPool(lambda address: RpcClient(address, message_rpc.SERVICE, rpc, metrics=metrics))
         self._balancer: Balancer[MessageStub] = Balancer()
         self._stubs: dict[str, MessageStub] = {}
         self.service = MessageNodes(self._balancer)

@@ -193,6 +193,15 @@ class Stats:
         self._check_free(name)
         self._metrics[name] = _Metric(name, text, Kind.GAUGE, label, read, lambda: dict(read()))
 
+    def totals(self, name: str, text: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """As gauges(), for numbers that only grow. The name should end in "_total".
+
+        Raises:
+            ValueError: the name is taken.
+        """
+        self._check_free(name)
+        self._metrics[name] = _Metric(name, text, Kind.COUNTER, label, read, lambda: dict(read()))
+
     def snapshot(self) -> list[Family]:
         """Read everything, in order of first mention. Calls the gauges' owners."""
         return [Family(m.name, m.text, m.kind, m.label, m.read()) for m in self._metrics.values()]

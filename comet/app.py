@@ -151,7 +151,7 @@ class CometNode:
             self._acknowledgements.forget,
         )
         routes = [*comet_routes(self), *handover_routes(self._yielding)]
-        self._rpc = None if rpc is None else RpcServer(SERVICE, routes, rpc)
+        self._rpc = None if rpc is None else RpcServer(SERVICE, routes, rpc, stats=stats)
         self._is_draining = False
         self._reception = Reception(
             config,

@@ -27,6 +27,7 @@ from cluster.model import NodeKind
 from cluster.peers import CometPeers, MessagePeers, NodeServices
 from cluster.process import add_process_gauges
 from cluster.registry.base import Registry, SessionState
+from cluster.rpc.metrics import ClientMetrics
 from cluster.service import ServiceTasks
 from cluster.settings import is_unspecified, split_address
 from cluster.stats import Stats
@@ -98,6 +99,7 @@ class NodeProcess:
         self._registry = registry
         self._members = Members(self._registry)
         self._parts = Parts(config, stats, self._registry, self._members, config.rpc)
+        self._rpc_metrics = ClientMetrics(stats)
         self._peers: list[CometPeers | MessagePeers] = []
         # The node, and the same by its kind.
         self._node: Node | None = None
@@ -160,7 +162,7 @@ class NodeProcess:
         messages = self._message_peers().service
         await _wait_store(messages)
         capacity = connection_capacity(descriptor_limit, self._config.process.reserve_descriptors)
-        peers = CometPeers(self._members, self._config.rpc, CometTimeouts())
+        peers = CometPeers(self._members, self._config.rpc, CometTimeouts(), self._rpc_metrics)
         self._peers.append(peers)
         self._comet = self._parts.comet(self._config.comet, messages, capacity, peers)
         return self._comet
@@ -172,14 +174,14 @@ class NodeProcess:
 
     def _build_web(self, status_address: str) -> Node:
         messages = self._message_peers()
-        comets = CometPeers(self._members, self._config.rpc, CometTimeouts())
+        comets = CometPeers(self._members, self._config.rpc, CometTimeouts(), self._rpc_metrics)
         self._peers.append(comets)
         services = NodeServices(comets, messages, WebStub)
         self._web = self._parts.web(messages.service, services, status_address)
         return self._web
 
     def _message_peers(self) -> MessagePeers:
-        peers = MessagePeers(self._members, self._config.rpc, MessageTimeouts())
+        peers = MessagePeers(self._members, self._config.rpc, MessageTimeouts(), self._rpc_metrics)
         self._peers.append(peers)
         return peers
 

@@ -58,7 +58,7 @@ class MessageNode:
         self._saved = StoreCounters(stats).saved
         self._rpc_config = rpc
         self._fencer = Fencer(registry, store)
-        self._rpc = None if rpc is None else RpcServer(SERVICE, self._routes(), rpc)
+        self._rpc = None if rpc is None else RpcServer(SERVICE, self._routes(), rpc, stats=stats)
         self._registration: Registration | None = None
         self._is_open = asyncio.Event()
 

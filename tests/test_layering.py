@@ -26,6 +26,7 @@ OURS = {*MAY_IMPORT, "tests", "bench"}
 # tested without a loop.
 PURE = (
     "cluster/errors.py",
+    "cluster/exposition.py",
     "cluster/mids.py",
     "cluster/model.py",
     "cluster/ring.py",
@@ -41,6 +42,7 @@ PURE = (
     "cluster/rpc/faults.py",
     "cluster/rpc/frames.py",
     "cluster/rpc/handshake.py",
+    "cluster/rpc/metrics.py",
     "cluster/storeclocks.py",
     "cluster/storering.py",
     "comet/channel.py",

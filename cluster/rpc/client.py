@@ -41,6 +41,8 @@ from cluster.rpc.frames import (
 from cluster.rpc.handshake import VERSION, Versions
 from cluster.rpc.link import Link
 from cluster.rpc.methods import Method
+from cluster.rpc.metrics import ClientMetrics
+from cluster.stats import Stats
 
 R = TypeVar("R")
 
@@ -55,7 +57,12 @@ class RpcClient:
     """One peer. Reconnects by itself until it is stopped."""
 
     def __init__(
-        self, address: str, service: str, config: RpcConfig, versions: Versions | None = None
+        self,
+        address: str,
+        service: str,
+        config: RpcConfig,
+        versions: Versions | None = None,
+        metrics: ClientMetrics | None = None,
     ) -> None:
         """Prepare; start() begins to connect. Needs a running loop.
 
@@ -63,16 +70,18 @@ class RpcClient:
             address: "host:port".
             service: what must be served there ("comet", "message").
             versions: protocol versions to offer; by default those of this code.
+            metrics: of all clients of the process; None = its own, which nobody sees.
 
         Raises:
             ValueError: the address is none.
         """
         self._loop = asyncio.get_running_loop()
         self.address = address
+        self.service = service
         self._config = config
-        self._connector = Connector(
-            Target(address, service), self, config, versions or Versions.up_to(VERSION)
-        )
+        self._metrics = metrics = metrics or ClientMetrics(Stats())
+        offered = versions or Versions.up_to(VERSION)
+        self._connector = Connector(Target(address, service), self, config, offered, metrics.traffic)
         self._task: asyncio.Task[None] | None = None
         self._link: Link | None = None
         # Of the connection, once there was one.
@@ -114,9 +123,15 @@ class RpcClient:
         """Calls that wait for their answer."""
         return len(self._calls)
 
+    @property
+    def call_count(self) -> int:
+        """Calls made so far, whatever became of them, without those refused at once."""
+        return self._last_number
+
     def start(self) -> None:
         """Begin to connect."""
         assert self._task is None, "started twice"
+        self._metrics.add(self)
         self._down_reason = "not connected"
         self._task = self._loop.create_task(self._connector.run())
         self._connector.state = State.CONNECTING
@@ -143,6 +158,7 @@ class RpcClient:
             self._task.cancel()
         self._link = None
         self._fail_calls("stopped", is_final=True)
+        self._metrics.remove(self)
         self._deadlines.cancel()
 
     def call(self, method: Method[R], arguments: tuple[Any, ...], timeout_s: float) -> asyncio.Future[R]:
@@ -165,7 +181,7 @@ class RpcClient:
         try:
             payload = self._encode(arguments)
         except (TypeError, ValueError, OverflowError) as error:
-            future.set_exception(_unsendable(method, error))
+            self._fail(future, _unsendable(method, error))
             return future
         size = len(payload)
         link = self._link
@@ -179,7 +195,7 @@ class RpcClient:
         ):
             refusal = self._refusal(method, size, timeout_s)
             if refusal is not None:
-                future.set_exception(refusal)
+                self._fail(future, refusal)
                 return future
         number = self._last_number = self._last_number + 1
         if link is None:
@@ -225,6 +241,7 @@ class RpcClient:
         """Send what has waited."""
         self._link = link
         self._version = version
+        self._metrics.connects.inc(self.service)
         now = self._loop.time()
         unsent, self._unsent = self._unsent, {}
         for number, payload in unsent.items():
@@ -252,9 +269,9 @@ class RpcClient:
                 if kind == REPLY:
                     future.set_result(method.decode_result(frame[HEAD.size :]))
                 else:
-                    future.set_exception(self._read_fault(kind, frame))
+                    self._fail(future, self._read_fault(kind, frame))
             except (msgspec.MsgspecError, RemoteProtocolError, RecursionError) as error:
-                future.set_exception(_unreadable(method, error))
+                self._fail(future, _unreadable(method, error))
                 # A wrong type is well formed: the peer may be of another version.
                 if not isinstance(error, msgspec.ValidationError):
                     raise RemoteProtocolError(f"not an answer: {error}") from error
@@ -305,9 +322,13 @@ class RpcClient:
         self._unsent.pop(number, None)
         self._call_bytes -= size
         if not future.done():
-            future.set_exception(error)
+            self._fail(future, error)
         if not self._calls:
             self._become_idle()
+
+    def _fail(self, future: asyncio.Future[Any], error: EnckeError) -> None:
+        self._metrics.errors.inc(error.code)
+        future.set_exception(error)
 
     def _become_idle(self) -> None:
         if self._idle is not None and not self._idle.done():

@@ -17,6 +17,7 @@ from cluster.errors import LocalProtocolError, UnavailableError
 from cluster.rpc.config import RpcConfig
 from cluster.rpc.handshake import NONCE_BYTES, ClientHandshake, Versions
 from cluster.rpc.link import Link
+from cluster.rpc.metrics import Traffic
 from cluster.settings import split_address
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,9 @@ class Owner(Protocol):
 class Connector:
     """The connection to one target."""
 
-    def __init__(self, target: Target, owner: Owner, config: RpcConfig, versions: Versions) -> None:
+    def __init__(
+        self, target: Target, owner: Owner, config: RpcConfig, versions: Versions, traffic: Traffic
+    ) -> None:
         """Prepare; run() does the work, in a task of the owner's.
 
         Raises:
@@ -79,6 +82,7 @@ class Connector:
         self._owner = owner
         self._config = config
         self._versions = versions
+        self._traffic = traffic
         self._is_down_logged = False
 
     async def run(self) -> None:
@@ -145,7 +149,7 @@ class _Attempt:
         )
         # Done when the connection has ended, with the reason.
         self.lost: asyncio.Future[Exception] = loop.create_future()
-        self.link = Link(config, is_server=False)
+        self.link = Link(config, connector._traffic, is_server=False)
         self.link.on_made = self._on_made
         self.link.on_frames = self._on_frames
         self.link.on_lost = self._on_lost

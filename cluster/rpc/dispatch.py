@@ -31,6 +31,7 @@ from cluster.rpc.faults import to_fault
 from cluster.rpc.frames import FAULT, HEAD, REPLY, REQUEST, REQUEST_HEAD, frame_head
 from cluster.rpc.link import Link
 from cluster.rpc.methods import Method, Route
+from cluster.rpc.metrics import ServerMetrics
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,12 @@ class Dispatcher:
     """Carries out what arrives on a link whose peer is known."""
 
     def __init__(
-        self, link: Link, routes: dict[int, Route], tasks: set[asyncio.Task[Any]], config: RpcConfig
+        self,
+        link: Link,
+        routes: dict[int, Route],
+        tasks: set[asyncio.Task[Any]],
+        config: RpcConfig,
+        metrics: ServerMetrics,
     ) -> None:
         """Prepare.
 
@@ -82,6 +88,7 @@ class Dispatcher:
         self._routes = routes
         self._tasks = tasks
         self._config = config
+        self._begun, self._errors = metrics.calls, metrics.errors
         self._max_payload_bytes = config.max_frame_bytes - HEAD.size
         self.is_draining = False
         # By the peer's number. A call stays until its handler is done, also when
@@ -156,6 +163,7 @@ class Dispatcher:
 
     def _begin(self, route: Route, number: int, timeout_ms: int, frame: bytes) -> None:
         method = route.method
+        self._begun.value += 1
         try:
             arguments = method.decode_arguments(frame[REQUEST_HEAD.size :])
         except (msgspec.ValidationError, RecursionError) as error:
@@ -219,6 +227,7 @@ class Dispatcher:
         self._link.send(frame_head(len(payload), REPLY, number), payload)
 
     def _fault(self, number: int, error: EnckeError) -> None:
+        self._errors.inc(error.code)
         payload = self._encode(to_fault(error))
         self._link.send(frame_head(len(payload), FAULT, number), payload)
 

@@ -19,12 +19,13 @@ from cluster.errors import EnckeError, RemoteProtocolError, UnavailableError
 from cluster.rpc.config import RpcConfig
 from cluster.rpc.frames import LENGTH, PING, FrameReader
 from cluster.rpc.handshake import MAX_HANDSHAKE_BYTES
+from cluster.rpc.metrics import Traffic
 
 
 class Link(asyncio.Protocol):
     """A connection. Its owner sets on_frames and on_lost before it is made."""
 
-    def __init__(self, config: RpcConfig, *, is_server: bool) -> None:
+    def __init__(self, config: RpcConfig, traffic: Traffic, *, is_server: bool) -> None:
         """Prepare a connection.
 
         Args:
@@ -33,6 +34,7 @@ class Link(asyncio.Protocol):
         """
         self._loop = asyncio.get_running_loop()
         self._config = config
+        self._sent, self._received = traffic.sent, traffic.received
         self._is_server = is_server
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader(MAX_HANDSHAKE_BYTES)
@@ -84,7 +86,9 @@ class Link(asyncio.Protocol):
         self._parts = []
         if self.is_open:
             assert self._transport is not None
-            self._transport.write(b"".join(parts))
+            data = b"".join(parts)
+            self._sent.value += len(data)
+            self._transport.write(data)
             self._has_sent = True
 
     def close(self, reason: Exception) -> None:
@@ -124,6 +128,7 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
         self._has_heard = True
+        self._received.value += len(data)
         try:
             frames = self._reader.feed(data)
         except RemoteProtocolError as error:

@@ -18,8 +18,10 @@ from cluster.rpc.config import RpcConfig
 from cluster.rpc.handshake import VERSION, Versions
 from cluster.rpc.link import Link
 from cluster.rpc.methods import Route, by_number
+from cluster.rpc.metrics import ServerMetrics
 from cluster.rpc.session import ServerContext, Session
 from cluster.settings import join_address, split_address
+from cluster.stats import Stats
 
 log = logging.getLogger(__name__)
 
@@ -36,18 +38,27 @@ class RpcServer:
     """One listening address."""
 
     def __init__(
-        self, service: str, routes: Iterable[Route], config: RpcConfig, versions: Versions | None = None
+        self,
+        service: str,
+        routes: Iterable[Route],
+        config: RpcConfig,
+        versions: Versions | None = None,
+        stats: Stats | None = None,
     ) -> None:
         """Prepare a server that does not listen yet.
 
         Args:
             service: what is served; clients that look for something else are refused.
             versions: protocol versions to speak; by default those of this code.
+            stats: where it counts, for one server; None = nowhere.
 
         Raises:
             ValueError: two methods have the same number.
         """
-        self._context = ServerContext(service, by_number(routes), config, versions or Versions.up_to(VERSION))
+        metrics = ServerMetrics(stats or Stats())
+        metrics.watch(lambda: self.connections, lambda: self.in_progress)
+        spoken = versions or Versions.up_to(VERSION)
+        self._context = ServerContext(service, by_number(routes), config, spoken, metrics)
         self._server: asyncio.Server | None = None
         self.address = ""
 

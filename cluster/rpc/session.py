@@ -15,6 +15,7 @@ from cluster.rpc.frames import GOODBYE, frame_head
 from cluster.rpc.handshake import NONCE_BYTES, ServerHandshake, Versions
 from cluster.rpc.link import Link
 from cluster.rpc.methods import Route
+from cluster.rpc.metrics import ServerMetrics
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class ServerContext:
     routes: dict[int, Route]
     config: RpcConfig
     versions: Versions
+    metrics: ServerMetrics
     sessions: set[Session] = field(default_factory=set)
     # Handlers that are coroutines, also those whose peer has gone.
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -42,11 +44,13 @@ class Session:
         self._handshake = ServerHandshake(
             context.service, context.versions, context.config.secret, os.urandom(NONCE_BYTES)
         )
-        self.link = Link(context.config, is_server=True)
+        self.link = Link(context.config, context.metrics.traffic, is_server=True)
         self.link.on_made = self._on_made
         self.link.on_frames = self._on_handshake
         self.link.on_lost = self._on_lost
-        self._dispatcher = Dispatcher(self.link, context.routes, context.tasks, context.config)
+        self._dispatcher = Dispatcher(
+            self.link, context.routes, context.tasks, context.config, context.metrics
+        )
         self._handshake_timer: asyncio.TimerHandle | None = None
         self._is_known = False
 

@@ -13,7 +13,9 @@ from cluster.rpc.client import RpcClient
 from cluster.rpc.config import RpcConfig
 from cluster.rpc.handshake import Versions
 from cluster.rpc.methods import Method, Route
+from cluster.rpc.metrics import ClientMetrics
 from cluster.rpc.server import RpcServer
+from cluster.stats import Stats
 from tests.support.eventually import eventually
 from tests.support.proxy import FaultProxy
 
@@ -102,14 +104,17 @@ async def pair(
     versions: Versions | None = None,
     server_versions: Versions | None = None,
     is_started: bool = True,
+    client_stats: Stats | None = None,
+    server_stats: Stats | None = None,
 ) -> AsyncIterator[Pair]:
     """Two ends with a fault proxy between them; stopped at the end."""
     service = Service()
-    server = RpcServer(SERVICE, service.routes(), server_config or config, server_versions)
+    server = RpcServer(SERVICE, service.routes(), server_config or config, server_versions, server_stats)
     await server.start()
     proxy = FaultProxy(server.address)
     await proxy.start()
-    client = RpcClient(proxy.address, SERVICE, config, versions)
+    metrics = ClientMetrics(client_stats or Stats())
+    client = RpcClient(proxy.address, SERVICE, config, versions, metrics)
     if is_started:
         client.start()
     try:

@@ -52,6 +52,16 @@ async def test_every_web_node_lists_what_every_node_tells(cluster: Cluster) -> N
     views = await wait_listed(cluster.nodes["web-2"], lambda v: v["web-1 serving"]["pushes"] == 1)
     assert sum(views[f"comet-{n} serving"]["pushes"] for n in (1, 2)) == 1
     assert views["message-1 serving"]["pushes"] == 1
+    calls = (await cluster.web.ask("status", "GET", "/metrics")).body
+    for service in (b"comet", b"message"):
+        assert b'encke_rpc_client_calls_total{service="%b"}' % service in calls
+    assert (
+        b"encke_rpc_server_calls_total"
+        in (await cluster.nodes["message-1"].ask("status", "GET", "/metrics")).body
+    )
+    # What /readyz says of the store is what the list says.
+    ready = (await cluster.nodes["message-1"].ask("status", "GET", "/readyz")).body.decode()
+    assert f"store {store['location']}: fsync: {store['promise']}\n" in ready
 
 
 async def test_silent_node_is_listed_with_the_reason_and_holds_up_nobody(cluster: Cluster) -> None:
