@@ -135,7 +135,10 @@ class MessageNode:
             await registration.withdraw()
 
     def _routes(self) -> list[Route]:
-        return [*message_routes(self.store, self._fencer.is_fenced), *message_node_routes(self)]
+        return [
+            *message_routes(self.store, save=self._fencer.save, is_fenced=self._fencer.is_fenced),
+            *message_node_routes(self),
+        ]
 
     def _info(self, *, is_draining: bool) -> NodeInfo:
         advertise = self._config.rpc_advertise

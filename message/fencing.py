@@ -1,7 +1,8 @@
 """Fences comet nodes whose registration has ended, so that none can save for keys that have moved.
 
 Every message node does this for what it sees end; the store takes it as often as it is told. What
-ended while no message node was there is missed when its comet node asks whether it is fenced.
+ended while no message node was there to see it is missed in the registry when it saves, and when it,
+or the node that its keys have gone to, asks whether it is fenced.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from cluster.errors import EnckeError, UnavailableError
+from cluster.contracts.message import SaveBatch, SaveReply
+from cluster.errors import EnckeError, NotOwnerError, UnavailableError
 from cluster.model import NodeKind
 from cluster.registry.base import Registry, SessionState, Snapshot
 
@@ -20,12 +22,16 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_S = 0.1
 LAST_PAUSE_S = 5.0
 
-# For the registry to tell who is there, while a comet node waits: it soon asks again.
+# For the registry to tell who is there, while a comet node waits for an answer.
 REFRESH_S = 1.0
 
 
 class Fences(Protocol):
     """What is needed of a MessageStore."""
+
+    def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
+        """See MessageService.save()."""
+        ...
 
     async def fence(self, incarnation: str) -> None:
         """See MessageStore.fence()."""
@@ -51,6 +57,8 @@ class Fencer:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._unwatch: Callable[[], None] | None = None
+        # Saves of incarnations that the last snapshot does not have.
+        self._checked_saves: set[asyncio.Task[SaveReply]] = set()
 
     def start(self) -> None:
         """Follow from the present snapshot on."""
@@ -58,12 +66,38 @@ class Fencer:
         self._task = asyncio.create_task(self._run(), name="fencing")
 
     async def stop(self) -> None:
-        """Follow no more."""
+        """Follow no more. Saves that are being checked are cancelled: nobody hears their answers."""
         if self._unwatch is not None:
             self._unwatch()
+        tasks: list[asyncio.Task[None] | asyncio.Task[SaveReply]] = [*self._checked_saves]
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            tasks.append(self._task)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
+        """See MessageService.save(). Not for an incarnation that has ended, fenced or not.
+
+        One that the last snapshot does not have is younger than it, or has ended, perhaps before
+        this node was there: the registry is asked. While it is away nobody is kept waiting; the
+        store refuses what is fenced.
+        """
+        if (
+            not batch.incarnation
+            or batch.incarnation in self._standing
+            or self._registry.session is not SessionState.CONNECTED
+        ):
+            return self._store.save(batch)
+        task = asyncio.create_task(self._check_and_save(batch))
+        self._checked_saves.add(task)
+        task.add_done_callback(self._checked_saves.discard)
+        return task
+
+    async def _check_and_save(self, batch: SaveBatch) -> SaveReply:
+        if await self.is_fenced(batch.incarnation):
+            raise NotOwnerError("the registration of the node that saves has ended")
+        return await self._store.save(batch)
 
     async def is_fenced(self, incarnation: str) -> bool:
         """Whether a comet node's registration has ended, for the node that asks about its own.

@@ -52,15 +52,18 @@ class MessageTimeouts:
 
 
 def message_routes(
-    service: MessageService, is_fenced: Callable[[str], Awaitable[bool]] | None = None
+    service: MessageService,
+    *,
+    save: Callable[[SaveBatch], asyncio.Future[SaveReply]] | None = None,
+    is_fenced: Callable[[str], Awaitable[bool]] | None = None,
 ) -> list[Route]:
     """What a server needs to serve any implementation.
 
     Args:
-        is_fenced: answers in the service's place, by more than its store knows.
+        save, is_fenced: answer in the service's place, by more than its store knows.
     """
     return [
-        Route(SAVE, service.save),
+        Route(SAVE, save or service.save),
         Route(LOAD_AFTER, service.load_after),
         Route(ACKNOWLEDGE, service.acknowledge),
         Route(ACKNOWLEDGED, service.acknowledged),

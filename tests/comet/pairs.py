@@ -128,7 +128,7 @@ async def running_nodes(data_dir: Path) -> AsyncIterator[Nodes]:
     store = EmbeddedStore(EmbeddedSettings(data_dir=str(data_dir)), Stats())
     await store.start()
     registry = ShakyRegistry(session_timeout_s=60.0)
-    fencer = Fencer(registry, store.fence)
+    fencer = Fencer(registry, store)
     fencer.start()
     try:
         async with AsyncExitStack() as stack:

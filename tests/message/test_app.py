@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from cluster.contracts.message import Outcome
 from cluster.contracts.message_rpc import MessageTimeouts
-from cluster.errors import ConfigError, UnavailableError
+from cluster.errors import ConfigError, NotOwnerError, RequestError, UnavailableError
 from cluster.members import Members
-from cluster.model import Key, NodeKind
+from cluster.model import Key, NodeInfo, NodeKind, NodeName
 from cluster.peers import MessagePeers
+from cluster.registry.base import SessionState, Snapshot
 from cluster.registry.memory import MemoryRegistry
 from cluster.rpc.config import RpcConfig
 from cluster.stats import Stats
 from message.app import MessageNode
 from message.nodeconfig import MessageConfig
 from message.storage.embedded import EmbeddedStore
+from tests.message.saving import batch_of
+from tests.support.registry import ShakyRegistry
 
 
 def make_node(registry: MemoryRegistry, data_dir: Path, rpc: RpcConfig | None) -> MessageNode:
@@ -47,6 +51,19 @@ async def running(
         await node.stop()
 
 
+@asynccontextmanager
+async def calling(
+    registry: MemoryRegistry, data_dir: Path
+) -> AsyncIterator[tuple[MessageNode, MessagePeers]]:
+    """A node, and the way to it."""
+    async with running(registry, data_dir, RpcConfig()) as node:
+        peers = MessagePeers(Members(registry), RpcConfig(), MessageTimeouts())
+        try:
+            yield node, peers
+        finally:
+            await peers.stop()
+
+
 async def test_node_is_called_at_what_it_announces_until_it_drains(tmp_path: Path) -> None:
     registry = MemoryRegistry()
     async with running(registry, tmp_path, RpcConfig()) as node:
@@ -57,6 +74,79 @@ async def test_node_is_called_at_what_it_announces_until_it_drains(tmp_path: Pat
         with pytest.raises(UnavailableError):
             await peers.service.inspect(Key("bob"))
         await peers.stop()
+
+
+async def test_a_comet_node_that_ended_before_this_node_began_cannot_save(tmp_path: Path) -> None:
+    registry = ShakyRegistry()
+    gone = await registry.register(NodeInfo(NodeKind.COMET, NodeName("gone"), "gone", {}))
+    await gone.withdraw()
+    async with calling(registry, tmp_path) as (node, peers):
+        batch = await batch_of(node.store, "1", incarnation=gone.instance)
+        with pytest.raises(NotOwnerError):
+            await peers.service.save(batch)
+        assert (await peers.service.inspect(batch.key)).messages == 0
+        # Durable, for other message nodes.
+        assert await node.store.is_fenced(gone.instance)
+
+
+async def test_comet_nodes_that_are_registered_save(tmp_path: Path) -> None:
+    registry = ShakyRegistry()
+    earlier = await registry.register(NodeInfo(NodeKind.COMET, NodeName("one"), "one", {}))
+    async with calling(registry, tmp_path) as (node, peers):
+        later = await registry.register(NodeInfo(NodeKind.COMET, NodeName("two"), "two", {}))
+        for entry in (earlier, later):
+            batch = await batch_of(node.store, entry.instance, incarnation=entry.instance)
+            assert (await peers.service.save(batch)).results[0].outcome is Outcome.SAVED
+
+
+class LateRegistry(ShakyRegistry):
+    """Tells of a change only to who asks for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: dict[Callable[[Snapshot], None], Snapshot] = {}
+
+    def watch(self, on_change: Callable[[Snapshot], None]) -> Callable[[], None]:
+        is_first = True
+
+        def hold(snapshot: Snapshot) -> None:
+            nonlocal is_first
+            if is_first:
+                is_first = False
+                on_change(snapshot)
+            else:
+                self._held[on_change] = snapshot
+
+        return super().watch(hold)
+
+    async def refresh(self) -> None:
+        held, self._held = self._held, {}
+        for on_change, snapshot in held.items():
+            on_change(snapshot)
+
+
+async def test_a_comet_node_that_this_node_has_not_heard_of_yet_saves(tmp_path: Path) -> None:
+    registry = LateRegistry()
+    async with running(registry, tmp_path, RpcConfig()) as node:
+        peers = MessagePeers(Members(registry), RpcConfig(), MessageTimeouts())
+        new = await registry.register(NodeInfo(NodeKind.COMET, NodeName("new"), "new", {}))
+        reply = await peers.service.save(await batch_of(node.store, "1", incarnation=new.instance))
+        assert reply.results[0].outcome is Outcome.SAVED
+        await peers.stop()
+
+
+async def test_nobody_is_refused_for_being_unknown_while_the_registry_is_away(tmp_path: Path) -> None:
+    registry = ShakyRegistry()
+    async with calling(registry, tmp_path) as (node, peers):
+        registry.become(SessionState.SUSPENDED)
+        reply = await peers.service.save(await batch_of(node.store, "1", incarnation="somebody"))
+        assert reply.results[0].outcome is Outcome.SAVED
+
+
+async def test_an_incarnation_that_nobody_can_have_is_bad_input(tmp_path: Path) -> None:
+    async with calling(ShakyRegistry(), tmp_path) as (node, peers):
+        with pytest.raises(RequestError):
+            await peers.service.save(await batch_of(node.store, "1", incarnation="x" * 65))
 
 
 async def test_a_second_node_with_an_embedded_store_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
