@@ -13,8 +13,9 @@ import pytest
 from tests.docker.conftest import DOCKER
 from tests.support.cluster import owned_by
 from tests.support.compose import Compose, read_compose, seconds
-from tests.support.containers import Image, Project, started
+from tests.support.containers import Image
 from tests.support.http import HttpClient, Response
+from tests.support.project import Project, started
 from tests.support.subscriber import subscribe_tcp, subscribe_websocket
 
 TEXT = (DOCKER / "compose.yaml").read_text()
