@@ -160,6 +160,10 @@ def test_nodes_of_one_process_are_listed(server: Server) -> None:
     done = subprocess.run(command(server), capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
+    assert " ".join(lines[0].split()) == (
+        "KIND NAME STATE SHARE CONNS KEYS PUSHES UP VERSION WEIGHT STORE ADDRESSES"
+    )
+    assert "100%" in lines[1]
     assert [line.split()[:3] for line in lines[1:4]] == [
         ["comet", "comet-1", "serving"],
         ["message", "message-1", "serving"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import resource
@@ -312,21 +311,6 @@ def test_store_that_has_failed_ends_the_process_with_1(tmp_path: Path) -> None:
             assert "the store has failed: " in log
         finally:
             process.kill()
-
-
-def test_nodes_lists_comet_and_web(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with running(Server(tmp_path)) as server:
-        host, port = server.addresses["admin"]
-        assert main(["nodes", "--url", f"{host}:{port}"]) == 0
-        table = capsys.readouterr().out
-        assert main(["nodes", "--url", f"http://{host}:{port}", "--json"]) == 0
-        nodes = json.loads(capsys.readouterr().out)["nodes"]
-    head, *rows = table.splitlines()
-    assert head.split() == ["KIND", "NAME", "STATE", "SHARE", "CONNS", "KEYS", "UP", "ADDRESSES"]
-    comet = next(row for row in rows if row.startswith("comet "))
-    assert "comet-1" in comet
-    assert "100%" in comet
-    assert {node["kind"] for node in nodes} >= {"comet", "web"}
 
 
 def test_backup_of_a_running_server_is_a_store_that_serves(
