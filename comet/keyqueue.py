@@ -104,7 +104,9 @@ class KeyQueue:
     __slots__ = (
         "_batch",
         "_context",
+        "_is_asked",
         "_is_in_doubt",
+        "_is_stopped",
         "_key",
         "_loop",
         "_repeat_s",
@@ -117,13 +119,16 @@ class KeyQueue:
         self._key = key
         self._loop = asyncio.get_running_loop()
         self._turns: deque[PushTurn | ExclusiveTurn] = deque()
-        # The turns that are being saved; empty when none are.
+        # The turns that are being saved, or the one that is not stored and waits for a read; else empty.
         self._batch: list[PushTurn] = []
         # Monotonic seconds at which the batch was first asked to be saved.
         self._saving_since = 0.0
         self._repeat_s = FIRST_REPEAT_S
         # An answer to the batch was lost.
         self._is_in_doubt = False
+        # The store has been asked to save the batch, and has not refused.
+        self._is_asked = False
+        self._is_stopped = False
 
     def __len__(self) -> int:
         return len(self._turns) + len(self._batch)
@@ -132,8 +137,23 @@ class KeyQueue:
         """Queue a turn. The pusher has checked the bounds, and calls go() after the first one."""
         self._turns.append(turn)
 
+    def stop(self) -> None:
+        """Take no more turns; answer the pushes. What is being saved is in doubt, the rest was not done.
+
+        Exclusive turns are dropped.
+        """
+        self._is_stopped = True
+        turns, self._turns = self._turns, deque()
+        is_unknown = self._is_asked or self._is_in_doubt
+        self._fail_batch(InDoubtError.code if is_unknown else UnavailableError.code)
+        for turn in turns:
+            if isinstance(turn, tuple):
+                self._fail(*turn, UnavailableError.code)
+
     def go(self) -> None:
         """Take turns until one has to wait or all are done."""
+        if self._is_stopped:
+            return
         turns = self._turns
         taken = 0
         while turns:
@@ -155,6 +175,8 @@ class KeyQueue:
                     continue
                 forwarder = self._context.forwarder
                 if forwarder is not None and forwarder.is_active and forwarder.must_read(self._key):
+                    self._batch.append(head)
+                    self._is_asked = self._is_in_doubt = False
                     self._context.spawn(self._read_and_deliver(job, index))
                     return
                 message = Outgoing(self._context.clocks.now(self._key), job.push.payload, False)
@@ -181,8 +203,10 @@ class KeyQueue:
             await context.filler.fill(self._key, None)
         except (EnckeError, TimeoutError) as error:
             log.warning("not delivered, the store does not tell: key=%s reason=%r", self._key, error)
+            self._batch.clear()
             self._fail(job, index, UnavailableError.code)
         else:
+            self._batch.clear()
             if context.owns(self._key):
                 deliver_unsaved(context, job, index, message, is_exact=True)
             else:
@@ -234,6 +258,9 @@ class KeyQueue:
         return Mid(self._context.clocks.now(self._key) + int(self._time_left_s() * TICKS_PER_SECOND))
 
     def _save(self, batch: SaveBatch) -> None:
+        if self._is_stopped:
+            return
+        self._is_asked = True
         answer = self._context.messages.save(batch)
         answer.add_done_callback(lambda done: self._on_answer(batch, done))
 
@@ -242,12 +269,15 @@ class KeyQueue:
             # The loop is being closed; nobody waits any more.
             return
         error = answer.exception()
+        if self._is_stopped:
+            return
         if error is None:
             reply = answer.result()
             if len(reply.results) == len(self._batch):
                 self._on_saved(reply)
                 return
             error = RemoteProtocolError(f"{len(reply.results)} results for {len(self._batch)} messages")
+        self._is_asked = False
         if isinstance(error, NotOwnerError):
             self._context.on_fenced(batch.incarnation)
         if isinstance(error, UnavailableError) and not isinstance(error, DeadlinePassedError):

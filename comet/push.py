@@ -14,7 +14,14 @@ from typing import Any
 
 from cluster.contracts.comet import Push, PushReply
 from cluster.contracts.message import MessageService
-from cluster.errors import EnckeError, NotOwnerError, OverloadedError, RequestError, UnavailableError
+from cluster.errors import (
+    EnckeError,
+    InDoubtError,
+    NotOwnerError,
+    OverloadedError,
+    RequestError,
+    UnavailableError,
+)
 from cluster.model import Key
 from cluster.storeclocks import StoreClocks
 from comet.backlog import Backlog
@@ -73,10 +80,13 @@ class Pusher:
         # What large pushes have still to do.
         self._backlog = Backlog(self._serve)
         self._tasks: set[asyncio.Task[None]] = set()
+        # Outcomes of exclusive turns that somebody may wait for.
+        self._outcomes: set[asyncio.Future[None]] = set()
         # Of the jobs in progress.
         self._pending_keys = 0
         self._pending_bytes = 0
         self._is_draining = False
+        self._is_stopped = False
         self._is_idle = asyncio.Event()
         self._is_idle.set()
 
@@ -123,6 +133,8 @@ class Pusher:
 
         Raises:
             OverloadedError: too much waits for the key already.
+            UnavailableError: the node was stopped before the turn.
+            InDoubtError: it was stopped in the middle of it.
             Whatever the turn raises.
         """
         await self.begin_exclusive(key, turn)
@@ -135,16 +147,25 @@ class Pusher:
 
         Raises:
             OverloadedError: too much waits for the key already.
+            UnavailableError: the node was stopped.
         """
+        if self._is_stopped:
+            raise _stopping()
         self._serve_earlier(key)
         queue = self._queues.get(key)
         if queue is not None and len(queue) >= self._config.max_queue_per_key:
             raise OverloadedError(f"{len(queue)} pushes wait for this key")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._outcomes.add(done)
+        done.add_done_callback(self._outcomes.discard)
 
         async def run() -> None:
             try:
                 await turn()
+            except asyncio.CancelledError:
+                if not done.done():
+                    done.set_exception(InDoubtError("this node is stopping"))
+                raise
             except Exception as error:
                 if not done.done():
                     done.set_exception(error)
@@ -173,12 +194,21 @@ class Pusher:
         await self._is_idle.wait()
 
     async def stop(self) -> None:
-        """End background work; what is in progress is left unanswered."""
-        self._is_draining = True
+        """End all work; answer what is in progress by what is known of it. May be called more than once."""
+        self._is_draining = self._is_stopped = True
+        queues = list(self._queues.values())
+        self._queues.clear()
+        for queue in queues:
+            queue.stop()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for outcome in list(self._outcomes):
+            if not outcome.done():
+                outcome.set_exception(_stopping())
+        # Slices of large pushes come to their ends, refused.
+        await self._is_idle.wait()
 
     def _refusal(self, push: Push) -> EnckeError | None:
         if self._is_draining:
@@ -202,12 +232,16 @@ class Pusher:
         context = self._context
         backlog = self._backlog
         is_contended = backlog.is_contended
+        is_stopped = self._is_stopped
         forwarder = context.forwarder
         must_read = None if forwarder is None or not forwarder.is_active else forwarder.must_read
         message = Outgoing(context.clocks.lowest(), job.push.payload, False)
         for index in range(start, end):
             key = keys[index]
             if is_contended and not backlog.serve_before(key, job):
+                continue
+            if is_stopped:
+                self._refuse_turn(job, index, UnavailableError.code)
                 continue
             if start and not context.owns(key):
                 self._refuse_turn(job, index, NotOwnerError.code)
@@ -224,6 +258,9 @@ class Pusher:
     def _serve(self, job: PushJob, index: int) -> None:
         """Give one key of a push its turn."""
         key = job.push.keys[index]
+        if self._is_stopped:
+            self._refuse_turn(job, index, UnavailableError.code)
+            return
         if not self._context.owns(key):
             self._refuse_turn(job, index, NotOwnerError.code)
             return
@@ -273,3 +310,7 @@ class Pusher:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _stopping() -> UnavailableError:
+    return UnavailableError("this node is stopping")

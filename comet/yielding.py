@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 from cluster.contracts.handover import Forward, Held
-from cluster.errors import EnckeError, OverloadedError, UnavailableError
+from cluster.errors import EnckeError, UnavailableError
 from cluster.members import Members
 from cluster.model import Epoch, Key
 from comet.epochs import EpochGate
@@ -159,7 +159,7 @@ class Yielding:
 
         try:
             self._pusher.begin_exclusive(key, turn).add_done_callback(pass_on)
-        except OverloadedError as error:
+        except UnavailableError as error:
             answer.set_exception(error)
         return answer
 

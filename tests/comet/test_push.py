@@ -3,7 +3,8 @@ from random import Random
 
 import pytest
 
-from cluster.errors import NotOwnerError, RequestError, StorageError, UnavailableError
+from cluster.contracts.comet import PushReply
+from cluster.errors import InDoubtError, NotOwnerError, RequestError, StorageError, UnavailableError
 from cluster.model import Key
 from comet.protocol import CloseReason
 from tests.comet.nodes import running_core, values
@@ -197,3 +198,40 @@ async def test_a_call_at_the_turn_of_a_key_comes_after_what_was_accepted_before(
         pusher.at_turn(Key("bob"), lambda: core.node._hub.close_key(Key("bob"), CloseReason.MOVED))
         assert values([await bob.next_document()]) == ["before"]
         assert (await bob.end()).code == 4001
+
+
+async def test_a_node_that_is_cut_answers_what_is_in_progress_by_what_is_known(tmp_path):
+    async with running_core(tmp_path, fan_out_slice=1) as core:
+        gate = core.way.close_gate("hot")
+        core.way.refusals.extend([UnavailableError("nobody is there")] * 100)
+        repeated = core.push("cold", 1, expire_s=600)
+        await eventually(lambda: len(core.way.refusals) < 100)
+        saving, waiting, unsaved = (core.push("hot", n, expire_s=s) for n, s in enumerate((600, 600, 0)))
+        # Its second half has not had its turn.
+        large = core.push(["idle", *(f"hot-{n}" for n in range(9))], 1)
+        core.way.close_gate("gone")
+        running = asyncio.ensure_future(core.node.delete_key(Key("gone"), (0, 0)))
+        queued = asyncio.ensure_future(core.node.delete_key(Key("hot"), (0, 0)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await core.node.stop()
+        refusals_left = len(core.way.refusals)
+        assert [codes(await push) for push in (repeated, waiting, unsaved)] == [["unavailable"]] * 3
+        # It may have been stored.
+        assert codes(await saving) == ["in_doubt"]
+        assert codes(await large) == ["unavailable"] * len((await large).failed)
+        with pytest.raises(InDoubtError):
+            await running
+        with pytest.raises(UnavailableError):
+            await queued
+        with pytest.raises(UnavailableError):
+            await core.node._pusher.run_exclusive(Key("hot"), asyncio.Event().wait)
+        assert core.comet.counted("pending_keys") == 0
+        # What the store says now is nobody's.
+        gate.set()
+        await eventually(lambda: len(core.way.refusals) < refusals_left)
+
+
+def codes(reply: PushReply) -> list[str]:
+    """Why keys of a push have failed."""
+    return [failure.code for failure in reply.failed]
