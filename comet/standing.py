@@ -23,6 +23,10 @@ from comet.ownership import Ownership
 
 log = logging.getLogger(__name__)
 
+# A machine that is busy can keep this process from hearing one answer for a whole session
+# timeout; not from hearing several.
+MIN_UNANSWERED = 3
+
 
 class Standing:
     """Watches the session and the clock; takes the keys away when others may have them."""
@@ -162,6 +166,7 @@ class Standing:
             await self._wake.wait()
             self._wake.clear()
             heard_at = time.monotonic()
+            unanswered = 0
             while self._must_ask():
                 if not self._is_doubtful:
                     await self._pause(self._timeout_s / 3)
@@ -170,10 +175,12 @@ class Standing:
                 asked_at = time.monotonic()
                 if await self._is_known():
                     heard_at = asked_at
+                    unanswered = 0
                     self._settle()
                     await self._register_anew()
                     continue
-                if time.monotonic() - heard_at >= self._timeout_s:
+                unanswered += 1
+                if unanswered >= MIN_UNANSWERED and time.monotonic() - heard_at >= self._timeout_s:
                     self._halt()
                 await self._pause(self._timeout_s / 12)
 
