@@ -108,7 +108,6 @@ class KeyQueue:
         "_is_in_doubt",
         "_is_stopped",
         "_key",
-        "_loop",
         "_repeat_s",
         "_saving_since",
         "_turns",
@@ -117,7 +116,6 @@ class KeyQueue:
     def __init__(self, context: QueueContext, key: Key) -> None:
         self._context = context
         self._key = key
-        self._loop = asyncio.get_running_loop()
         self._turns: deque[PushTurn | ExclusiveTurn] = deque()
         # The turns that are being saved, or the one that is not stored and waits for a read; else empty.
         self._batch: list[PushTurn] = []
@@ -159,7 +157,7 @@ class KeyQueue:
         while turns:
             taken += 1
             if taken > MAX_TURNS_AT_ONCE:
-                self._loop.call_soon(self.go)
+                asyncio.get_running_loop().call_soon(self.go)
                 return
             head = turns[0]
             if not isinstance(head, tuple):
@@ -333,7 +331,7 @@ class KeyQueue:
             # Answered before its callers stop waiting, where nothing is in doubt.
             self._fail_batch(InDoubtError.code if self._is_in_doubt else error.code)
             return
-        self._loop.call_later(self._repeat_s, self._save, batch)
+        asyncio.get_running_loop().call_later(self._repeat_s, self._save, batch)
         self._repeat_s = min(self._repeat_s * 2, LAST_REPEAT_S)
 
     # -- deliver

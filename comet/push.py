@@ -58,6 +58,8 @@ class Pusher:
             on_fenced: told of the incarnation when the store refuses a save because of the fence.
             forwarder: earlier owners of keys; None where keys do not move.
         """
+        # Kept: asking for it asks the kernel for the process, each time.
+        self._loop = asyncio.get_running_loop()
         self._config = config
         self._metrics = metrics
         # Only keys with something in progress have a queue.
@@ -110,8 +112,7 @@ class Pusher:
 
     def push(self, push: Push) -> asyncio.Future[PushReply]:
         """See CometService.push(); a push to idle keys with expire 0 is answered before this returns."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[PushReply] = loop.create_future()
+        future: asyncio.Future[PushReply] = self._loop.create_future()
         refusal = self._refusal(push)
         if refusal is not None:
             self._metrics.pushes.inc("refused", len(push.keys))
@@ -123,6 +124,10 @@ class Pusher:
         self._is_idle.clear()
         if self._backlog.unfinished:
             self._backlog.index()
+        elif job.is_saved and len(push.keys) == 1:
+            # As _serve_slice() would, which is made for many.
+            self._take_turn(push.keys[0], job, 0)
+            return future
         self._serve_slice(job, 0)
         return future
 
