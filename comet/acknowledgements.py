@@ -7,17 +7,22 @@ never that it misses some.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from itertools import islice
 
 from cluster.contracts.message import MessageService
 from cluster.errors import EnckeError
 from cluster.model import Key, Mid
+from comet.metrics import CometMetrics
 
 log = logging.getLogger(__name__)
 
 # Writes asked for at a time: they share the store's commits.
 WRITES_IN_FLIGHT = 64
+# Pause after a write that the store refused; doubles up to the last.
+FIRST_PAUSE_S = 0.1
+LAST_PAUSE_S = 5.0
 # Devices whose acknowledgement may wait to be written: clients can invent them as
 # fast as they connect, and a store that is away takes none.
 MAX_UNWRITTEN = 100_000
@@ -31,9 +36,11 @@ class Acknowledgements:
         messages: MessageService,
         interval_s: float,
         timeout_s: float,
+        metrics: CometMetrics,
         max_unwritten: int = MAX_UNWRITTEN,
     ) -> None:
         self._messages = messages
+        self._metrics = metrics
         self._interval_s = interval_s
         self._timeout_s = timeout_s
         # Key → device → highest acknowledged mid.
@@ -44,9 +51,10 @@ class Acknowledgements:
         # Lives while there is something to write.
         self._writer: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
         # Some were not written in the last turn.
         self._is_failing = False
+        self._pause_s = FIRST_PAUSE_S
 
     def take(self, key: Key, device: str, mid: Mid) -> None:
         """Remember an acknowledgement; it is written within the interval.
@@ -56,6 +64,7 @@ class Acknowledgements:
         devices = self._unwritten.get(key, {})
         if device not in devices:
             if self._unwritten_count >= self._max_unwritten:
+                self._metrics.acknowledgements_refused.inc()
                 return
             self._unwritten_count += 1
         self._unwritten[key] = devices
@@ -89,7 +98,7 @@ class Acknowledgements:
 
     async def stop(self) -> None:
         """Write what is left, once."""
-        self._is_stopping = True
+        self._stopping.set()
         self._hurry.set()
         if self._writer is not None:
             await self._writer
@@ -99,17 +108,22 @@ class Acknowledgements:
             while self._unwritten:
                 await self._wait_turn()
                 is_written = await self._write_all()
-                if self._is_stopping and not is_written:
+                if self._stopping.is_set() and not is_written:
                     return
         finally:
             self._writer = None
 
     async def _wait_turn(self) -> None:
-        try:
-            async with asyncio.timeout(self._interval_s):
-                await self._hurry.wait()
-        except TimeoutError:
-            pass
+        wait_s, event = self._interval_s, self._hurry
+        if self._is_failing:
+            # Connections that close do not hurry a store that is away.
+            wait_s, event = max(wait_s, self._pause_s), self._stopping
+            self._pause_s = min(2 * self._pause_s, LAST_PAUSE_S)
+        else:
+            self._pause_s = FIRST_PAUSE_S
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await event.wait()
         self._hurry.clear()
 
     async def _write_all(self) -> bool:

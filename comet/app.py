@@ -115,7 +115,7 @@ class CometNode:
         )
         self._resumer = Resumer(messages, self._clocks, config, metrics)
         self._acknowledgements = Acknowledgements(
-            messages, config.acknowledge_interval_s, config.store_timeout_s
+            messages, config.acknowledge_interval_s, config.store_timeout_s, metrics
         )
         self._wheel = TimerWheel(loop)
         self._sockets = OpenSockets(self._capacity)

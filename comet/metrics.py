@@ -24,6 +24,9 @@ class CometMetrics:
         self.drops = stats.counter(
             "drops_total", "Messages not delivered to a connection, by reason.", "reason"
         )
+        self.acknowledgements_refused = stats.counter(
+            "acknowledgements_refused_total", "Acknowledgements not remembered: too many wait for the store."
+        )
         self.resumes = stats.counter("resumes_total", "Connections that asked for stored messages.")
         self.gaps = stats.counter("gaps_total", "Gaps announced to connections.")
         self.holes = stats.counter("holes_filled_total", "Times a channel read the store to stay in order.")

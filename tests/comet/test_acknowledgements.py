@@ -5,7 +5,9 @@ import pytest
 
 from cluster.errors import UnavailableError
 from cluster.model import Key, Mid
+from cluster.stats import Stats
 from comet.acknowledgements import WRITES_IN_FLIGHT, Acknowledgements
+from comet.metrics import CometMetrics
 from tests.comet.nodes import running_core, values
 from tests.support.eventually import eventually
 
@@ -106,7 +108,8 @@ async def test_deleting_a_key_forgets_unwritten_acknowledgements(tmp_path):
 
 async def test_devices_that_a_silent_store_does_not_take_are_bounded(tmp_path):
     async with running_core(tmp_path) as core:
-        acknowledgements = Acknowledgements(core.way, interval_s=60.0, timeout_s=5.0, max_unwritten=3)
+        metrics = CometMetrics(Stats())
+        acknowledgements = Acknowledgements(core.way, 60.0, 5.0, metrics, max_unwritten=3)
         for n in range(5):
             acknowledgements.take(Key(f"key-{n % 2}"), f"device-{n}", Mid(80))
         # Known ones still advance.
@@ -116,15 +119,33 @@ async def test_devices_that_a_silent_store_does_not_take_are_bounded(tmp_path):
             (n, await core.way.store.acknowledged(Key(f"key-{n % 2}"), f"device-{n}")) for n in range(5)
         }
         assert written == {(0, 160), (1, 80), (2, 80), (3, 0), (4, 0)}
+        assert metrics.acknowledgements_refused.value == 2
         acknowledgements.take(Key("key-1"), "device-3", Mid(80))
         await acknowledgements.stop()
         assert await core.way.store.acknowledged(Key("key-1"), "device-3") == 80
 
 
+async def test_a_store_that_is_away_is_asked_with_pauses_even_without_an_interval(tmp_path):
+    async with running_core(tmp_path, acknowledge_interval_s=0.0) as core:
+        phone = await core.subscribe("bob", device="phone")
+        mid = (await core.push("bob", 1, expire_s=600)).mids[0]
+        await phone.next_document()
+        core.way.refusals.extend([UnavailableError("down")] * 1000)
+        await phone.acknowledge(mid)
+        await eventually(lambda: len(core.way.refusals) < 1000)
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert len(core.way.refusals) > 900
+        # The last attempt is made at the end.
+        core.way.refusals.clear()
+        await core.node.stop()
+        assert await core.way.store.acknowledged(BOB, "phone") == mid
+
+
 @pytest.mark.parametrize("failure", [UnavailableError("one server is down"), ZeroDivisionError("a bug")])
 async def test_one_that_is_refused_does_not_keep_the_others_from_being_written(tmp_path, caplog, failure):
     async with running_core(tmp_path) as core:
-        acknowledgements = Acknowledgements(core.way, interval_s=60.0, timeout_s=5.0)
+        acknowledgements = Acknowledgements(core.way, 60.0, 5.0, CometMetrics(Stats()))
         keys = [Key(f"key-{n}") for n in range(2 * WRITES_IN_FLIGHT)]
         core.way.refusals.append(failure)
         for key in keys:

@@ -50,7 +50,7 @@ class Desk:
         self.hub = Hub(clocks, config.max_connections_per_key, lambda *_: None)
         ownership = Ownership(self.members, NodeName("comet-1"))
         ownership.serve_at(ADDRESSES)
-        self.acknowledgements = Acknowledgements(store, 60.0, 1.0)
+        self.acknowledgements = Acknowledgements(store, 60.0, 1.0, self.metrics)
         self.reception = Reception(
             config,
             capacity,
