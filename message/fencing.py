@@ -100,10 +100,10 @@ class Fencer:
         return await self._store.save(batch)
 
     async def is_fenced(self, incarnation: str) -> bool:
-        """Whether a comet node's registration has ended, for the node that asks about its own.
+        """Whether a comet node's registration has ended; asked by itself or by its successors.
 
-        See MessageService.is_fenced(). An incarnation that is not in the registry now was there
-        before it asked, and has ended: it is fenced first, then told so.
+        See MessageService.is_fenced(). Who asks has seen the incarnation registered: one that is not
+        in the registry now has ended, and is fenced before the answer says so.
         """
         if await self._store.is_fenced(incarnation):
             return True

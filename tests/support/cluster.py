@@ -143,11 +143,12 @@ class Cluster:
         for server in self.nodes.values():
             server.kill()
 
-    def comet_of(self, address: Address) -> str:
-        """The comet node that listens there."""
-        return next(
-            name for name, server in self.nodes.items() if address in map(server.addresses.get, ("ws", "tcp"))
-        )
+    def comet_of(self, address: Address) -> str | None:
+        """The comet node that listens there; None while it is starting and has not said so here."""
+        for name, server in self.nodes.items():
+            if address in map(server.addresses.get, ("ws", "tcp")):
+                return name
+        return None
 
     def tcp_of(self, name: str) -> Address:
         """Where a comet node listens for TCP."""
@@ -217,7 +218,8 @@ class Wanderer(Reader):
         """One connection to the node that owns the key now, until it ends."""
         load = self._load
         address = await self._cluster.locate(self.key, self._transport)
-        if address is None:
+        node = None if address is None else self._cluster.comet_of(address)
+        if address is None or node is None:
             await asyncio.sleep(0.05)
             return
         subscribe: Any = subscribe_tcp if self._transport == "tcp" else subscribe_websocket
@@ -232,7 +234,7 @@ class Wanderer(Reader):
                 # Not the owner (any more), or it is leaving.
                 await asyncio.sleep(0.05)
                 return
-            self.visited.append(self._cluster.comet_of(address))
+            self.visited.append(node)
             await self._read(name, subscriber, until, is_open=True)
         finally:
             load.note(Close(load.history.now(), name, self.ends[-1].code if self.ends else 0))

@@ -127,8 +127,8 @@ class _Side(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         proxy = self._proxy
-        if self._other is None:
-            # The target is still being dialled.
+        if self._other is None or proxy.is_stalled:
+            # The target is still being dialled, or a new connection read before it could be paused.
             self._early += data
             return
         if self._way in proxy.dropped:
@@ -161,6 +161,7 @@ class _Side(asyncio.Protocol):
     def resume(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
+            self._flush_early()
 
     async def _dial(self) -> None:
         host, port = split_address(self._proxy.target)
@@ -174,8 +175,14 @@ class _Side(asyncio.Protocol):
         self._other = other
         if self._transport is None or self._transport.is_closing():
             other.abort()
-        elif self._early and not self._proxy.is_stalled:
-            self.data_received(self._early)
+        else:
+            self._flush_early()
+
+    def _flush_early(self) -> None:
+        """Pass on what came too early, if it may pass now."""
+        if self._early and self._other is not None and not self._proxy.is_stalled:
+            early, self._early = self._early, b""
+            self.data_received(early)
 
     def _write_late(self, data: bytes | None) -> None:
         """Write after the proxy's delay, in order; None = end the connection."""
