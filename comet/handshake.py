@@ -15,7 +15,6 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from cluster.model import Key
 from comet.protocol import ClientVersion, Subscribe, client_version, parse_subscribe
 
 # Request line and headers together.
@@ -25,14 +24,9 @@ PATH = "/sub"
 # Different usual requests that are remembered; those of an application's clients
 # are a few. One is some hundred bytes, at most MAX_REQUEST_BYTES.
 USUAL_REQUESTS = 128
-MAX_USUAL_OPTIONS = 42
-_USUAL_BEGIN = b"GET /sub?key="
-_KEY_AT = len(_USUAL_BEGIN)
-# Nothing that needs decoding.
-_USUAL_KEY = re.compile(rb"[\w.~-]{1,512}")
-_NONCE_HEADER = b"Sec-WebSocket-Key: "
-_USUAL_NONCE = re.compile(rb"[A-Za-z0-9+/]{22}==")
-NONCE_CHARACTERS = 24
+# Nothing that needs decoding; options too short for a token or a mid.
+_USUAL_LINE = re.compile(rb"GET /sub\?key=([\w.~-]{1,512})&[\w.~=&-]{1,40} HTTP/1\.1\r\n")
+_NONCE_LINE = re.compile(rb"\r\nSec-WebSocket-Key: ([A-Za-z0-9+/]{22}==)\r\n")
 _SAMPLE_NONCE = b"dGhlIHNhbXBsZSBub25jZQ=="
 
 # 16 bytes in base64.
@@ -260,30 +254,30 @@ class HandshakeReader:
 
     def _read_usual(self, data: bytes) -> Handshake | None:
         """Read a good request that is alone in data; None says nothing about it."""
-        key_end = data.find(b"&", _KEY_AT)
-        key = data[_KEY_AT:key_end]
-        nonce_at = data.find(_NONCE_HEADER) + len(_NONCE_HEADER)
-        nonce = data[nonce_at : nonce_at + NONCE_CHARACTERS]
-        if (
-            # The options are too short for a token or a mid.
-            data.find(b" ", key_end, key_end + MAX_USUAL_OPTIONS) < 0
-            or not data.startswith(_USUAL_BEGIN)
-            or _USUAL_KEY.fullmatch(key) is None
-            or _USUAL_NONCE.fullmatch(nonce) is None
-        ):
+        line = _USUAL_LINE.match(data)
+        header = _NONCE_LINE.search(data, line.end() - 2) if line is not None else None
+        if line is None or header is None or len(data) > MAX_REQUEST_BYTES:
             return None
-        around = self._around(data[key_end:nonce_at], data[nonce_at + NONCE_CHARACTERS :])
-        if around is None or len(data) > MAX_REQUEST_BYTES:
+        nonce_at, nonce_end = header.span(1)
+        around = self._around(data[line.end(1) : nonce_at], data[nonce_end:])
+        if around is None:
             return None
         options = around.options
         subscribe = Subscribe(
-            Key(key.decode()), options.heartbeat_s, "", options.version, options.resume, options.device
+            # Not Key(...): a call in Python.
+            line[1].decode(),  # type: ignore[arg-type]
+            options.heartbeat_s,
+            "",
+            options.version,
+            options.resume,
+            options.device,
         )
-        return Handshake(around.response % _accept_key(nonce), subscribe, options.version, len(data))
+        accept = binascii.b2a_base64(hashlib.sha1(header[1] + _GUID).digest(), newline=False)
+        return Handshake(around.response % accept, subscribe, options.version, len(data))
 
     def _read_around(self, middle: bytes, end: bytes) -> _Around | None:
         """Read what stands between key and nonce and behind them; None when it is not usual."""
-        data = b"%bk%b%b%b" % (_USUAL_BEGIN, middle, _SAMPLE_NONCE, end)
+        data = b"GET /sub?key=k%b%b%b" % (middle, _SAMPLE_NONCE, end)
         found = self._read_any(data)
         if not isinstance(found, Handshake) or found.subscribe is None:
             return None

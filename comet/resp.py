@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import msgspec
 
-from cluster.model import Key, Mid
+from cluster.model import Mid
 from comet.protocol import ClientVersion, Subscribe, client_version, parse_subscribe
 
 # A whole command; a key takes up to 512 bytes of it.
@@ -156,7 +156,13 @@ class SubscribeReader:
         if options is None or len(key) != int(size):
             return None
         return Subscribe(
-            Key(key.decode()), options.heartbeat_s, "", options.version, options.resume, options.device
+            # Not Key(...): a call in Python.
+            key.decode(),  # type: ignore[arg-type]
+            options.heartbeat_s,
+            "",
+            options.version,
+            options.resume,
+            options.device,
         )
 
 
