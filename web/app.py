@@ -115,10 +115,13 @@ class WebNode:
             unix_time=unix_time,
         )
         self._budget = ByteBudget(config.max_buffered_bytes)
+        # Of its own: subscribers behind the address of a backend do not keep it waiting.
+        guesses = FailureLimiter(config.token_failures_per_minute, time.monotonic)
         public = Router(
             with_document(public_routes(Locator(owners), offline)),
             Access(config.public_origins, "", refuses_foreign=False, methods="GET"),
             metrics,
+            guesses,
         )
         admin_access = Access(
             config.admin_origins, config.admin_token, refuses_foreign=True, methods="GET, POST, DELETE"
@@ -127,8 +130,9 @@ class WebNode:
             with_document(admin_routes(pushes, self._streams, Inspector(owners, messages), listing)),
             admin_access,
             metrics,
+            guesses,
         )
-        quick = QuickPushes(self._pusher, admin_access, metrics, config.max_payload_bytes)
+        quick = QuickPushes(self._pusher, admin_access, metrics, config.max_payload_bytes, guesses)
         self._public = Listener(public.serve, config, self._budget, "public")
         self._admin = Listener(
             admin.serve, config, self._budget, "admin", partial(QuickConnection, pushes=quick)

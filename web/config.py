@@ -151,7 +151,11 @@ class WebConfig:
     )
     token_failures_per_minute: int = field(
         default=60,
-        metadata={"doc": "Refused tokens per address before it has to wait (429). 0: no limit.", "min": 0},
+        metadata={
+            "doc": "Refused tokens (a subscriber's, or the admin token) per address before it has to wait"
+            " (429). 0: no limit. An address that has shown the admin token never waits there.",
+            "min": 0,
+        },
     )
     max_line_bytes: int = field(
         default=4 * MIB,

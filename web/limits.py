@@ -48,6 +48,8 @@ class FailureLimiter:
         self._per_minute = per_minute
         self._monotonic = monotonic
         self._max_addresses = max_addresses
+        # Addresses that may fail as they like, the one that was trusted longest ago first.
+        self._trusted: OrderedDict[str, None] = OrderedDict()
         # Address → (failures left, when that was true). Least recently failed first.
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -58,7 +60,7 @@ class FailureLimiter:
 
     def wait_s(self, address: str) -> float:
         """Seconds until the address may try again; 0 = now."""
-        if address not in self._buckets:
+        if address not in self._buckets or address in self._trusted:
             return 0.0
         left = self._left(address)
         return 0.0 if left >= 1 else (1 - left) * 60 / self._per_minute
@@ -71,6 +73,21 @@ class FailureLimiter:
         self._buckets.move_to_end(address)
         if len(self._buckets) > self._max_addresses:
             self._buckets.popitem(last=False)
+
+    def trust(self, address: str) -> None:
+        """Never make an address wait any more.
+
+        For one that has shown the token: a stranger behind the same proxy must not lock it out.
+        """
+        if address in self._trusted:
+            return
+        self._trusted[address] = None
+        if len(self._trusted) > self._max_addresses:
+            self._trusted.popitem(last=False)
+
+    def is_trusted(self, address: str) -> bool:
+        """Whether it never waits. One among too many is forgotten."""
+        return address in self._trusted
 
     def _left(self, address: str) -> float:
         full = float(self._per_minute)

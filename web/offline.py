@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Mapping
 
 from cluster.contracts.message import MessageService
@@ -15,7 +14,7 @@ from web.limits import FailureLimiter
 from web.metrics import WebMetrics
 from web.params import key_param, mid_param
 from web.payload import json_string
-from web.replies import Answer, Api, refusal
+from web.replies import Answer, Api, too_many_tokens
 from web.request import Request
 from web.storetime import StoreTime
 
@@ -65,8 +64,7 @@ class Offline:
         wait_s = self._limiter.wait_s(address)
         if wait_s:
             self._metrics.refusals.inc("rate")
-            retry = {"Retry-After": str(math.ceil(wait_s))}
-            return refusal(429, dialect.api, "too many refused tokens", retry)
+            return too_many_tokens(dialect.api, wait_s)
 
         async def find(params: Mapping[str, str]) -> bytes:
             key = key_param(params.get(dialect.key, ""))

@@ -18,12 +18,14 @@ from cluster.contracts.comet import PushReply
 from cluster.errors import EnckeError
 from cluster.model import MAX_KEY_BYTES, Key
 from web.access import Access, Verdict
+from web.limits import FailureLimiter
 from web.listener import Connection
 from web.metrics import WebMetrics
 from web.params import expire_param, key_param, parse_query
 from web.payload import canonical
 from web.push import PendingPush, Pusher
 from web.replies import Answer, Api, compatible, failure, failure_code
+from web.request import host_of
 
 if TYPE_CHECKING:
     from web.listener import WebServer
@@ -56,9 +58,23 @@ _MEANINGFUL = frozenset(
 class QuickPushes:
     """Recognises the requests and begins their pushes. Knows no sockets."""
 
-    def __init__(self, pusher: Pusher, access: Access, metrics: WebMetrics, max_payload_bytes: int) -> None:
+    def __init__(
+        self,
+        pusher: Pusher,
+        access: Access,
+        metrics: WebMetrics,
+        max_payload_bytes: int,
+        limiter: FailureLimiter,
+    ) -> None:
+        """Recognise nothing yet.
+
+        Args:
+            limiter: where a token is wanted, only addresses that it trusts are served: whoever guesses
+                tokens has to go the usual way, which counts.
+        """
         self._pusher = pusher
         self._access = access
+        self._limiter = limiter if access.wants_token else None
         self._metrics = metrics
         self._max_payload_bytes = max_payload_bytes
         self._counters = {path.encode(): metrics.requests.child(path) for path in PATHS}
@@ -66,8 +82,14 @@ class QuickPushes:
         self._lengths: dict[bytes, int | None] = {}
         self._ok = compatible()
 
-    def begin(self, data: bytes) -> PendingPush | None:
-        """Begin the push of a request; None = go the usual way, nothing was done."""
+    def begin(self, data: bytes, peer: object) -> PendingPush | None:
+        """Begin the push of a request; None = go the usual way, nothing was done.
+
+        Args:
+            peer: name of the socket at the other end.
+        """
+        if self._limiter is not None and not self._limiter.is_trusted(host_of(peer)):
+            return None
         end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
         line_end = data.find(b"\r\n")
         length = self._length(data[line_end:end]) if end > 0 else None
@@ -174,7 +196,7 @@ class QuickConnection(Connection):
             if len(self._behind) > MAX_BEHIND_BYTES and self.transport is not None:
                 self.transport.pause_reading()
             return
-        pending = self._pushes.begin(data) if self._is_idle() else None
+        pending = self._pushes.begin(data, self.peername) if self._is_idle() else None
         if pending is None:
             super().data_received(data)
             return

@@ -6,6 +6,7 @@ sockets; web/listener.py sends what is made here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from enum import Enum
 from http import HTTPStatus
@@ -161,6 +162,11 @@ def refusal(status: int, api: Api, message: str, extra: Mapping[str, str] | None
     ret = errors.UnavailableError.ret if status in (408, 429, 503) else errors.RequestError.ret
     body = b'{"msg":"ok","ret":%d}' if api is Api.OLDEST else b'{"ret":%d}'
     return Answer(body % ret, _JSON, status, extra)
+
+
+def too_many_tokens(api: Api, wait_s: float) -> Answer:
+    """Answer for an address that has sent too many bad tokens."""
+    return refusal(429, api, "too many refused tokens", {"Retry-After": str(math.ceil(wait_s))})
 
 
 def no_content(extra: Mapping[str, str]) -> Answer:

@@ -101,8 +101,7 @@ class Request:
     @property
     def remote(self) -> str:
         """Address of the peer without its port; empty when it is gone."""
-        peer = self._protocol.peername
-        return peer[0] if isinstance(peer, tuple) else str(peer or "")
+        return host_of(self._protocol.peername)
 
     @property
     def local_host(self) -> str:
@@ -240,3 +239,8 @@ def _origin_form(target: str) -> str:
     if not scheme_end or slash < 0:
         return "/"
     return rest[slash:]
+
+
+def host_of(peer: object) -> str:
+    """Address of a peer without its port; empty when it is gone."""
+    return str(peer[0]) if isinstance(peer, tuple) else str(peer or "")

@@ -16,12 +16,23 @@ from cluster.stats import Counter
 from web.access import Access, Verdict
 from web.dialect import COMPATIBLE, OLDEST
 from web.inspect import Inspector
+from web.limits import FailureLimiter
 from web.locate import Locator
 from web.metrics import WebMetrics
 from web.nodes import NodeListing
 from web.offline import Offline
 from web.pushapi import PushApi
-from web.replies import Answer, Api, api_of, failure, no_content, not_found, refusal, wrong_method
+from web.replies import (
+    Answer,
+    Api,
+    api_of,
+    failure,
+    no_content,
+    not_found,
+    refusal,
+    too_many_tokens,
+    wrong_method,
+)
 from web.request import BodyTimeoutError, DisconnectedError, Request
 from web.stream import PushStreams
 
@@ -122,9 +133,17 @@ class _Endpoint:
 class Router:
     """Serves the requests of one listener."""
 
-    def __init__(self, routes: Sequence[Route], access: Access, metrics: WebMetrics) -> None:
+    def __init__(
+        self, routes: Sequence[Route], access: Access, metrics: WebMetrics, limiter: FailureLimiter
+    ) -> None:
+        """Build the tables.
+
+        Args:
+            limiter: counts bad tokens per address.
+        """
         self._access = access
         self._is_guarded = access.wants_token
+        self._limiter = limiter
         self._metrics = metrics
         # Paths without braces: one look-up.
         self._exact: dict[str, _Endpoint] = {}
@@ -185,8 +204,17 @@ class Router:
             return self._refuse(403, api, verdict)
         if origin is not None:
             request.extra_head = _header_lines(self._access.cors_headers(origin))
+        if not self._is_guarded:
+            return None
+        wait_s = self._limiter.wait_s(request.remote)
+        if wait_s:
+            # Whatever the token: who guesses must not be told.
+            self._metrics.refusals.inc("rate")
+            return too_many_tokens(api, wait_s)
         if verdict is Verdict.BAD_TOKEN:
+            self._limiter.add_failure(request.remote)
             return self._refuse(401, api, verdict)
+        self._limiter.trust(request.remote)
         return None
 
     @staticmethod

@@ -64,3 +64,12 @@ def test_no_limit_remembers_nobody() -> None:
     limiter.add_failure("a")
     assert limiter.wait_s("a") == 0
     assert limiter.address_count == 0
+
+
+def test_who_is_trusted_never_waits_and_one_too_many_is_forgotten() -> None:
+    limiter = FailureLimiter(1, Clock(), max_addresses=2)
+    for address in ("a", "b", "c"):
+        limiter.trust(address)
+        limiter.add_failure(address)
+    assert [limiter.is_trusted(address) for address in ("a", "b", "c")] == [False, True, True]
+    assert limiter.wait_s("c") == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -19,6 +20,7 @@ from tests.support.services import Fate, ScriptedComet, failing, not_owner
 from tests.support.web import Web, comet_info, running_web
 from tests.web.conftest import no_messages
 from web.access import Access
+from web.limits import FailureLimiter
 from web.metrics import WebMetrics
 from web.owners import Owners
 from web.push import Pusher
@@ -40,10 +42,12 @@ class Quick:
         owners = Owners(self.members, lambda _: self.comet, timeout_s=5.0, attempt_s=3.0)
         self.pusher = Pusher(owners, metrics, "web-", 3600)
         access = Access((), token, refuses_foreign=True, methods="POST")
-        self.pushes = QuickPushes(self.pusher, access, metrics, max_payload_bytes=64)
+        limiter = FailureLimiter(60, time.monotonic)
+        limiter.trust("127.0.0.1")
+        self.pushes = QuickPushes(self.pusher, access, metrics, 64, limiter)
 
-    def begins(self, data: bytes) -> bool:
-        return self.pushes.begin(data) is not None
+    def begins(self, data: bytes, host: str = "127.0.0.1") -> bool:
+        return self.pushes.begin(data, (host, 12345)) is not None
 
 
 @pytest.fixture
@@ -172,6 +176,8 @@ async def test_bounds_of_the_parameters_hold(quick: Quick, query: str, is_begun:
 async def test_token_is_asked_for_each_time(guarded: Quick) -> None:
     await guarded.registry.register(comet_info("comet-1"))
     assert guarded.begins(post(b"1", TOKEN))
+    # Who has not shown the token yet may be guessing: the usual way counts.
+    assert not guarded.begins(post(b"1", TOKEN), "10.0.0.7")
     assert not guarded.begins(post(b"1"))
     assert not guarded.begins(post(b"1", TOKEN + "x"))
     assert guarded.begins(post(b"1", TOKEN))

@@ -121,6 +121,35 @@ async def test_admin_token_is_wanted_for_everything(comet: ScriptedComet) -> Non
         assert (await web.get("/1/server/get?k=u1&p=1")).json["ret"] == 0
 
 
+GOOD = {"Authorization": "Bearer s3cret"}
+BAD = {"Authorization": "Bearer wrong"}
+
+
+async def test_an_address_that_guesses_the_admin_token_has_to_wait(comet: ScriptedComet) -> None:
+    settings = {"admin_token": "s3cret", "token_failures_per_minute": 3}
+    async with running_web({"comet-1": comet}, no_messages(), **settings) as web:
+        for _ in range(3):
+            assert (await web.ask("admin", "POST", PUSH, b"1", BAD)).status == 401
+        for headers in (BAD, GOOD, GOOD):
+            response = await web.ask("admin", "POST", PUSH, b"1", headers)
+            assert (response.status, response.body) == (429, b'{"ret":65535}')
+            assert 0 < int(response.headers["retry-after"]) <= 20
+        assert not comet.pushes
+        assert web.counted("http_refusals_total", "rate") == 3
+        # The public API has nothing to do with it, also for pages.
+        answer = await web.get("/1/server/get?k=u1&p=1", {"Origin": "http://page.example"})
+        assert answer.status == 200
+
+
+async def test_bad_tokens_do_not_lock_out_an_address_that_knows_the_token(comet: ScriptedComet) -> None:
+    settings = {"admin_token": "s3cret", "token_failures_per_minute": 3}
+    async with running_web({"comet-1": comet}, no_messages(), **settings) as web:
+        assert (await web.ask("admin", "POST", PUSH, b"1", GOOD)).json == {"ret": 0}
+        for _ in range(5):
+            assert (await web.ask("admin", "POST", PUSH, b"1", BAD)).status == 401
+        assert (await web.ask("admin", "POST", PUSH, b"1", GOOD)).json == {"ret": 0}
+
+
 async def test_our_own_fault_is_logged_once_with_its_traceback(
     web: Web, comet: ScriptedComet, caplog: pytest.LogCaptureFixture
 ) -> None:
