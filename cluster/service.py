@@ -47,6 +47,15 @@ class ProcessConfig:
             "max": 3600.0,
         },
     )
+    worker_silence_s: float = field(
+        default=10.0,
+        metadata={
+            "doc": "With --workers: a process that gives no sign of life for this long hangs; it is killed"
+            " and started again. 0: never.",
+            "min": 0.0,
+            "max": 3600.0,
+        },
+    )
     reserve_descriptors: int = field(
         default=512,
         metadata={

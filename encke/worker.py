@@ -10,14 +10,19 @@ list of processes. Its standard input is its tie to the supervisor:
     end of file                 the supervisor is gone: drain as well, or, when
                                 already draining, end at once
 
+On its standard output, besides what it says to people, its event loop writes ALIVE at
+an interval: the supervisor kills one that hangs.
+
 So no worker is left behind by a supervisor that was killed, and no secret of
 its configuration stands on a command line or in a file.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -38,6 +43,10 @@ from encke.nodes import NodeProcess, NodeRegistry
 log = logging.getLogger(__name__)
 
 DRAIN = b"drain\n"
+# A line of standard output.
+ALIVE = "alive"
+# Written so often while the supervisor waits for one.
+SIGNS_PER_SILENCE = 8
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -54,15 +63,20 @@ class Job(msgspec.Struct, frozen=True):
 class Supervised:
     """An application that drains when the supervisor says so, or is gone. Implements Application."""
 
-    def __init__(self, application: Application, registry: NodeRegistry, longest_s: float) -> None:
+    def __init__(
+        self, application: Application, registry: NodeRegistry, silence_s: float, longest_s: float
+    ) -> None:
         """Watch nothing yet.
 
         Args:
+            silence_s: without a sign of life for so long the supervisor takes it for hanging; 0 = never.
             longest_s: a process that has not ended so long after its supervisor hangs, and is cut.
         """
         self._application = application
         self._registry = registry
+        self._interval_s = silence_s / SIGNS_PER_SILENCE
         self._longest_s = longest_s
+        self._next_sign: asyncio.TimerHandle | None = None
 
     async def start(self, tasks: ServiceTasks) -> None:
         """See Application.start()."""
@@ -71,6 +85,8 @@ class Supervised:
         ).start()
         if isinstance(self._registry, LocalRegistry):
             tasks.spawn("registry", _end_when_lost(self._registry))
+        if self._interval_s:
+            self._give_sign()
         await self._application.start(tasks)
 
     async def drain(self, timeout_s: float) -> None:
@@ -79,7 +95,18 @@ class Supervised:
 
     async def stop(self) -> None:
         """See Application.stop()."""
-        await self._application.stop()
+        try:
+            await self._application.stop()
+        finally:
+            if self._next_sign is not None:
+                self._next_sign.cancel()
+
+    def _give_sign(self) -> None:
+        """By the event loop, as it is the loop that may hang."""
+        # A supervisor that does not read must not make it hang.
+        if select.select([], [sys.stdout], [], 0)[1]:
+            say(ALIVE)
+        self._next_sign = asyncio.get_running_loop().call_later(self._interval_s, self._give_sign)
 
 
 def main() -> int:
@@ -95,7 +122,9 @@ def main() -> int:
     def build(stats: Stats) -> Application:
         registry = _registry(job)
         node = NodeProcess(job.kind, job.config, stats, say, registry)
-        return Supervised(node, registry, job.config.process.drain_s + DRAIN_GRACE_S + STOP_TIMEOUT_S)
+        process = job.config.process
+        longest_s = process.drain_s + DRAIN_GRACE_S + STOP_TIMEOUT_S
+        return Supervised(node, registry, process.worker_silence_s, longest_s)
 
     return run_process(job.config, build, worker=job.name)
 

@@ -21,7 +21,7 @@ import msgspec
 from cluster.errors import EnckeError
 from cluster.model import NodeKind
 from cluster.registry.localserver import RegistryServer
-from encke.worker import DRAIN, Job
+from encke.worker import ALIVE, DRAIN, Job
 from encke.workerplan import WorkerPlan
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,10 @@ LASTING_S = 10.0
 
 # It ended as if it had been told to.
 GONE = "it ended by itself"
+
+# The silence after which a worker hangs is waited for in so many parts: a supervisor that was
+# stopped itself finds one of them over, and then what the worker has said meanwhile.
+SILENCE_PARTS = 4
 
 # Of the output of a worker, which is ours.
 _MAX_LINE_BYTES = 64 * 1024
@@ -78,6 +82,7 @@ class Worker:
         self.has_failed = False
         self._process: Process | None = None
         self._ending = asyncio.Event()
+        self._silence_s = plan.config.process.worker_silence_s
 
     @property
     def name(self) -> str:
@@ -151,7 +156,7 @@ class Worker:
             finally:
                 if end is not None:
                     end.close()
-            return _reason(await self._attend(process))
+            return await self._attend(process)
         except OSError as error:
             # No more processes or descriptors: perhaps later.
             return str(error)
@@ -160,15 +165,21 @@ class Worker:
                 # Before another one is started: it must not meet this one's entry.
                 await self._registry.disconnect(connection)
 
-    async def _attend(self, process: Process) -> int:
+    async def _attend(self, process: Process) -> str:
+        """Listen to a process until it ends; say why it did."""
         self._process = process
         assert process.stdout is not None
+        hangs = ""
         try:
             if self._ending.is_set():
                 self._tell_drain(process)
-            while line := await process.stdout.readline():
-                self._hear(line.decode(errors="replace").rstrip("\n"))
-            return await process.wait()
+            while (line := await self._next_line(process.stdout)) != b"":
+                if line is None:
+                    hangs = f"no sign of life for {self._silence_s:g} s, killed"
+                    process.kill()
+                else:
+                    self._hear(line.decode(errors="replace").rstrip("\n"))
+            return hangs or _reason(await process.wait())
         finally:
             self._process = None
             if process.returncode is None:
@@ -177,7 +188,22 @@ class Worker:
             if process.stdin is not None:
                 process.stdin.close()
 
+    async def _next_line(self, output: asyncio.StreamReader) -> bytes | None:
+        """What it says next, empty at the end; None when it has been silent for too long."""
+        silent_parts = 0
+        while silent_parts < SILENCE_PARTS:
+            # Before it serves it may take its time; while it ends the supervisor has a limit of its own.
+            is_watched = self._silence_s and self.is_ready and not self._ending.is_set()
+            try:
+                async with asyncio.timeout(self._silence_s / SILENCE_PARTS if is_watched else None):
+                    return await output.readline()
+            except TimeoutError:
+                silent_parts += 0 if self._ending.is_set() else 1
+        return None
+
     def _hear(self, line: str) -> None:
+        if line == ALIVE:
+            return
         self.said.append(line)
         if match := _LISTENING.match(line):
             self.addresses[match[1]] = match[2]

@@ -123,6 +123,19 @@ async def test_a_killed_worker_comes_back_by_itself_and_nobody_misses_anything(
     assert server.stop() == 0
 
 
+async def test_a_worker_that_hangs_is_killed_and_comes_back(tmp_path: Path) -> None:
+    server = serve_workers(tmp_path, len(COMETS), config="[process]\nworker_silence_s = 3.0\n")
+    await asyncio.to_thread(server.start)
+    try:
+        pids = worker_pids(server)
+        os.kill(pids["comet-1-1"], signal.SIGSTOP)
+        await wait_whole(server, but=pids["comet-1-1"])
+        assert "node=comet-1-1 reason=no sign of life for 3 s, killed" in server.log
+        assert await server.push(KEYS[-1], 1, expire_s=600) == 0
+    finally:
+        server.kill()
+
+
 async def test_told_to_stop_it_closes_subscribers_in_order_and_leaves_no_process(server: Server) -> None:
     pids = worker_pids(server).values()
     async with subscribed(server) as subscriber:
