@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -249,7 +250,9 @@ class KeyQueue:
 
     def _time_left_s(self) -> float:
         """How long somebody still waits for the batch."""
-        return max(job.expires_at for job, _ in self._batch) - time.monotonic()
+        batch = self._batch
+        expires_at = batch[0][0].expires_at if len(batch) == 1 else max(job.expires_at for job, _ in batch)
+        return expires_at - time.monotonic()
 
     def _deadline(self) -> Mid:
         """The same in the store's clock."""
@@ -260,7 +263,7 @@ class KeyQueue:
             return
         self._is_asked = True
         answer = self._context.messages.save(batch)
-        answer.add_done_callback(lambda done: self._on_answer(batch, done))
+        answer.add_done_callback(partial(self._on_answer, batch))
 
     def _on_answer(self, batch: SaveBatch, answer: asyncio.Future[SaveReply]) -> None:
         if answer.cancelled():

@@ -82,6 +82,8 @@ class PushJob:
     def _answer(self) -> None:
         # Cancelled: the caller has gone. The push was done all the same.
         if not self.future.done():
-            self._failed.sort(key=lambda failure: failure.index)
-            self._repeated.sort()
+            if self._failed:
+                self._failed.sort(key=lambda failure: failure.index)
+            if self._repeated:
+                self._repeated.sort()
             self.future.set_result(PushReply(self._mids, self._online, self._failed, self._repeated))
