@@ -1,7 +1,8 @@
-"""Runs a ZooKeeper and a Redis for a measurement: free ports, directories of their own, gone afterwards."""
+"""Runs ZooKeeper, Redis and MariaDB for a measurement: free ports, own directories, gone afterwards."""
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import time
@@ -9,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import pymysql
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
@@ -108,6 +111,37 @@ class Redis(_Backend):
             *("--save", "", "--appendonly", "yes", "--appendfsync", appendfsync),
         ]
         super().__init__(command, directory, port, b"PING\r\n")
+        self.url = f"redis://127.0.0.1:{port}/0"
+
+
+class MariaDb(_Backend):
+    """A MariaDB that keeps what it answers; the user root has no password."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self._port = port = _free_port()
+        data = f"--datadir={directory / 'data'}"
+        # Refuses to run as root unless it is told to.
+        user = ["--user=root"] if os.geteuid() == 0 else []
+        install = ["mariadb-install-db", "--no-defaults", data, "--skip-test-db", *user]
+        try:
+            subprocess.run(
+                [*install, "--auth-root-authentication-method=normal"], check=True, capture_output=True
+            )
+        except FileNotFoundError:
+            raise SystemExit("this measurement needs mariadb-server; see bench/README.md") from None
+        command = [
+            *("mariadbd", "--no-defaults", data, f"--socket={directory / 'socket'}", f"--port={port}"),
+            *("--bind-address=127.0.0.1", f"--pid-file={directory / 'pid'}", "--skip-name-resolve", *user),
+        ]
+        # It speaks first.
+        super().__init__(command, directory, port, b"")
+
+    def make_database(self, name: str) -> str:
+        """Make an empty database; its URL."""
+        with pymysql.connect(host="127.0.0.1", port=self._port, user="root") as connection:
+            connection.cursor().execute(f"CREATE DATABASE {name}")
+        return f"mysql://root@127.0.0.1:{self._port}/{name}"
 
 
 def _free_port() -> int:

@@ -24,6 +24,7 @@ from typing import Any
 import redis.asyncio
 import uvloop
 
+from bench.backends import MariaDb, Redis
 from bench.usage import cpu_s
 from cluster.contracts.message import SaveBatch, SaveItem, SaveReply
 from cluster.mids import TICKS_PER_SECOND
@@ -32,7 +33,6 @@ from cluster.stats import Stats
 from message.config import EmbeddedSettings, MysqlSettings, RedisSettings
 from message.storage.base import MessageStore
 from message.storage.build import build_mysql_store, build_redis_store, init_mysql_schema
-from tests.support.servers import MariaServer, RedisServer
 
 PAYLOAD = b'{"event":"' + b"x" * 80 + b'"}'
 EXPIRE_S = 600
@@ -56,30 +56,21 @@ def main() -> None:
 
 async def measure_redis(directory: Path, options: argparse.Namespace) -> None:
     """The Redis store, and the bare insert."""
-    server = RedisServer(directory, "--appendfsync", options.redis)
-    server.start()
-    try:
+    with Redis(directory, options.redis) as server:
         async with redis.asyncio.Redis.from_url(server.url) as client:
             await tell("redis, bare ZADD", server.pid, options.saves, lambda: add_bare(client, options))
             await client.flushall()
         store = build_redis_store(RedisSettings(servers=(server.url,)), EmbeddedSettings(), Stats())
         await measure_saves(f"redis, {options.redis}", store, server.pid, options)
-    finally:
-        server.stop()
 
 
 async def measure_mysql(directory: Path, options: argparse.Namespace) -> None:
     """The MySQL store."""
-    server = MariaServer(directory)
-    server.start()
-    try:
-        settings = replace(MysqlSettings(), servers=(server.url("test"),))
-        server.make_database("test")
+    with MariaDb(directory) as server:
+        settings = replace(MysqlSettings(), servers=(server.make_database("bench"),))
         init_mysql_schema(settings)
         store = build_mysql_store(settings, EmbeddedSettings(), Stats())
         await measure_saves("mariadb, every commit", store, server.pid, options)
-    finally:
-        server.stop()
 
 
 async def measure_saves(name: str, store: MessageStore, pid: int, options: argparse.Namespace) -> None:
