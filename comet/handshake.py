@@ -273,7 +273,8 @@ class HandshakeReader:
             options.device,
         )
         accept = binascii.b2a_base64(hashlib.sha1(header[1] + _GUID).digest(), newline=False)
-        return Handshake(around.response % accept, subscribe, options.version, len(data))
+        response = around.before + accept + around.after
+        return Handshake(response, subscribe, options.version, len(data))
 
     def _read_around(self, middle: bytes, end: bytes) -> _Around | None:
         """Read what stands between key and nonce and behind them; None when it is not usual."""
@@ -283,8 +284,9 @@ class HandshakeReader:
             return None
         if found.size != len(data) or found.subscribe.token:
             return None
-        response = found.response.replace(b"%", b"%%").replace(_accept_key(_SAMPLE_NONCE), b"%b")
-        return _Around(response, found.subscribe)
+        # The last: a subprotocol may look like one.
+        before, _, after = found.response.rpartition(_accept_key(_SAMPLE_NONCE))
+        return _Around(before, after, found.subscribe)
 
     def _read_any(self, data: bytes) -> Handshake | Rejection | None:
         request = read_request(data, self._origins)
@@ -297,7 +299,8 @@ class HandshakeReader:
 class _Around(msgspec.Struct, frozen=True, gc=False):
     """What requests have in common that differ in key and nonce."""
 
-    # The 101 with a place for its accept key.
-    response: bytes
+    # The 101 before and behind its accept key.
+    before: bytes
+    after: bytes
     # Of a key that stands for all.
     options: Subscribe

@@ -270,6 +270,23 @@ def test_a_subprotocol_with_a_percent_sign_is_answered_as_it_was_asked() -> None
     assert b"Sec-WebSocket-Protocol: 100%b\r\n" in answer.response
 
 
+def test_what_looks_like_a_nonce_or_an_accept_key_elsewhere_is_read_as_by_the_general_reader() -> None:
+    other = "AAAAAAAAAAAAAAAAAAAAAA=="
+    sample_accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+    for nonce in (other, HEADERS["Sec-WebSocket-Key"]):
+        for extra in (
+            f"X-Sec-WebSocket-Key: {other}",
+            f"X-Comment: Sec-WebSocket-Key: {other}",
+            f"Sec-WebSocket-Protocol: {sample_accept}",
+        ):
+            first = usual("k", nonce).replace(b"Upgrade: ", extra.encode() + b"\r\nUpgrade: ", 1)
+            assert extra.encode() in first
+            for data in (first, usual("k", nonce, extra)):
+                answer = HandshakeReader(()).read(data)
+                assert answer == read_generally(data)
+                assert isinstance(answer, Handshake)
+
+
 def test_what_was_good_for_one_does_not_let_in_another() -> None:
     reader = HandshakeReader(("https://a.example",))
     good = usual("k", HEADERS["Sec-WebSocket-Key"], "Origin: https://a.example")
