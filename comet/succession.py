@@ -154,16 +154,25 @@ class Succession:
                 self._news.set()
                 return
             try:
-                if owner.saving is None or owner.saving:
-                    owner.saving = set(await owner.service.settle(membership.epoch))
-                    self._news.set()
-                else:
-                    owner.is_released = await owner.service.release(membership.epoch)
-                pause_s = FIRST_PAUSE_S
+                is_news = await self._ask(owner, membership)
             except EnckeError as error:
                 log.debug("an earlier owner does not answer: node=%s reason=%s", owner.instance, error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, LAST_PAUSE_S)
+                is_news = False
+            if is_news:
+                pause_s = FIRST_PAUSE_S
+                continue
+            # One that drains does not wait before it says no.
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, LAST_PAUSE_S)
+
+    async def _ask(self, owner: EarlierOwner, membership: Membership) -> bool:
+        """Ask for the next that is outstanding; False when there is nothing new."""
+        if owner.saving is None or owner.saving:
+            owner.saving = set(await owner.service.settle(membership.epoch))
+            self._news.set()
+            return True
+        owner.is_released = await owner.service.release(membership.epoch)
+        return owner.is_released
 
     def _is_listed(self, owner: EarlierOwner) -> bool:
         return any(node.instance == owner.instance for node in self._members.current.of_kind(NodeKind.COMET))

@@ -216,3 +216,15 @@ async def test_messages_of_a_key_that_moves_twice_reach_all_who_held_it(tmp_path
         await three._registration.update(replace(three._info(is_draining=False), weight=1))
         assert (await nodes.push(THREE, keys[5], "far")).failed == []
         assert values([await first[5].next_document(), await second[5].next_document()]) == ["far", "far"]
+
+
+async def test_a_node_that_drains_is_not_asked_over_and_over_whether_it_is_done(tmp_path: Path) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        one = await nodes.start(ONE, close_pace_per_s=10)
+        await nodes.start(TWO)
+        for key in keys_of(ONE, BOTH)[:12]:
+            await nodes.subscribe(ONE, key)
+        await one.drain(5.0)
+        assert nodes.counted(ONE, "closes_total", "draining") == 12
+        # Without a pause it is thousands.
+        assert nodes.counted(ONE, "rpc_server_calls_total") < 50
