@@ -51,7 +51,7 @@ class EarlierOwner:
 
 
 class _Trail:
-    """What was forwarded last of a key."""
+    """What was forwarded of a key: the highest mid, and the highest that is stored."""
 
     __slots__ = ("last", "stored")
 
@@ -146,8 +146,9 @@ class Forwarder:
             return
         trail = self._trail(key)
         if trail is not None:
-            trail.last = mid
-            trail.stored = mid if is_stored else prev
+            # A repeat has an earlier one's.
+            trail.last = max(trail.last, mid)
+            trail.stored = max(trail.stored, mid if is_stored else prev)
         self._send(owners, Forward(key, mid, payload, is_stored, prev))
 
     def forward_unsaved(self, key: Key, mid: Mid, payload: bytes) -> None:

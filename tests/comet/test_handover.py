@@ -92,6 +92,22 @@ async def test_a_forward_after_one_that_was_dropped_has_the_store_read_first(
         assert nodes.counted(TWO, "forwards_total", "dropped") == 1
 
 
+async def test_a_repeat_does_not_hide_that_a_later_forward_was_dropped(tmp_path: Path) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        await nodes.start(ONE, close_pace_per_s=SLOWLY)
+        crowd = [await nodes.subscribe(ONE, key) for key in MOVED[:8]]
+        await nodes.start(TWO)
+        (owner,) = forwarder_of(nodes, TWO).earlier_owners(MOVED[7])
+        await nodes.push(TWO, MOVED[7], "first", push_id="mine")
+        owner.in_flight += MAX_IN_FLIGHT
+        await nodes.push(TWO, MOVED[7], "dropped")
+        owner.in_flight -= MAX_IN_FLIGHT
+        await nodes.push(TWO, MOVED[7], "first", push_id="mine")
+        await nodes.push(TWO, MOVED[7], "next", 0)
+        await nodes.push(TWO, MOVED[7], "last")
+        assert values(await crowd[7].documents(4)) == ["first", "dropped", "next", "last"]
+
+
 async def test_a_forward_that_fails_fails_no_push(tmp_path: Path) -> None:
     async with running_nodes(tmp_path) as nodes:
         one = await nodes.start(ONE, close_pace_per_s=SLOWLY)
