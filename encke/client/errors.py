@@ -94,7 +94,7 @@ class PushTimeoutError(PushError):
 
     @property
     def is_retryable(self) -> bool:
-        """Always, with the same id."""
+        """Always, with the same id. Without one it may be done twice."""
         return True
 
 

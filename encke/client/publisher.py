@@ -21,7 +21,6 @@ from encke.client.pushes import (
     PushReply,
     PushResult,
     distinct,
-    make_push_id,
     parse_answer,
 )
 from encke.client.stream import PushStream, StreamOptions
@@ -40,9 +39,11 @@ class Publisher:
         async with Publisher("http://localhost:8091") as publisher:
             result = await publisher.push("alice", {"n": 1}, expire_s=600)
 
-    Every push carries an id; when a connection breaks or the server is busy it
-    is tried again with the same id until `timeout_s` is over, and is stored
-    once all the same.
+    Every push that is stored carries an id; when a connection breaks or the
+    server is busy it is tried again with the same id until `timeout_s` is over,
+    and is stored once all the same. One with expire_s 0 has only the id that
+    you give it. Without, it is tried again where it was surely not done; when
+    its answer is lost, PushTimeoutError is raised: it is done at most once.
 
     Cancellation: a cancelled push may or may not have been done; repeated with
     the same id it is done once. May be used by many tasks at a time.
@@ -110,7 +111,7 @@ class Publisher:
             value: anything that msgspec encodes as JSON; `msgspec.Raw(b"...")` is JSON already.
             expire_s: seconds in the store; 0 = whoever is online, nothing is stored.
             id: repeat a push of an earlier run with its id and it is stored
-                once; "" = made up. At most 128 bytes.
+                once; "" = made up if the message is stored, else none. At most 128 bytes.
 
         Raises:
             PushError: refused, or the server could not do it until the time was up.
@@ -159,7 +160,8 @@ class Publisher:
         error in its reply and does not stop the others, nor is it tried again,
         because later ones have overtaken it. When the connection breaks,
         everything unanswered is sent again, with the same ids and in the same
-        order. `pushes` is read as answers come in and never by more than
+        order; what has no id (expire_s 0) and may have been done has
+        PushTimeoutError in its reply instead. `pushes` is read as answers come in and never by more than
         max_in_flight ahead.
 
         Cancellation: stops reading `pushes`; up to max_in_flight pushes may or
@@ -189,7 +191,7 @@ class Publisher:
             return await self._try(session, push)
 
     async def _try(self, session: aiohttp.ClientSession, push: Push) -> PushReply:
-        push_id = push.id or make_push_id()
+        push_id = push.own_id()
         progress = Progress(push_id, [push.keys] if isinstance(push.keys, str) else push.keys)
         backoff = Backoff(_BACKOFF_BASE_S, _BACKOFF_MAX_S, random.random)
         loop = asyncio.get_running_loop()

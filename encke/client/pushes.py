@@ -7,11 +7,14 @@ from collections.abc import Sequence
 
 import msgspec
 
+from cluster.errors import InDoubtError
 from cluster.model import Mid, key_fault
-from encke.client.errors import RETRYABLE_CODES, PushError, ServerError
+from encke.client.errors import RETRYABLE_CODES, PushError, PushTimeoutError, ServerError
 
 # Answers that say "not now" whatever their body.
 _RETRYABLE_STATUS = frozenset({429, 502, 503, 504})
+# Those of a proxy that has passed the request on, perhaps.
+_DOUBTFUL_STATUS = frozenset({502, 504})
 
 
 class Push(msgspec.Struct, frozen=True):
@@ -22,21 +25,29 @@ class Push(msgspec.Struct, frozen=True):
     value: object
     # Seconds in the store; 0 = online connections only.
     expire_s: int = 0
-    # The same id for the same key is stored once, however often it is pushed;
-    # "" = the publisher makes one up for its own retries.
+    # The same id for the same key is stored once, however often it is pushed; "" = the publisher
+    # makes one up for its own retries where the message is stored. With expire_s 0 it does not: a
+    # server would have to write each id down. Such a push is sent again only if it was surely not done.
     id: str = ""
+
+    def own_id(self) -> str:
+        """The id to push it with; empty = none."""
+        return self.id or (uuid.uuid4().hex if self.expire_s > 0 else "")
 
     def encode(self, push_id: str, keys: Sequence[str] | None = None) -> bytes:
         """The body of the request, or the line of the stream.
 
         Args:
+            push_id: see own_id().
             keys: only these, when a retry is about some of them.
 
         Raises:
             ValueError: a key that no server accepts.
             TypeError: the value is no JSON.
         """
-        body: dict[str, object] = {"msg": self.value, "expire": self.expire_s, "id": push_id}
+        body: dict[str, object] = {"msg": self.value, "expire": self.expire_s}
+        if push_id:
+            body["id"] = push_id
         if isinstance(self.keys, str):
             body["key"] = self.keys
         else:
@@ -80,6 +91,7 @@ class PushFailure(msgspec.Struct, frozen=True):
 class PushReply(msgspec.Struct, frozen=True):
     """What became of one push."""
 
+    # Empty when it was pushed without one.
     push_id: str
     results: list[PushResult]
     # Empty when every key succeeded.
@@ -108,13 +120,17 @@ class Progress:
             return
         self._results |= {result.key: result for result in reply.results}
         self._failed |= {failure.key: failure for failure in reply.failed}
-        self.pending = [failure.key for failure in reply.failed if failure.is_retryable]
+        self.pending = [
+            failure.key
+            for failure in reply.failed
+            if failure.is_retryable and (self._push_id or failure.code != InDoubtError.code)
+        ]
 
     @property
     def is_over(self) -> bool:
         """Whether another attempt would change nothing."""
         if self._error is not None:
-            return not is_worth_retrying(self._error)
+            return not (is_worth_retrying(self._error) and (self._push_id or not is_doubtful(self._error)))
         return not self.pending
 
     def reply(self) -> PushReply:
@@ -143,11 +159,6 @@ class _Answer(msgspec.Struct):
     results: list[PushResult] = []
     failed: list[PushFailure] = []
     error: _Error | None = None
-
-
-def make_push_id() -> str:
-    """An id that no other push has."""
-    return uuid.uuid4().hex
 
 
 def distinct(keys: Sequence[str]) -> list[str]:
@@ -183,3 +194,9 @@ def parse_answer(body: bytes, push_id: str, status: int = 200) -> PushReply:
 def is_worth_retrying(error: PushError) -> bool:
     """Whether the same request may succeed a moment later."""
     return error.is_retryable or error.status in _RETRYABLE_STATUS
+
+
+def is_doubtful(error: PushError) -> bool:
+    """Whether the push may have been done all the same; without an id it is not sent again then."""
+    is_lost = isinstance(error, PushTimeoutError) or error.code == InDoubtError.code
+    return is_lost or error.status in _DOUBTFUL_STATUS

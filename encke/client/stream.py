@@ -14,7 +14,7 @@ import msgspec
 from encke.client.backoff import Backoff
 from encke.client.errors import PushError, PushTimeoutError, ServerError
 from encke.client.failures import push_failure
-from encke.client.pushes import Push, PushReply, is_worth_retrying, make_push_id, parse_answer
+from encke.client.pushes import Push, PushReply, is_doubtful, is_worth_retrying, parse_answer
 
 _NDJSON = {"Content-Type": "application/x-ndjson"}
 # An answer names every key of its push: 100,000 keys of 512 bytes are this much.
@@ -37,6 +37,8 @@ class _Line(msgspec.Struct, frozen=True):
     data: bytes
     # Loop time.
     taken_at: float
+    # It has no id and may have been done: not to be sent again.
+    loss: PushError | None = None
 
 
 class PushStream:
@@ -69,8 +71,9 @@ class PushStream:
         try:
             while await self._wait_work():
                 failure: PushError | None = None
+                cursor = _Cursor()
                 try:
-                    async with contextlib.aclosing(self._attempt()) as replies:
+                    async with contextlib.aclosing(self._attempt(cursor)) as replies:
                         async for reply in replies:
                             self._backoff.reset()
                             yield reply
@@ -83,6 +86,9 @@ class PushStream:
                     if not is_worth_retrying(error):
                         raise
                     failure = error
+                self._lose(cursor, failure)
+                for reply in self._take_lost(_Cursor()):
+                    yield reply
                 if self._unanswered:
                     await self._pause(failure)
             # The caller's iterator may have failed; what came before it was pushed.
@@ -96,7 +102,7 @@ class PushStream:
         try:
             async with contextlib.aclosing(_each(pushes)) as each:
                 async for push in each:
-                    push_id = push.id or make_push_id()
+                    push_id = push.own_id()
                     data = push.encode_line(push_id)
                     await self._slots.acquire()
                     self._unanswered.append(_Line(push_id, data, loop.time()))
@@ -121,11 +127,30 @@ class PushStream:
             raise failure or PushTimeoutError("the server ended the stream without an answer", first.push_id)
         await asyncio.sleep(delay_s)
 
+    def _lose(self, cursor: _Cursor, failure: PushError | None) -> None:
+        """A request has ended: what it has sent without an id may have been done."""
+        if failure is not None and not is_doubtful(failure):
+            return
+        loss = failure or PushTimeoutError("the server ended the stream without an answer")
+        for index in range(min(cursor.sent, len(self._unanswered))):
+            line = self._unanswered[index]
+            if not line.push_id and line.loss is None:
+                self._unanswered[index] = msgspec.structs.replace(line, data=b"", loss=loss)
+
+    def _take_lost(self, cursor: _Cursor) -> list[PushReply]:
+        """Replies of the lost pushes whose turn it is."""
+        replies = []
+        while self._unanswered and (loss := self._unanswered[0].loss) is not None:
+            self._unanswered.popleft()
+            cursor.sent = max(cursor.sent - 1, 0)
+            self._slots.release()
+            replies.append(PushReply("", [], [], loss))
+        return replies
+
     # -- one request
 
-    async def _attempt(self) -> AsyncGenerator[PushReply, None]:
+    async def _attempt(self, cursor: _Cursor) -> AsyncGenerator[PushReply, None]:
         """Send everything unanswered and what follows; yield until the server or the pushes end."""
-        cursor = _Cursor()
         async with asyncio.timeout(self._options.attempt_timeout_s):
             response = await self._session.post(
                 self._url, data=self._body(cursor), headers=_NDJSON, timeout=aiohttp.ClientTimeout(total=None)
@@ -142,13 +167,17 @@ class PushStream:
                     cursor.sent -= 1
                     self._slots.release()
                     yield parse_answer(answer, line.push_id)
+                    for reply in self._take_lost(cursor):
+                        yield reply
 
     async def _body(self, cursor: _Cursor) -> AsyncIterator[bytes]:
         while True:
             if cursor.sent < len(self._unanswered):
                 lines = [line.data for line in islice(self._unanswered, cursor.sent, None)]
                 cursor.sent += len(lines)
-                yield b"".join(lines)
+                # Nothing at all would end the body.
+                if data := b"".join(lines):
+                    yield data
             elif self._is_fed:
                 return
             else:

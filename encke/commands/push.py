@@ -142,7 +142,7 @@ def _print_reply(reply: PushReply, args: argparse.Namespace) -> None:
     for failure in reply.failed:
         print(_failure_json(failure) if args.json else f"{failure.key}: failed: {failure.code}", flush=True)
     if reply.error is not None:
-        words = f"push {reply.push_id} failed: {reply.error}"
+        words = f"push {reply.push_id or 'without an id'} failed: {reply.error}"
         print(_error_json(reply) if args.json else words, flush=True)
 
 

@@ -61,14 +61,15 @@ class Admin:
 
     def store(self, body: dict[str, Any]) -> dict[str, Any]:
         keys = [body["key"]] if "key" in body else body["keys"]
+        push_id = body.get("id", f"none-{len(self.stored)}")
         results, failed = [], []
         for key in keys:
             if key in self.failing:
                 failed.append({"key": key, "code": self.failing.pop(key)})
                 continue
-            known = (key, body["id"]) in self.stored
-            self.stored.setdefault((key, body["id"]), body["msg"])
-            mid = 80 * (1 + list(self.stored).index((key, body["id"])))
+            known = (key, push_id) in self.stored
+            self.stored.setdefault((key, push_id), body["msg"])
+            mid = 80 * (1 + list(self.stored).index((key, push_id)))
             result = {"key": key, "mid": mid, "online": 1}
             results.append({**result, "repeated": True} if known else result)
         return {"results": results, "failed": failed}
@@ -130,8 +131,38 @@ async def test_push_says_what_became_of_it(admin: Admin, publisher: Publisher) -
 
 
 async def test_every_push_has_an_id_of_its_own(admin: Admin, publisher: Publisher) -> None:
-    await asyncio.gather(*(publisher.push("bob", n) for n in range(10)))
+    await asyncio.gather(*(publisher.push("bob", n, expire_s=60) for n in range(10)))
     assert len({request["id"] for request in admin.requests}) == 10
+
+
+async def test_push_that_is_not_stored_has_no_id_but_the_callers(admin: Admin, publisher: Publisher) -> None:
+    await publisher.push("bob", 1)
+    await publisher.push("bob", 1, id="one")
+    assert [request.get("id") for request in admin.requests] == [None, "one"]
+
+
+@pytest.mark.parametrize("trouble", ["cut before", "cut after", 502, 504])
+async def test_push_without_an_id_is_not_sent_again_when_it_may_have_been_done(
+    admin: Admin, publisher: Publisher, trouble: int | str
+) -> None:
+    admin.trouble = [trouble]
+    with pytest.raises(PushError) as caught:
+        await publisher.push("bob", 1)
+    assert caught.value.push_id == ""
+    admin.failing = {"a": "in_doubt"}
+    reply = await publisher.push_many(["a", "b"], 1)
+    assert reply.failed == [PushFailure("a", "in_doubt")]
+    assert len(admin.requests) == 2
+
+
+@pytest.mark.parametrize("trouble", [503, 429])
+async def test_push_without_an_id_is_sent_again_when_it_was_not_done(
+    admin: Admin, publisher: Publisher, trouble: int
+) -> None:
+    admin.trouble = [trouble]
+    admin.failing = {"bob": "unavailable"}
+    assert (await publisher.push("bob", 1)).mid == 80
+    assert len(admin.requests) == 3
 
 
 async def test_json_text_is_passed_on_as_it_is(admin: Admin, publisher: Publisher) -> None:
@@ -144,7 +175,7 @@ async def test_failed_attempt_is_repeated_with_the_same_id(
     admin: Admin, publisher: Publisher, trouble: int | str
 ) -> None:
     admin.trouble = [trouble, trouble]
-    result = await publisher.push("bob", 1)
+    result = await publisher.push("bob", 1, expire_s=60)
     assert len(admin.requests) == 3
     assert len({request["id"] for request in admin.requests}) == 1
     assert len(admin.stored) == 1
@@ -199,7 +230,7 @@ async def test_silent_server_is_asked_again(admin: Admin) -> None:
     app = web.Application()
     app.router.add_post("/2/admin/push", silent_once)
     async with serving_http(app) as url, Publisher(url, attempt_timeout_s=0.1) as publisher:
-        assert (await publisher.push("bob", 1)).mid == 80
+        assert (await publisher.push("bob", 1, expire_s=60)).mid == 80
         is_over.set()
 
 
@@ -212,7 +243,7 @@ async def test_answer_that_is_none_is_a_clear_error(body: str) -> None:
     app.router.add_post("/2/admin/push", other)
     async with serving_http(app) as url, Publisher(url) as publisher:
         with pytest.raises(ServerError):
-            await publisher.push("bob", 1)
+            await publisher.push("bob", 1, expire_s=60)
 
 
 async def test_wrong_address_is_guessed() -> None:
@@ -279,9 +310,9 @@ async def test_value_that_is_no_json_is_refused_without_a_request(publisher: Pub
         await publisher.push("bob", object())
 
 
-async def numbers(count: int, **arguments: Any) -> AsyncIterator[Push]:
+async def numbers(count: int, expire_s: int = 60) -> AsyncIterator[Push]:
     for number in range(count):
-        yield Push("bob", number, **arguments)
+        yield Push("bob", number, expire_s)
 
 
 async def collect(stream: AsyncIterator[PushReply]) -> list[PushReply]:
@@ -321,6 +352,30 @@ async def test_stream_that_a_draining_server_ends_goes_on(admin: Admin, publishe
     replies = await collect(publisher.stream(numbers(500)))
     assert [reply.results[0].mid for reply in replies] == [80 * n for n in range(1, 501)]
     assert list(admin.stored.values()) == list(range(500))
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+async def test_stream_that_breaks_sends_nothing_again_that_has_no_id_and_may_be_done(
+    admin: Admin, publisher: Publisher, is_cut: bool
+) -> None:
+    breaks = [1, 40, 17]
+    if is_cut:
+        admin.cuts = breaks
+    else:
+        admin.ends = breaks
+    # Every third is stored.
+    pushes = [Push("bob", number, 60 if number % 3 == 0 else 0) for number in range(300)]
+    replies = await collect(publisher.stream(pushes, max_in_flight=8))
+    assert len(replies) == 300
+    done = [number for number, reply in enumerate(replies) if reply.error is None]
+    lost = {number for number, reply in enumerate(replies) if isinstance(reply.error, PushTimeoutError)}
+    assert len(done) + len(lost) == 300
+    assert 0 < len(lost) <= 3 * 8
+    assert all(number % 3 for number in lost)
+    # What was answered was done, in order and once; replies are those of their pushes.
+    values = list(admin.stored.values())
+    assert values == done
+    assert [replies[number].results[0].mid for number in done] == [80 * n for n in range(1, len(done) + 1)]
 
 
 async def test_stream_does_not_run_ahead_of_its_answers(publisher: Publisher) -> None:
