@@ -21,7 +21,7 @@ class Channel:
         """Make a channel of one connection; `cursor` is the store's clock now: nothing older is replayed."""
         self.key = key
         # Highest mid delivered here. A saved message whose predecessor is above
-        # it reveals a hole, which keyqueue.py fills from the store first.
+        # it reveals a hole, which delivering.py fills from the store first.
         self.cursor = cursor
         # In order of arrival. Changed only by add() and remove(). One
         # connection stands here without a container (memory: bench/connections.py).

@@ -26,10 +26,11 @@ from cluster.model import Key
 from cluster.storeclocks import StoreClocks
 from comet.backlog import Backlog
 from comet.config import CometConfig
+from comet.delivering import ExclusiveTurn, QueueContext, deliver_unsaved
 from comet.filling import Filler
 from comet.forwarding import Forwarder
 from comet.hub import Hub
-from comet.keyqueue import ExclusiveTurn, KeyQueue, QueueContext, deliver_unsaved
+from comet.keyqueue import KeyQueue
 from comet.metrics import CometMetrics
 from comet.outgoing import Outgoing
 from comet.pushjob import PushJob

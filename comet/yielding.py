@@ -16,10 +16,10 @@ from cluster.contracts.handover import Forward, Held
 from cluster.errors import EnckeError, UnavailableError
 from cluster.members import Members
 from cluster.model import Epoch, Key
+from comet.delivering import ExclusiveTurn
 from comet.epochs import EpochGate
 from comet.filling import Filler
 from comet.hub import Hub
-from comet.keyqueue import ExclusiveTurn
 from comet.metrics import CometMetrics
 from comet.moving import Mover
 from comet.outgoing import Outgoing

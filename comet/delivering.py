@@ -1,0 +1,187 @@
+"""What happens to a message at its key's turn: given to the channel and to earlier owners, its push answered.
+
+Functions on one key; the order between them is made in keyqueue.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.contracts.message import MessageService, Outcome, SaveResult
+from cluster.errors import ConflictError, EnckeError
+from cluster.mids import STEP, TICKS_PER_SECOND
+from cluster.model import Key, Mid
+from cluster.storeclocks import StoreClocks
+from comet.filling import Filler
+from comet.forwarding import Forwarder
+from comet.hub import Hub
+from comet.metrics import CometMetrics
+from comet.outgoing import Outgoing
+from comet.protocol import CloseReason
+from comet.pushjob import PushJob
+
+log = logging.getLogger(__name__)
+
+# A message that is not stored is encoded once for all keys of a slice, if their servers' clocks
+# do not differ by more than this: about the time that a slice takes.
+SHARED_TICKS = TICKS_PER_SECOND // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class QueueContext:
+    """What the queues of a node share."""
+
+    messages: MessageService
+    hub: Hub
+    clocks: StoreClocks
+    metrics: CometMetrics
+    # How long a read from the store may take.
+    store_timeout_s: float
+    # This node's registration, for the store's fence; empty = nobody can fence it.
+    incarnation: Callable[[], str]
+    # Whether this node still owns a key: it may have lost it since a push was accepted.
+    owns: Callable[[Key], bool]
+    # The store has refused a save because this incarnation is fenced.
+    on_fenced: Callable[[str], object]
+    # How a channel reads what it has missed.
+    filler: Filler
+    # Earlier owners of keys; None where keys do not move.
+    forwarder: Forwarder | None
+    # Runs a coroutine in a task that the pusher owns.
+    spawn: Callable[[Coroutine[Any, Any, None]], object]
+    # The queue of a key has become empty.
+    forget: Callable[[Key], object]
+    # A job has been answered.
+    on_done: Callable[[PushJob], object]
+
+
+# A key's turn in a push: the job and the index of the key in it.
+PushTurn = tuple[PushJob, int]
+# Something that runs alone, between what came before and what comes after.
+ExclusiveTurn = Callable[[], Coroutine[Any, Any, None]]
+
+
+def fail(context: QueueContext, turn: PushTurn, code: str) -> None:
+    """A key's turn in a push has failed; `code` is that of an error class."""
+    job, index = turn
+    job.fail(index, code)
+    if job.is_done:
+        context.on_done(job)
+
+
+def deliver_saved(
+    context: QueueContext,
+    key: Key,
+    turns: Sequence[PushTurn],
+    results: Sequence[SaveResult],
+    filled: dict[Mid, int],
+    *,
+    was_in_doubt: bool,
+) -> None:
+    """Deliver what was saved, and answer its turns.
+
+    Args:
+        turns: what was saved, in the order of the results.
+        filled: mids that fill_holes() has delivered already, and to how many connections.
+        was_in_doubt: an answer was lost: that the repeat finds what the first
+            attempt stored is no repeat of the caller's.
+    """
+    forwarder = context.forwarder
+    for turn, result in zip(turns, results, strict=True):
+        if result.outcome is Outcome.CONFLICT:
+            fail(context, turn, ConflictError.code)
+            continue
+        job, index = turn
+        online = filled.get(result.mid, 0)
+        channel = context.hub.channel(key)
+        is_repeat = result.outcome is Outcome.REPEATED
+        if channel is not None and (result.mid > channel.cursor or not is_repeat):
+            online = channel.deliver(Outgoing(result.mid, job.push.payload, job.push.expire_s > 0))
+            context.metrics.deliveries.value += online
+        if forwarder is not None and forwarder.is_active:
+            # Of a repeat it is not known what stands before it.
+            prev = Mid(result.mid - STEP) if is_repeat else result.prev
+            forwarder.forward(key, result.mid, job.push.payload, job.push.expire_s > 0, prev)
+        job.settle(index, result.mid, online, is_repeat and not was_in_doubt)
+        if job.is_done:
+            context.on_done(job)
+
+
+async def fill_holes(context: QueueContext, key: Key, results: Sequence[SaveResult]) -> dict[Mid, int]:
+    """Deliver what another node saved before these results; when that fails, close the key's connections.
+
+    Returns:
+        What was delivered, and to how many connections.
+    """
+    filled: dict[Mid, int] = {}
+    context.metrics.holes.inc()
+    new = [r.mid for r in results if r.outcome is Outcome.SAVED]
+    known = [r.mid for r in results if r.outcome is Outcome.REPEATED]
+    # Up to the first new message; a batch that turned out to be stored is read itself.
+    end = min(new) if new else Mid(max(known) + STEP)
+    try:
+        await context.filler.fill(key, end, filled)
+    except Exception as error:
+        # A bug, too: the pushes are answered, and the key goes on.
+        is_known = isinstance(error, EnckeError | TimeoutError)
+        log.log(
+            logging.WARNING if is_known else logging.ERROR,
+            "hole not filled, connections closed: key=%s reason=%r",
+            key,
+            error,
+            exc_info=None if is_known else error,
+        )
+        # They can resume; staying would hide the hole.
+        context.hub.close_key(key, CloseReason.INTERNAL)
+    return filled
+
+
+def has_hole(cursor: Mid, results: Sequence[SaveResult]) -> bool:
+    """Whether something that the channel has not delivered lies before or between these results."""
+    reached = cursor
+    for result in results:
+        if result.outcome is Outcome.SAVED:
+            if result.prev > reached:
+                return True
+        elif result.outcome is Outcome.REPEATED and result.mid > reached:
+            # Stored by a save whose answer was lost.
+            return True
+        reached = max(reached, result.mid)
+    return False
+
+
+def deliver_unsaved(
+    context: QueueContext, job: PushJob, index: int, message: Outgoing, *, is_exact: bool = False
+) -> None:
+    """Deliver a message that is not stored, at its key's turn.
+
+    Args:
+        message: with a lower bound of the clocks of all store servers as its mid.
+            Raised to that of the key's own server; and where the channel has sent
+            that already the next free mid is taken. The store will settle above both.
+        is_exact: the mid is of the key's own server, and is not to be raised to its clock.
+    """
+    key = job.push.keys[index]
+    channel = context.hub.channel(key)
+    forwarder = context.forwarder
+    if channel is None:
+        if forwarder is not None and forwarder.is_active:
+            forwarder.forward_unsaved(key, context.clocks.now(key), message.payload)
+        job.settle(index, message.mid, 0)
+    else:
+        if context.clocks.has_several and not is_exact:
+            bound = context.clocks.now(key)
+            if bound > message.mid + SHARED_TICKS:
+                message = Outgoing(bound, message.payload, False)
+        if message.mid <= channel.cursor:
+            message = Outgoing(Mid(channel.cursor + STEP), message.payload, False)
+        if forwarder is not None and forwarder.is_active:
+            forwarder.forward_unsaved(key, message.mid, message.payload)
+        online = channel.deliver(message)
+        context.metrics.deliveries.value += online
+        job.settle(index, message.mid, online)
+    if job.is_done:
+        context.on_done(job)

@@ -1,0 +1,207 @@
+"""One batch of a key on its way through the store: asked for, repeated while in doubt, delivered or failed.
+
+While an answer is lost nothing else of the key is saved (keyqueue.py): a batch
+ends when its repeat was answered, or when the store cannot carry it out any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import msgspec
+
+from cluster.contracts.message import SaveBatch, SaveItem, SaveReply
+from cluster.errors import (
+    DeadlinePassedError,
+    EnckeError,
+    InDoubtError,
+    NotOwnerError,
+    RemoteProtocolError,
+    UnavailableError,
+)
+from cluster.mids import TICKS_PER_SECOND
+from cluster.model import Key, Mid
+from comet.delivering import PushTurn, QueueContext, deliver_saved, fail, fill_holes, has_hole
+
+log = logging.getLogger(__name__)
+
+# Pause before a batch that was not answered is repeated; doubles up to the last.
+FIRST_REPEAT_S = 0.02
+LAST_REPEAT_S = 1.0
+
+# A batch in doubt is given up this long after its deadline: the store will not
+# carry it out any more, and what it has done of it the next save's `prev` tells.
+DOUBT_GRACE_S = 5.0
+
+
+class Saving:
+    """Turns of one key that are being saved."""
+
+    __slots__ = (
+        "_context",
+        "_expires_at",
+        "_is_asked",
+        "_is_in_doubt",
+        "_is_stopped",
+        "_key",
+        "_on_end",
+        "_repeat_s",
+        "_since",
+        "_turns",
+    )
+
+    def __init__(
+        self, context: QueueContext, key: Key, turns: Sequence[PushTurn], on_end: Callable[[], object]
+    ) -> None:
+        """Prepare; begin() asks the store.
+
+        Args:
+            turns: at least one.
+            on_end: called once, when every turn has its answer; not after stop().
+        """
+        self._context = context
+        self._key = key
+        self._turns = turns
+        self._on_end = on_end
+        # Monotonic seconds until which somebody waits.
+        self._expires_at = turns[0][0].expires_at if len(turns) == 1 else max(t[0].expires_at for t in turns)
+        # Monotonic seconds at which the batch was first asked to be saved.
+        self._since = time.monotonic()
+        self._repeat_s = FIRST_REPEAT_S
+        # An answer to the batch was lost.
+        self._is_in_doubt = False
+        # The store has been asked to save the batch, and has not refused.
+        self._is_asked = False
+        self._is_stopped = False
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def begin(self, items: list[SaveItem]) -> None:
+        """Ask to save the turns' items."""
+        channel = self._context.hub.channel(self._key)
+        sent = channel.cursor if channel else Mid(0)
+        self._save(SaveBatch(self._key, items, sent, self._deadline(), self._context.incarnation()))
+
+    def stop(self) -> None:
+        """Answer the turns now: in doubt when the store was asked, else surely not done."""
+        self._is_stopped = True
+        is_unknown = self._is_asked or self._is_in_doubt
+        self._fail_all(InDoubtError.code if is_unknown else UnavailableError.code)
+
+    def _time_left_s(self) -> float:
+        """How long somebody still waits for the batch."""
+        return self._expires_at - time.monotonic()
+
+    def _deadline(self) -> Mid:
+        """The same in the store's clock."""
+        return Mid(self._context.clocks.now(self._key) + int(self._time_left_s() * TICKS_PER_SECOND))
+
+    def _save(self, batch: SaveBatch) -> None:
+        if self._is_stopped:
+            return
+        self._is_asked = True
+        answer = self._context.messages.save(batch)
+        answer.add_done_callback(partial(self._on_answer, batch))
+
+    def _on_answer(self, batch: SaveBatch, answer: asyncio.Future[SaveReply]) -> None:
+        if answer.cancelled():
+            # The loop is being closed; nobody waits any more.
+            return
+        error = answer.exception()
+        if self._is_stopped:
+            return
+        if error is None:
+            reply = answer.result()
+            if len(reply.results) == len(self._turns):
+                self._on_saved(reply)
+                return
+            error = RemoteProtocolError(f"{len(reply.results)} results for {len(self._turns)} messages")
+        self._is_asked = False
+        if isinstance(error, NotOwnerError):
+            self._context.on_fenced(batch.incarnation)
+        if isinstance(error, UnavailableError) and not isinstance(error, DeadlinePassedError):
+            self._repeat_later(batch, error)
+        elif isinstance(error, DeadlinePassedError) and self._time_left_s() > 0:
+            self._context.spawn(self._save_by_its_clock(batch))
+        else:
+            if not isinstance(error, EnckeError) or isinstance(error, RemoteProtocolError):
+                log.error("save failed: key=%s", self._key, exc_info=error)
+            self._fail(error.code if isinstance(error, EnckeError) else EnckeError.code)
+
+    async def _save_by_its_clock(self, batch: SaveBatch) -> None:
+        """The store says that it is too late, we that it is not: its wall clock has been set ahead.
+
+        Our lower bound of its clock only advances as time passes. Surely
+        nothing was stored, so the batch may be asked for as if for the first
+        time, with a deadline in the clock that the store has now.
+        """
+        clocks = self._context.clocks
+        try:
+            async with asyncio.timeout(self._context.store_timeout_s):
+                asked_at_ns = time.monotonic_ns()
+                clocks.take(await self._context.messages.clocks(), asked_at_ns)
+        except (EnckeError, TimeoutError) as error:
+            log.warning("store's clock unknown: key=%s reason=%r", self._key, error)
+        except Exception:
+            # Whatever it is, the pushes are answered and the key goes on.
+            log.exception("store's clock unknown: key=%s", self._key)
+        if clocks.now(self._key) <= batch.deadline or self._time_left_s() <= 0:
+            self._fail(DeadlinePassedError.code)
+            return
+        self._save(msgspec.structs.replace(batch, deadline=self._deadline()))
+
+    def _repeat_later(self, batch: SaveBatch, error: UnavailableError) -> None:
+        """Ask again with the same ids: in doubt to learn what became of it, else in the hope of another node.
+
+        While an answer is lost nothing else of this key is saved until the store
+        has told. A store that has the ids says so whenever it is asked; one that
+        has not refuses them after the deadline.
+        """
+        if isinstance(error, InDoubtError) and not self._is_in_doubt:
+            self._is_in_doubt = True
+            self._context.metrics.in_doubt.inc()
+            log.warning("save in doubt, repeating: key=%s reason=%r", self._key, error)
+        patience_s = self._time_left_s() + (DOUBT_GRACE_S if self._is_in_doubt else 0.0)
+        if self._repeat_s >= patience_s:
+            # Answered before its callers stop waiting, where nothing is in doubt.
+            self._fail(InDoubtError.code if self._is_in_doubt else error.code)
+            return
+        asyncio.get_running_loop().call_later(self._repeat_s, self._save, batch)
+        self._repeat_s = min(self._repeat_s * 2, LAST_REPEAT_S)
+
+    def _on_saved(self, reply: SaveReply) -> None:
+        context = self._context
+        context.clocks.hear(self._key, reply.clock, int(self._since * 1e9))
+        context.metrics.save_seconds.observe(time.monotonic() - self._since)
+        channel = context.hub.channel(self._key)
+        if channel is not None and has_hole(channel.cursor, reply.results):
+            context.spawn(self._fill_and_deliver(reply))
+        else:
+            self._deliver(reply, {})
+
+    async def _fill_and_deliver(self, reply: SaveReply) -> None:
+        """The channel has missed what another node saved: read that first, so that order holds."""
+        self._deliver(reply, await fill_holes(self._context, self._key, reply.results))
+
+    def _deliver(self, reply: SaveReply, filled: dict[Mid, int]) -> None:
+        if self._is_stopped:
+            return
+        deliver_saved(
+            self._context, self._key, self._turns, reply.results, filled, was_in_doubt=self._is_in_doubt
+        )
+        self._on_end()
+
+    def _fail(self, code: str) -> None:
+        if self._is_stopped:
+            return
+        self._fail_all(code)
+        self._on_end()
+
+    def _fail_all(self, code: str) -> None:
+        for turn in self._turns:
+            fail(self._context, turn, code)
