@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 import msgspec
 
 from cluster.contracts.comet import CometService, ConnectionInfo
 from cluster.contracts.message import MessageService, Stored
-from cluster.errors import NoNodeError, RequestError, UnavailableError
+from cluster.errors import NoNodeError, RequestError
 from cluster.mids import MAX_MID
 from cluster.model import Epoch, Key, Mid
+from web.asking import ask_store
 from web.owners import Owners
 from web.params import key_param, number_param, parse_form, parse_query, path_key
 from web.replies import Answer, compatible, not_found_object, v2
@@ -96,7 +98,7 @@ class Inspector:
     async def key(self, _: Request, encoded_key: str) -> Answer:
         """GET /2/admin/keys/K. A key that nobody uses is shown empty."""
         key = path_key(encoded_key)
-        stored = await self._from_store(self._messages.inspect(key))
+        stored = await self._from_store(partial(self._messages.inspect, key))
         owner: str | None = None
         connections: list[ConnectionInfo] = []
         try:
@@ -131,7 +133,8 @@ class Inspector:
         limit = number_param("limit", query.get("limit", str(DEFAULT_LIMIT)), MAX_LIMIT)
         if limit == 0:
             raise RequestError(f"limit must be from 1 to {MAX_LIMIT}")
-        page = await self._from_store(self._messages.load_after(key, after, limit, PAGE_BYTES))
+        load = partial(self._messages.load_after, key, after, limit, PAGE_BYTES)
+        page = await self._from_store(load)
         views = [MessageView(m.mid, msgspec.Raw(m.payload), m.expires_at) for m in page.messages]
         return v2(MessagesView(views, page.has_more))
 
@@ -139,7 +142,7 @@ class Inspector:
         """DELETE /2/admin/keys/K/messages/MID: 404 when it is not there (any more)."""
         key = path_key(encoded_key)
         number = Mid(number_param("mid", mid, MAX_MID))
-        if not await self._from_store(self._messages.delete_message(key, number)):
+        if not await self._from_store(partial(self._messages.delete_message, key, number)):
             return not_found_object("no such message")
         return v2({"deleted": 1})
 
@@ -151,12 +154,8 @@ class Inspector:
         log.info("key deleted by the operator: key=%s messages=%s", key, deleted)
         return deleted
 
-    async def _from_store(self, reading: Awaitable[_T]) -> _T:
-        try:
-            async with asyncio.timeout(self._owners.timeout_s):
-                return await reading
-        except TimeoutError:
-            raise UnavailableError("the store did not answer in time") from None
+    async def _from_store(self, question: Callable[[], Awaitable[_T]]) -> _T:
+        return await ask_store(question, asyncio.get_running_loop().time() + self._owners.timeout_s)
 
 
 def _key_view(key: Key, owner: str | None, connections: list[ConnectionInfo], stored: Stored) -> KeyView:

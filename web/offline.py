@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from cluster.contracts.message import MessageService
-from cluster.errors import RequestError, UnavailableError
+from cluster.errors import RequestError
 from cluster.model import Key, Message, Mid
 from cluster.tokens import TokenVerifier
+from web.asking import ask_store
 from web.dialect import Dialect
 from web.limits import FailureLimiter
 from web.metrics import WebMetrics
@@ -95,19 +97,17 @@ class Offline:
         raise RequestError("the token is missing, wrong or expired")
 
     async def _load(self, key: Key, after: Mid) -> list[Message]:
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
         messages: list[Message] = []
         room = self._max_bytes
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                while room > 0:
-                    page = await self._messages.load_after(key, after, PAGE_MESSAGES, min(room, PAGE_BYTES))
-                    messages += page.messages
-                    if not page.has_more or not page.messages:
-                        break
-                    after = page.messages[-1].mid
-                    room -= sum(len(message.payload) for message in page.messages)
-        except TimeoutError:
-            raise UnavailableError("the store did not answer in time") from None
+        while room > 0:
+            load = partial(self._messages.load_after, key, after, PAGE_MESSAGES, min(room, PAGE_BYTES))
+            page = await ask_store(load, deadline)
+            messages += page.messages
+            if not page.has_more or not page.messages:
+                break
+            after = page.messages[-1].mid
+            room -= sum(len(message.payload) for message in page.messages)
         return messages
 
 

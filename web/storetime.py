@@ -15,6 +15,7 @@ from collections.abc import Callable
 from cluster.contracts.message import MessageService
 from cluster.errors import EnckeError, UnavailableError
 from cluster.model import Mid
+from web.asking import ask_store
 
 
 class StoreTime:
@@ -30,7 +31,7 @@ class StoreTime:
         """Ask `messages`.
 
         Args:
-            timeout_s: how long an answer is awaited.
+            timeout_s: how long an answer is awaited, all tries together.
             max_age_s: an older answer stands in when the store cannot be asked: lower, but never wrong.
         """
         self._messages = messages
@@ -54,7 +55,7 @@ class StoreTime:
             # Shared: one caller that goes away must not take it from the others.
             await asyncio.shield(self._asking)
         except (EnckeError, TimeoutError) as error:
-            if not self._heard or self._monotonic() - self._heard_at > self._max_age_s:
+            if not self._has_fresh:
                 raise UnavailableError("the store's clock is not known") from error
         return self._heard
 
@@ -64,9 +65,19 @@ class StoreTime:
             self._asking.cancel()
             await asyncio.gather(self._asking, return_exceptions=True)
 
+    @property
+    def _has_fresh(self) -> bool:
+        """Whether what was heard last may stand in."""
+        return self._heard > 0 and self._monotonic() - self._heard_at <= self._max_age_s
+
     async def _ask(self) -> None:
-        async with asyncio.timeout(self._timeout_s):
-            clock = await self._messages.clock()
+        if self._has_fresh:
+            # Nobody needs to wait for another try.
+            async with asyncio.timeout(self._timeout_s):
+                clock = await self._messages.clock()
+        else:
+            deadline = asyncio.get_running_loop().time() + self._timeout_s
+            clock = await ask_store(self._messages.clock, deadline)
         self._heard = max(self._heard, clock)
         self._heard_at = self._monotonic()
 

@@ -16,7 +16,7 @@ from cluster.contracts.message import (
     SaveReply,
     Stored,
 )
-from cluster.errors import InDoubtError, UnavailableError
+from cluster.errors import DeadlinePassedError, InDoubtError, OverloadedError, UnavailableError
 from cluster.model import Key, Mid, StoreServer
 from cluster.rpc.balancer import Balancer
 from cluster.rpc.client import RpcClient
@@ -205,21 +205,23 @@ class MessageNodes:
     async def _ask(
         self, key: Key, ask: Callable[[MessageStub], Awaitable[R]], *, is_repeatable: bool = True
     ) -> R:
-        """Ask the key's node, and once more when it fails and another node is chosen by then."""
+        """Ask the key's node, and when it cannot answer, another one, which has the same store.
+
+        Args:
+            is_repeatable: what may have been done may be asked for again.
+        """
         stub = self._balancer.choose(key)
         if stub is None:
             raise _nobody()
         try:
             return await ask(stub)
-        except InDoubtError:
-            if not is_repeatable:
+        except (OverloadedError, DeadlinePassedError):
+            raise
+        except UnavailableError as error:
+            if isinstance(error, InDoubtError) and not is_repeatable:
                 raise
-            other = self._balancer.choose(key)
-            if other is None or other is stub:
-                raise
-        except UnavailableError:
-            other = self._balancer.choose(key)
-            if other is None or other is stub:
+            other = self._balancer.choose_other(key, stub)
+            if other is None:
                 raise
         return await ask(other)
 

@@ -75,10 +75,16 @@ class Balancer(Generic[P]):
         for peer in order:
             if peer.is_up:
                 return peer
-        return self._hopeful(order)
+        return _hopeful(order) or (order[0] if order else None)
 
-    def _hopeful(self, order: tuple[P, ...]) -> P | None:
-        return next((peer for peer in order if peer.is_connecting), order[0] if order else None)
+    def choose_other(self, key: str, tried: P) -> P | None:
+        """The peer for what one could not answer. None when no other is up or being connected."""
+        order = tuple(peer for peer in self.order(key) if peer is not tried)
+        return next((peer for peer in order if peer.is_up), None) or _hopeful(order)
+
+
+def _hopeful(order: tuple[P, ...]) -> P | None:
+    return next((peer for peer in order if peer.is_connecting), None)
 
 
 def rank(slot: int, weights: Mapping[str, int]) -> list[str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cluster.contracts.message import Guarantee, Page, SaveBatch, SaveReply, Stored
-from cluster.errors import DeadlinePassedError, EnckeError, RequestError, UnavailableError
+from cluster.errors import DeadlinePassedError, EnckeError, OverloadedError, RequestError, UnavailableError
 from cluster.model import Key, Mid, StoreServer, key_fault
 from cluster.stats import Stats
 from message.config import EmbeddedSettings
@@ -234,7 +234,7 @@ class EmbeddedStore:
     ) -> asyncio.Future[T]:
         self._require_open()
         if self._queued >= self._settings.max_queued_saves:
-            raise UnavailableError("too many changes wait for the store")
+            raise OverloadedError("too many changes wait for the store")
         future: asyncio.Future[T] = self._loop.create_future()
         write: Change = change
         self._put(Work(future, clocks.monotonic(), change=write, is_background=is_background))

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from cluster.contracts.message import Page, Stored
-from cluster.errors import StorageError, UnavailableError
+from cluster.errors import OverloadedError, StorageError
 from cluster.model import Key, Mid
 from message.storage.clock import StoreTime
 from message.storage.embedded_pages import Load, load_pages
@@ -100,7 +100,7 @@ class Readers:
 
         Raises (through the future):
             StorageError: the store cannot be read.
-            UnavailableError: too many reads wait.
+            OverloadedError: too many reads wait.
         """
         future: asyncio.Future[T] = self._loop.create_future()
         self._put(query, future)
@@ -121,7 +121,7 @@ class Readers:
 
     def _put(self, request: Load | Query[Any], future: asyncio.Future[Any]) -> None:
         if self.queued >= self._max_queued:
-            future.set_exception(UnavailableError("too many reads wait for the store"))
+            future.set_exception(OverloadedError("too many reads wait for the store"))
             return
         self.queued += 1
         if not self._turn:

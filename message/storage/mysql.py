@@ -23,6 +23,7 @@ from cluster.contracts.message import Guarantee, Page, SaveBatch, SaveReply, Sto
 from cluster.errors import (
     DeadlinePassedError,
     EnckeError,
+    OverloadedError,
     RequestError,
     UnavailableError,
 )
@@ -256,7 +257,7 @@ class MysqlStore:
             raise RequestError(fault)
         self._require_open()
         if self._queued_reads >= self._limits.max_queued_reads:
-            raise UnavailableError("too many reads wait for the store")
+            raise OverloadedError("too many reads wait for the store")
         reader = self._readers[crc32(key.encode()) % len(self._readers)]
         future: asyncio.Future[T] = self._loop.create_future()
         self._queued_reads += 1
@@ -266,7 +267,7 @@ class MysqlStore:
     def _ask(self, worker: Worker, change: Callable[[Connection], T]) -> asyncio.Future[T]:
         self._require_open()
         if self.queued >= self._limits.max_queued_saves:
-            raise UnavailableError("too many changes wait for the store")
+            raise OverloadedError("too many changes wait for the store")
         future: asyncio.Future[T] = self._loop.create_future()
         self._put(worker, Work(future, change=change))
         return future

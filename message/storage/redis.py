@@ -25,6 +25,7 @@ from cluster.errors import (
     DeadlinePassedError,
     EnckeError,
     InDoubtError,
+    OverloadedError,
     RequestError,
     StorageError,
     UnavailableError,
@@ -292,7 +293,7 @@ class RedisStore:
         if fault := key_fault(key):
             raise RequestError(fault)
         if self.queued >= self._limits.max_queued_saves:
-            raise UnavailableError("too many changes wait for the store")
+            raise OverloadedError("too many changes wait for the store")
         self.queued += 1
         try:
             return await self._writing.call(script, b"1", key.encode(), self._bound(), *arguments)
@@ -304,7 +305,7 @@ class RedisStore:
         if fault := key_fault(key):
             raise RequestError(fault)
         if self._queued_reads >= self._limits.max_queued_reads:
-            raise UnavailableError("too many reads wait for the store")
+            raise OverloadedError("too many reads wait for the store")
         self._queued_reads += 1
         try:
             return await self._reading.call(script, b"1", key.encode(), self._bound(), *arguments)

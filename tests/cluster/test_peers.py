@@ -9,7 +9,7 @@ import pytest
 
 from cluster.contracts.comet_rpc import CometTimeouts
 from cluster.contracts.message_rpc import CLOCK, SERVICE, MessageTimeouts
-from cluster.errors import UnavailableError
+from cluster.errors import EnckeError, OverloadedError, UnavailableError
 from cluster.members import Members
 from cluster.model import Mid, NodeInfo, NodeKind, NodeName
 from cluster.peers import CometPeers, MessagePeers
@@ -20,18 +20,24 @@ from tests.cluster.rpc_nodes import QUICK
 
 
 class Clock:
-    """A message node that only tells the time: its own name."""
+    """A message node that only tells the time, its own name, or refuses to."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, refusal: EnckeError | None = None) -> None:
         self._number = number
+        self.refusal = refusal
+        self.asked = 0
 
     async def clock(self) -> Mid:
+        self.asked += 1
+        if self.refusal is not None:
+            raise self.refusal
         return Mid(self._number)
 
 
 @asynccontextmanager
-async def message_node(number: int) -> AsyncIterator[str]:
-    server = RpcServer(SERVICE, [Route(CLOCK, Clock(number).clock)], QUICK)
+async def message_node(node: Clock | int) -> AsyncIterator[str]:
+    clock = Clock(node) if isinstance(node, int) else node
+    server = RpcServer(SERVICE, [Route(CLOCK, clock.clock)], QUICK)
     await server.start()
     try:
         yield server.address
@@ -55,6 +61,43 @@ async def test_calls_go_to_the_message_nodes_that_are_registered_and_not_drainin
         await entry.update(info(NodeKind.MESSAGE, "a", first, is_draining=True))
         assert await peers.service.clock() == 2
         await peers.stop()
+
+
+@asynccontextmanager
+async def two_nodes(*clocks: Clock) -> AsyncIterator[MessagePeers]:
+    registry = MemoryRegistry()
+    peers = MessagePeers(Members(registry), QUICK, MessageTimeouts())
+    async with message_node(clocks[0]) as first, message_node(clocks[1]) as second:
+        for name, address in (("a", first), ("b", second)):
+            await registry.register(info(NodeKind.MESSAGE, name, address))
+        try:
+            yield peers
+        finally:
+            await peers.stop()
+
+
+async def test_what_one_node_cannot_tell_another_is_asked() -> None:
+    clocks = [Clock(1), Clock(2)]
+    async with two_nodes(*clocks) as peers:
+        first = await peers.service.clock()
+        clocks[first - 1].refusal = UnavailableError("it does not reach the store")
+        assert await peers.service.clock() == 3 - first
+
+
+async def test_a_node_that_has_too_much_to_do_does_not_send_the_question_to_another() -> None:
+    clocks = [Clock(n, OverloadedError("too many reads")) for n in (1, 2)]
+    async with two_nodes(*clocks) as peers:
+        with pytest.raises(OverloadedError):
+            await peers.service.clock()
+        assert sum(clock.asked for clock in clocks) == 1
+
+
+async def test_each_node_is_asked_once() -> None:
+    clocks = [Clock(n, UnavailableError("it does not reach the store")) for n in (1, 2)]
+    async with two_nodes(*clocks) as peers:
+        with pytest.raises(UnavailableError):
+            await peers.service.clock()
+        assert [clock.asked for clock in clocks] == [1, 1]
 
 
 async def test_an_instance_that_has_gone_is_answered_for_as_not_available() -> None:

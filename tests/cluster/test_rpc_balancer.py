@@ -119,6 +119,20 @@ def test_peer_that_is_being_connected_is_preferred_to_one_that_is_down() -> None
     assert balancer.choose("bob") is first
 
 
+def test_other_peer_is_one_that_can_be_asked() -> None:
+    balancer, _ = balancer_of({"a": 1, "b": 1, "c": 1})
+    first, second, third = balancer.order("bob")
+    assert balancer.choose_other("bob", first) is second
+    assert balancer.choose_other("bob", second) is first
+
+    second.fail(is_connecting=True)
+    assert balancer.choose_other("bob", first) is third
+    third.fail()
+    assert balancer.choose_other("bob", first) is second
+    second.fail()
+    assert balancer.choose_other("bob", first) is None
+
+
 @given(
     st.dictionaries(st.text(min_size=1, max_size=5), st.integers(1, 100), max_size=8), st.integers(0, 10**6)
 )

@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 
 from cluster.contracts.message import SaveBatch, SaveItem, SaveReply
-from cluster.errors import StorageError, UnavailableError
+from cluster.errors import StorageError, OverloadedError, UnavailableError
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from cluster.stats import HistogramReading, Stats
@@ -88,8 +88,8 @@ async def test_too_many_waiting_changes_and_reads_are_refused(tmp_path: Path) ->
             *(store.load_after(BOB, Mid(0), 1, 1) for _ in range(10)), return_exceptions=True
         )
 
-        assert sum(isinstance(answer, UnavailableError) for answer in changes) >= 5
-        assert sum(isinstance(answer, UnavailableError) for answer in pages) == 5
+        assert sum(isinstance(answer, OverloadedError) for answer in changes) >= 5
+        assert sum(isinstance(answer, OverloadedError) for answer in pages) == 5
         assert await load_all(store, BOB) == []
 
 
