@@ -168,7 +168,7 @@ class NodeProcess:
         return self._comet
 
     def _build_message(self, tasks: ServiceTasks) -> Node:
-        node = self._message = self._parts.message(build_store(self._config, self._stats))
+        node = self._message = self._parts.message(build_store(self._config, self._stats), self._rpc_metrics)
         tasks.spawn("store", node.run())
         return node
 
@@ -192,7 +192,7 @@ class NodeProcess:
             return "starting"
         if self._registry.session is SessionState.LOST:
             return "not registered: the session has ended"
-        return None
+        return None if self._message is None else self._message.fault()
 
     def _notes(self) -> list[str]:
         return [] if self._message is None else self._message.notes()

@@ -17,6 +17,7 @@ from cluster.model import NodeInfo
 from cluster.peers import NodeServices
 from cluster.registry.base import Registry
 from cluster.rpc.config import RpcConfig
+from cluster.rpc.metrics import ClientMetrics
 from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
 from comet.config import CometConfig
@@ -82,8 +83,12 @@ class Parts:
             peers=peers,
         )
 
-    def message(self, store: MessageStore) -> MessageNode:
-        """A message node."""
+    def message(self, store: MessageStore, metrics: ClientMetrics | None = None) -> MessageNode:
+        """A message node.
+
+        Args:
+            metrics: of what this process calls; None = it calls nobody.
+        """
         from message.app import MessageNode
 
         return MessageNode(
@@ -95,6 +100,7 @@ class Parts:
             members=self.members,
             stats=self.stats,
             rpc=self._rpc,
+            metrics=metrics,
         )
 
     def web(self, messages: MessageService, services: NodeServices, status_address: str = "") -> WebNode:

@@ -19,6 +19,7 @@ from cluster.members import Members
 from cluster.model import NodeInfo, NodeKind
 from cluster.rpc.client import RpcClient
 from cluster.rpc.config import RpcConfig
+from cluster.rpc.metrics import ClientMetrics
 
 log = logging.getLogger(__name__)
 
@@ -36,16 +37,24 @@ EXTRA_S = 5.0
 class Solitude:
     """What a node knows about others of its kind."""
 
-    def __init__(self, members: Members, own: Mapping[str, tuple[str, ...]], rpc: RpcConfig) -> None:
+    def __init__(
+        self,
+        members: Members,
+        own: Mapping[str, tuple[str, ...]],
+        rpc: RpcConfig,
+        metrics: ClientMetrics | None = None,
+    ) -> None:
         """Look at nothing yet.
 
         Args:
             own: addresses that this node announces. An entry with the same ones is its predecessor's.
             rpc: how others are called.
+            metrics: counts these calls among those of the process.
         """
         self._members = members
         self._own = own
         self._rpc = rpc
+        self._metrics = metrics
 
     async def wait(self, session_timeout_s: float) -> None:
         """Return when no other message node is registered; wait for the entry of a dead one to end.
@@ -90,7 +99,7 @@ class Solitude:
 
     async def _serves(self, node: NodeInfo) -> bool:
         """Whether it answers: a dead one does not."""
-        client = RpcClient(_where(node), SERVICE, self._rpc)
+        client = RpcClient(_where(node), SERVICE, self._rpc, metrics=self._metrics)
         client.start()
         try:
             async with asyncio.timeout(ANSWER_S):

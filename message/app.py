@@ -14,6 +14,7 @@ from cluster.model import NodeInfo, NodeKind, NodeName
 from cluster.registry.base import Registration, Registry
 from cluster.rpc.config import RpcConfig
 from cluster.rpc.methods import Route
+from cluster.rpc.metrics import ClientMetrics
 from cluster.rpc.server import RpcServer
 from cluster.settings import advertised_address
 from cluster.stats import Stats
@@ -39,6 +40,7 @@ class MessageNode:
         members: Members,
         stats: Stats,
         rpc: RpcConfig | None = None,
+        metrics: ClientMetrics | None = None,
         unix_time: Callable[[], float] = time.time,
     ) -> None:
         """Build a node that serves nothing yet.
@@ -47,6 +49,7 @@ class MessageNode:
             store: not open yet; the node opens and closes it.
             instance: unique name of this run, for the registry.
             rpc: how other processes call it; None = who uses the store is in this one.
+            metrics: of what this process calls.
         """
         self._config = config
         self.store = store
@@ -57,6 +60,7 @@ class MessageNode:
         self._started_at = unix_time()
         self._saved = StoreCounters(stats).saved
         self._rpc_config = rpc
+        self._metrics = metrics
         self._fencer = Fencer(registry, store)
         self._rpc = None if rpc is None else RpcServer(SERVICE, self._routes(), rpc, stats=stats)
         self._registration: Registration | None = None
@@ -71,6 +75,11 @@ class MessageNode:
     def is_ready(self) -> bool:
         """The store is open, and others know of it."""
         return self._registration is not None
+
+    def fault(self) -> str | None:
+        """Why it can serve no key since it was started; None when it can, or could once."""
+        reason = self.store.start_fault()
+        return None if reason is None else f"no server of the store has answered yet: {reason}"
 
     async def status(self) -> MessageStatus:
         """See MessageNodeService.status()."""
@@ -159,4 +168,5 @@ class MessageNode:
         """Watches that no other message node is there, where none may be."""
         if self._rpc_config is None or self._config.store != "embedded":
             return None
-        return Solitude(self._members, self._info(is_draining=False).addresses, self._rpc_config)
+        own = self._info(is_draining=False).addresses
+        return Solitude(self._members, own, self._rpc_config, self._metrics)

@@ -90,3 +90,7 @@ class MessageStore(MessageService, Protocol):
     def describe(self) -> list[Guarantee]:
         """What each server of this store promises, as far as it is known now."""
         ...
+
+    def start_fault(self) -> str | None:
+        """Why no server of this store has answered since start(); None when one has, if only once."""
+        ...

@@ -120,6 +120,10 @@ class EmbeddedStore:
         durability = self._settings.durability
         return [Guarantee("embedded", str(self._directory), durability, _PROMISES[durability])]
 
+    def start_fault(self) -> str | None:
+        """None: see MessageStore.start_fault(). start() has opened the file, or failed."""
+        return None
+
     def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
         """Store a batch; see MessageService.save()."""
         future: asyncio.Future[SaveReply] = self._loop.create_future()

@@ -15,9 +15,12 @@ class Promise:
     def __init__(self, first: Guarantee) -> None:
         """Begin with what is known before the server was asked. Not logged."""
         self.current = first
+        # The server has answered once.
+        self.is_heard = False
 
     def hear(self, promised: Guarantee) -> None:
         """Take what the server's settings promise now. Any thread; said in the log when it is new."""
+        self.is_heard = True
         if promised == self.current:
             return
         self.current = promised

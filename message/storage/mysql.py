@@ -36,7 +36,7 @@ from message.storage.checks import device_fault, incarnation_fault, save_refusal
 from message.storage.clock import HeardClock
 from message.storage.counters import StoreCounters, Tally
 from message.storage.guarantees import Promise
-from message.storage.mysql_connection import Connection, connect_options
+from message.storage.mysql_connection import Connection, connect_options, explain
 from message.storage.mysql_durability import guarantee, read_settings
 from message.storage.mysql_keys import keep_clock
 from message.storage.mysql_schema import check_version, schema_version
@@ -72,6 +72,8 @@ class MysqlStore:
         self._counters = counters
         self._heard = HeardClock(monotonic_ns)
         self._promise = Promise(guarantee(server.name, None))
+        # Why the last attempt to connect has failed. Set by the workers' threads.
+        self._away_reason = "no answer yet"
         self._is_open = False
         # Asked for and not answered yet.
         self.queued = 0
@@ -115,6 +117,10 @@ class MysqlStore:
     def describe(self) -> list[Guarantee]:
         """What the server promised when it was last connected."""
         return [self._promise.current]
+
+    def start_fault(self) -> str | None:
+        """See MessageStore.start_fault()."""
+        return None if self._promise.is_heard else f"{self._server.name}: {self._away_reason}"
 
     def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
         """Store a batch; see MessageService.save()."""
@@ -225,12 +231,16 @@ class MysqlStore:
 
     def _connect(self) -> Connection:
         """A connection to a database with our tables. In a worker's thread."""
-        connection = Connection(self._server, self._settings)
         try:
-            check_version(schema_version(connection))
-            promised = guarantee(self._server.name, read_settings(connection))
-        except BaseException:
-            connection.close()
+            connection = Connection(self._server, self._settings)
+            try:
+                check_version(schema_version(connection))
+                promised = guarantee(self._server.name, read_settings(connection))
+            except BaseException:
+                connection.close()
+                raise
+        except Exception as error:
+            self._away_reason = explain(error)
             raise
         self._promise.hear(promised)
         return connection

@@ -112,6 +112,13 @@ class RedisStore:
         """What the server promised when it was last connected."""
         return [self._promise.current]
 
+    def start_fault(self) -> str | None:
+        """See MessageStore.start_fault()."""
+        if self._promise.is_heard:
+            return None
+        reason = self._writing.down_reason or self._reading.down_reason or "no answer yet"
+        return f"{self._server.name}: {reason}"
+
     def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
         """Store a batch; see MessageService.save()."""
         future: asyncio.Future[SaveReply] = self._loop.create_future()

@@ -77,8 +77,8 @@ class RedisLink:
         self._is_flushing = False
         self._is_stopping = False
         self._task: asyncio.Task[None] | None = None
-        # Connecting has failed and was logged.
-        self._is_down = False
+        # Why connecting has failed, once that was logged; empty when it is up.
+        self.down_reason = ""
         self._watch: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -159,8 +159,8 @@ class RedisLink:
             except (RedisError, OSError, TimeoutError) as error:
                 await self._on_failed_connect(error)
                 continue
-            if self._is_down:
-                self._is_down = False
+            if self.down_reason:
+                self.down_reason = ""
                 _log.info("redis is back: %s", self._name)
             self._connection = connection
             self._flush()
@@ -171,11 +171,11 @@ class RedisLink:
         connection: AbstractConnection = made
         try:
             await made.connect()
-            await self._on_connect(connection)
             for script in self._scripts:
                 await connection.send_command("SCRIPT", "LOAD", script.body)
             for _ in self._scripts:
                 await connection.read_response()
+            await self._on_connect(connection)
         except BaseException:
             await _drop(connection)
             raise
@@ -183,8 +183,8 @@ class RedisLink:
 
     async def _on_failed_connect(self, error: Exception) -> None:
         reason = str(error) or type(error).__name__
-        if not self._is_down:
-            self._is_down = True
+        if not self.down_reason:
+            self.down_reason = reason
             _log.error(
                 "redis does not answer, messages of its keys are not stored: %s: %s", self._name, reason
             )

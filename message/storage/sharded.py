@@ -78,6 +78,11 @@ class ShardedStore:
         """What each server promises."""
         return [guarantee for store in self._stores for guarantee in store.describe()]
 
+    def start_fault(self) -> str | None:
+        """Why none has answered; see MessageStore.start_fault(). One is enough: it has keys of its own."""
+        faults = [store.start_fault() for store in self._stores]
+        return None if None in faults else "; ".join(fault for fault in faults if fault)
+
     def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
         """Store a batch; see MessageService.save()."""
         return self._store(batch.key).save(batch)

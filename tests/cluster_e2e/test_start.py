@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tests.support.eventually import eventually
-from tests.support.servers import free_port
+from tests.support.cluster import running_cluster
+from tests.support.eventually import DEADLINE_S, eventually
+from tests.support.servers import RedisServer, free_port
 from tests.support.system import Server
 from tests.support.zookeeper import ZooKeeper
 
@@ -34,6 +35,31 @@ async def test_web_node_answers_nobody_before_it_knows_who_is_there(tmp_path: Pa
         web.kill()
         zookeeper.kill()
         await asyncio.gather(starting, return_exceptions=True)
+
+
+async def test_message_node_is_not_ready_before_a_server_of_its_store_has_answered(
+    tmp_path: Path, zookeeper: ZooKeeper
+) -> None:
+    redis = RedisServer(tmp_path / "redis")
+    with running_cluster(tmp_path, zookeeper, redis) as cluster:
+        node = cluster.node("message", "message-1")
+        await asyncio.to_thread(node.start)
+        answer = await node.ask("status", "GET", "/readyz")
+        assert answer.status == 503
+        assert b"no server of the store has answered yet: redis://127.0.0.1:" in answer.body
+        redis.start()
+        try:
+            await wait_ready(node)
+        finally:
+            redis.kill()
+        # From now on it is like any other time without the store.
+        assert (await node.ask("status", "GET", "/readyz")).status == 200
+
+
+async def wait_ready(node: Server) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while (await node.ask("status", "GET", "/readyz")).status != 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 async def is_listening(server: Server, kind: str) -> bool:

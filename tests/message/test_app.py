@@ -4,38 +4,55 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import redis
 
 from cluster.contracts.message import Outcome
 from cluster.contracts.message_rpc import MessageTimeouts
-from cluster.errors import ConfigError, NotOwnerError, RequestError, UnavailableError
+from cluster.errors import ConfigError, InDoubtError, NotOwnerError, RequestError, UnavailableError
 from cluster.members import Members
 from cluster.model import Key, NodeInfo, NodeKind, NodeName
 from cluster.peers import MessagePeers
 from cluster.registry.base import SessionState, Snapshot
 from cluster.registry.memory import MemoryRegistry
 from cluster.rpc.config import RpcConfig
+from cluster.rpc.metrics import ClientMetrics
 from cluster.stats import Stats
 from message.app import MessageNode
+from message.config import EmbeddedSettings, RedisSettings
 from message.nodeconfig import MessageConfig
+from message.storage.base import MessageStore
+from message.storage.build import build_redis_store
 from message.storage.embedded import EmbeddedStore
 from tests.message.saving import batch_of
+from tests.support.eventually import eventually
 from tests.support.registry import ShakyRegistry
+from tests.support.servers import RedisServer
 
 
-def make_node(registry: MemoryRegistry, data_dir: Path, rpc: RpcConfig | None) -> MessageNode:
+def make_node(
+    registry: MemoryRegistry,
+    data_dir: Path,
+    rpc: RpcConfig | None,
+    store: MessageStore | None = None,
+    metrics: ClientMetrics | None = None,
+) -> MessageNode:
     config = MessageConfig(data_dir=str(data_dir), rpc_bind="127.0.0.1:0")
+    if store is not None:
+        config = replace(config, store="redis")
     return MessageNode(
         config,
-        store=EmbeddedStore(config, Stats()),
+        store=store or EmbeddedStore(config, Stats()),
         instance=str(data_dir),
         version="test",
         registry=registry,
         members=Members(registry),
         stats=Stats(),
         rpc=rpc,
+        metrics=metrics,
     )
 
 
@@ -152,11 +169,37 @@ async def test_an_incarnation_that_nobody_can_have_is_bad_input(tmp_path: Path) 
 async def test_a_second_node_with_an_embedded_store_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     registry = MemoryRegistry()
     async with running(registry, tmp_path / "one", RpcConfig()):
-        second = make_node(registry, tmp_path / "two", RpcConfig())
+        stats = Stats()
+        second = make_node(registry, tmp_path / "two", RpcConfig(), metrics=ClientMetrics(stats))
         with pytest.raises(ConfigError, match="allows one message node"):
             await second.start()
         await second.stop()
+        calls = next(f for f in stats.snapshot() if f.name == "rpc_client_calls_total")
+        assert calls.readings == {"message": 1}
         assert len(list(Members(registry).current.of_kind(NodeKind.MESSAGE))) == 1
+
+
+async def test_node_says_why_it_can_store_nothing_until_a_server_has_answered_once(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path, "--requirepass", "right")
+    server.start()
+    url = server.url.replace("redis://", "redis://:{}@")
+    settings = RedisSettings(servers=(url.format("wrong"),), retry_s=0.02)
+    limits = replace(EmbeddedSettings(), expiry_interval_s=0.05)
+    node = make_node(MemoryRegistry(), tmp_path, RpcConfig(), build_redis_store(settings, limits, Stats()))
+    try:
+        await node.start()
+        assert "invalid username-password" in (node.fault() or "")
+        with redis.Redis.from_url(url.format("right")) as client:
+            client.config_set("requirepass", "wrong")
+        await eventually(lambda: node.fault() is None)
+        server.kill()
+        with pytest.raises((UnavailableError, InDoubtError)):
+            await node.store.inspect(Key("bob"))
+        # Others may be there, and this one comes back by itself.
+        assert node.fault() is None
+    finally:
+        await node.stop()
+        server.stop()
 
 
 async def test_in_one_process_it_is_listed_without_an_address(tmp_path: Path) -> None:

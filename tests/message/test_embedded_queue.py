@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 
 from cluster.contracts.message import SaveBatch, SaveItem, SaveReply
-from cluster.errors import StorageError, OverloadedError, UnavailableError
+from cluster.errors import OverloadedError, StorageError, UnavailableError
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from cluster.stats import HistogramReading, Stats

@@ -299,13 +299,20 @@ async def test_unix_socket_is_used(server: MariaServer) -> None:
         await save_one(store, "1", b"[1]")
 
 
+async def test_server_that_has_answered_once_is_no_fault(server: MariaServer) -> None:
+    async with open_mysql(server.url(DATABASE)) as store:
+        assert store.start_fault() is None
+
+
 async def test_server_that_is_away_at_the_start_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     async with open_mysql("mysql://root:s3cret@127.0.0.1:1/x") as store:
         (guarantee,) = store.describe()
+        fault = store.start_fault() or ""
 
     assert guarantee.durability == "unknown"
     assert "away" in caplog.text
-    assert "s3cret" not in caplog.text + str(guarantee)
+    assert "refused" in fault
+    assert "s3cret" not in caplog.text + str(guarantee) + fault
 
 
 @pytest.mark.parametrize("url", ["mysql://h", "mysql://h/d?color=red", "mysqls://h/d?ssl_ca=/nowhere"])

@@ -129,7 +129,21 @@ async def test_store_starts_while_a_server_is_away_and_tells_what_each_promises(
         assert (first.location, first.durability, first.warning) == (plain_redis.url, "fsync", "")
         assert (second.location, second.durability) == (second_redis.url, "unknown")
         assert "not reached" in second.warning
+        assert store.start_fault() is None
         assert any([await _is_saved(store, Key(f"user:{n}")) for n in range(20)])
+
+
+async def test_store_of_which_no_server_has_answered_says_why_of_each(
+    second_redis: RedisServer,
+) -> None:
+    second_redis.kill()
+    urls = second_redis.url, f"{second_redis.url[:-1]}1"
+
+    async with open_sharded(*urls) as store:
+        fault = store.start_fault() or ""
+
+    assert all(url in fault for url in urls)
+    assert fault.count("refused") == 2
 
 
 async def test_each_server_has_its_clock_and_the_lowest_counts_for_the_whole(
