@@ -47,6 +47,8 @@ class Acknowledgements:
         self._unwritten: dict[Key, dict[str, Mid]] = {}
         # Devices in it.
         self._unwritten_count = 0
+        # Those of which nothing is known but what they say.
+        self._claims: set[tuple[Key, str]] = set()
         self._max_unwritten = max_unwritten
         # Lives while there is something to write.
         self._writer: asyncio.Task[None] | None = None
@@ -56,17 +58,26 @@ class Acknowledgements:
         self._is_failing = False
         self._pause_s = FIRST_PAUSE_S
 
-    def take(self, key: Key, device: str, mid: Mid) -> None:
+    def take(self, key: Key, device: str, mid: Mid, *, is_claim: bool = False) -> None:
         """Remember an acknowledgement; it is written within the interval.
 
         One device too many is not remembered: it will be sent messages again.
+
+        Args:
+            is_claim: the device was not sent this mid here, it came with it. Where the store has
+                neither messages of the key nor the device, there is nothing to be skipped or sent
+                again, and it is not written: else clients could fill the store with invented keys.
         """
         devices = self._unwritten.get(key, {})
         if device not in devices:
             if self._unwritten_count >= self._max_unwritten:
-                self._metrics.acknowledgements_refused.inc()
+                self._metrics.acknowledgements_refused.inc("full")
                 return
             self._unwritten_count += 1
+            if is_claim:
+                self._claims.add((key, device))
+        if not is_claim:
+            self._claims.discard((key, device))
         self._unwritten[key] = devices
         devices[device] = max(mid, devices.get(device, mid))
         if self._writer is None:
@@ -79,7 +90,9 @@ class Acknowledgements:
 
     def forget(self, key: Key) -> None:
         """The key was deleted: what is unwritten must not bring its acknowledgements back."""
-        self._unwritten_count -= len(self._unwritten.pop(key, ()))
+        devices = self._unwritten.pop(key, {})
+        self._unwritten_count -= len(devices)
+        self._claims.difference_update((key, device) for device in devices)
 
     async def resume_point(self, key: Key, device: str) -> Mid:
         """The device's acknowledged mid, written or not; 0 = none.
@@ -156,10 +169,18 @@ class Acknowledgements:
 
     async def _write(self, key: Key, device: str, mid: Mid) -> None:
         async with asyncio.timeout(self._timeout_s):
-            await self._messages.acknowledge(key, device, mid)
+            if (key, device) in self._claims and not await self._is_of_use(key, device):
+                self._metrics.acknowledgements_refused.inc("nothing_stored")
+            else:
+                await self._messages.acknowledge(key, device, mid)
         devices = self._unwritten.get(key)
         if devices is not None and devices.get(device) == mid:
             del devices[device]
             self._unwritten_count -= 1
+            self._claims.discard((key, device))
             if not devices:
                 del self._unwritten[key]
+
+    async def _is_of_use(self, key: Key, device: str) -> bool:
+        stored = await self._messages.inspect(key)
+        return stored.messages > 0 or device in stored.acknowledged

@@ -190,7 +190,7 @@ class Resumer:
             # From here to the end of the step nothing awaits.
             if connection.sent_mid == 0:
                 # A subscriber that claims a mid of the future must not miss what comes before it.
-                connection.sent_mid = min(position, page.clock)
+                connection.sent_mid = connection.resumed_mid = min(position, page.clock)
             merged, fresh = catch_up.merge(page, connection.sent_mid)
             if self._write(connection, page, merged, position):
                 self._metrics.deliveries.inc(fresh)

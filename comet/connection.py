@@ -73,6 +73,7 @@ class Connection:
         "channel",
         "closed_for",
         "device",
+        "resumed_mid",
         "sent_mid",
         "since",
         "slot",
@@ -103,6 +104,8 @@ class Connection:
         # Highest mid that was sent here, or the mid it resumed from. Raised by
         # offer() and catchup.py only.
         self.sent_mid = Mid(0)
+        # The mid it resumed from: what it says it has, not what it was sent here.
+        self.resumed_mid = Mid(0)
         # Present while stored messages are being sent: live ones are held there.
         self.catch_up: CatchUp | None = None
         self.since = since

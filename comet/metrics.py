@@ -25,7 +25,7 @@ class CometMetrics:
             "drops_total", "Messages not delivered to a connection, by reason.", "reason"
         )
         self.acknowledgements_refused = stats.counter(
-            "acknowledgements_refused_total", "Acknowledgements not remembered: too many wait for the store."
+            "acknowledgements_refused_total", "Acknowledgements not remembered, by reason.", "reason"
         )
         self.resumes = stats.counter("resumes_total", "Connections that asked for stored messages.")
         self.gaps = stats.counter("gaps_total", "Gaps announced to connections.")

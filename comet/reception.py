@@ -127,7 +127,8 @@ class Reception:
     def on_acknowledge(self, connection: Connection, mid: Mid) -> None:
         """Remember it for the device."""
         if connection.channel is not None:
-            self._acknowledgements.take(connection.channel.key, connection.device, mid)
+            is_claim = mid <= connection.resumed_mid
+            self._acknowledgements.take(connection.channel.key, connection.device, mid, is_claim=is_claim)
 
     def linger(self, connection: Connection) -> None:
         """Abort it after a while unless its peer ends first."""

@@ -119,10 +119,37 @@ async def test_devices_that_a_silent_store_does_not_take_are_bounded(tmp_path):
             (n, await core.way.store.acknowledged(Key(f"key-{n % 2}"), f"device-{n}")) for n in range(5)
         }
         assert written == {(0, 160), (1, 80), (2, 80), (3, 0), (4, 0)}
-        assert metrics.acknowledgements_refused.value == 2
+        assert metrics.acknowledgements_refused.child("full").value == 2
         acknowledgements.take(Key("key-1"), "device-3", Mid(80))
         await acknowledgements.stop()
         assert await core.way.store.acknowledged(Key("key-1"), "device-3") == 80
+
+
+def is_caught_up(core, key):
+    """Whether the connections of a key have what was stored."""
+    channel = core.node._hub.channel(Key(key))
+    return channel is not None and all(one.catch_up is None for one in channel.connections())
+
+
+async def test_clients_cannot_fill_the_store_with_keys_that_they_invent(tmp_path):
+    async with running_core(tmp_path, acknowledge_interval_s=60.0) as core:
+        mid = (await core.push("bob", 1, expire_s=600)).mids[0]
+        for key in ("bob", "invented"):
+            subscriber = await core.subscribe(key, device="phone", mid=mid)
+            await eventually(lambda key=key: is_caught_up(core, key))
+            await subscriber.acknowledge(mid)
+            await subscriber.beat()
+        online = await core.subscribe("online", device="phone", mid=mid)
+        await eventually(lambda: is_caught_up(core, "online"))
+        sent = (await core.push("online", 1)).mids[0]
+        await online.next_document()
+        await online.acknowledge(sent)
+        await online.beat()
+        await core.node.stop()
+        written = {key: await core.way.store.acknowledged(Key(key), "phone") for key in ("bob", "online")}
+        assert written == {"bob": mid, "online": sent}
+        assert (await core.way.store.inspect(Key("invented"))).acknowledged == {}
+        assert core.comet.counted("acknowledgements_refused_total", "nothing_stored") == 1
 
 
 async def test_a_store_that_is_away_is_asked_with_pauses_even_without_an_interval(tmp_path):
