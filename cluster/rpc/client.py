@@ -191,7 +191,7 @@ class RpcClient:
             or self._is_closing
             or method.since > self._version
             or size > self._max_payload_bytes
-            or (self._calls and self._is_full(size))
+            or self._config.is_full(len(self._calls), self._call_bytes, size)
         ):
             refusal = self._refusal(method, size, timeout_s)
             if refusal is not None:
@@ -222,14 +222,9 @@ class RpcClient:
             return DeadlinePassedError(f"{method.name}: no time left")
         if size > self._max_payload_bytes:
             return TooLargeError(f"{method.name}: request over {self._max_payload_bytes} bytes")
-        if self._calls and self._is_full(size):
+        if self._config.is_full(len(self._calls), self._call_bytes, size):
             return OverloadedError(f"{self.address}: too many calls in flight")
         return None
-
-    def _is_full(self, size: int) -> bool:
-        """Whether there is no room for one more call. A single one always has its chance."""
-        is_over = self._call_bytes + size > self._config.max_call_bytes
-        return is_over or len(self._calls) >= self._config.max_calls
 
     def _too_old(self, method: Method[Any]) -> EnckeError:
         needed = f"needs protocol version {method.since}, the peer speaks {self._version}"

@@ -67,6 +67,15 @@ class RpcConfig:
         default=1024, metadata={"doc": "Peers connected to this node at a time.", "min": 1}
     )
 
+    def is_full(self, calls: int, call_bytes: int, size: int) -> bool:
+        """Whether there is no room for one more call of this size. A single one always has its chance.
+
+        Args:
+            calls: in flight on the connection.
+            call_bytes: of their requests.
+        """
+        return calls > 0 and (call_bytes + size > self.max_call_bytes or calls >= self.max_calls)
+
     def faults(self) -> Iterable[tuple[str, str]]:
         """See cluster/config.py."""
         if self.silence_s < 2 * self.ping_interval_s:

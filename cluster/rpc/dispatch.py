@@ -139,7 +139,7 @@ class Dispatcher:
                 self._fault(number, UnavailableError("this node is stopping"))
             elif not timeout_ms:
                 self._fault(number, DeadlinePassedError(f"{route.method.name}: no time left"))
-            elif self._calls and self._is_full(len(frame)):
+            elif self._config.is_full(len(self._calls), self._call_bytes, len(frame)):
                 self._fault(number, OverloadedError("too many calls in progress"))
             else:
                 self._begin(route, number, timeout_ms, frame)
@@ -155,11 +155,6 @@ class Dispatcher:
         frames, self._deferred = self._deferred, []
         self._has_spawned = False
         self._link.deliver(frames)
-
-    def _is_full(self, size: int) -> bool:
-        """Whether there is no room for one more call. A single one always has its chance."""
-        is_over = self._call_bytes + size > self._config.max_call_bytes
-        return is_over or len(self._calls) >= self._config.max_calls
 
     def _begin(self, route: Route, number: int, timeout_ms: int, frame: bytes) -> None:
         method = route.method

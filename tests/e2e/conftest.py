@@ -10,9 +10,10 @@ from tests.support.system import Server, running
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server with the default configuration for all tests of a module; each takes keys of its own."""
-    with running(Server(tmp_path_factory.mktemp("server"))) as started:
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests of a module, configured by its CONFIG; each test takes keys of its own."""
+    config = getattr(request.module, "CONFIG", "")
+    with running(Server(tmp_path_factory.mktemp("server"), config=config)) as started:
         yield started
         assert started.is_running, started.log[-4000:]
 

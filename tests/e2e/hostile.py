@@ -21,8 +21,8 @@ from collections.abc import AsyncIterator
 from tests.support.peer import Peer
 from tests.support.system import Server
 
-# Deadlines short enough to wait for; everything else as by default.
-CONFIG = """
+# Configuration: deadlines short enough to wait for; everything else as by default.
+SHORT_DEADLINES = """
 [comet]
 tcp_handshake_s = 1.0
 ws_handshake_s = 1.0

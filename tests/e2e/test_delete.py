@@ -27,9 +27,9 @@ async def test_deletions_between_pushes_take_what_was_before_and_nothing_else(
         async with in_background(load.watch_stalls, *(reader.run for reader in readers)):
             tasks = [asyncio.create_task(pusher.run()) for pusher in pushers]
             for number in range(DELETIONS):
-                await wait_acks(load, 15)
+                await load.wait_acks(15)
                 await load.delete(KEYS[number % 2])
-            await wait_acks(load, 15)
+            await load.wait_acks(15)
             await stop_pushers(pushers, tasks)
             for key in KEYS:
                 await load.fetch(key)
@@ -39,8 +39,3 @@ async def test_deletions_between_pushes_take_what_was_before_and_nothing_else(
         ends = [end.code for reader in readers for end in reader.ends]
         assert set(ends) == {4004}
         assert len(ends) >= DELETIONS
-
-
-async def wait_acks(load: Load, more: int) -> None:
-    target = load.ack_count + more
-    await eventually(lambda: load.ack_count >= target)

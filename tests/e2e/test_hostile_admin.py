@@ -12,15 +12,12 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.e2e.hostile import CONFIG, ENDS_WITHIN_S, answer_of, undisturbed
+from tests.e2e.hostile import ENDS_WITHIN_S, SHORT_DEADLINES, answer_of, undisturbed
 from tests.support.peer import Peer
 from tests.support.system import Server, running
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(Server(tmp_path_factory.mktemp("server"), config=CONFIG)) as started:
-        yield started
+# Of the module's server.
+CONFIG = SHORT_DEADLINES
 
 
 @pytest.fixture(autouse=True)

@@ -11,19 +11,16 @@ import pytest
 
 from cluster.model import Key
 from cluster.tokens import mint
-from tests.e2e.hostile import CONFIG, ENDS_WITHIN_S, answer_of, undisturbed
+from tests.e2e.hostile import ENDS_WITHIN_S, SHORT_DEADLINES, answer_of, undisturbed
 from tests.support.http import read_response
 from tests.support.peer import Peer
 from tests.support.system import Server, running
 
+# Of the module's server.
+CONFIG = SHORT_DEADLINES
+
 JSON_TYPE = "application/json;charset=utf-8"
 SCRIPT_TYPE = "application/javascript;charset=utf-8"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(Server(tmp_path_factory.mktemp("server"), config=CONFIG)) as started:
-        yield started
 
 
 @pytest.fixture(autouse=True)

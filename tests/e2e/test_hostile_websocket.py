@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.e2e.hostile import CONFIG, ENDS_WITHIN_S, answer_of, drip_bytes, undisturbed
+from tests.e2e.hostile import ENDS_WITHIN_S, SHORT_DEADLINES, answer_of, drip_bytes, undisturbed
 from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 from tests.support.peer import Peer
 from tests.support.subscriber import End, Line, WebSocketSubscriber, handshake, subscribe_websocket
-from tests.support.system import Server, running
+from tests.support.system import Server
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(Server(tmp_path_factory.mktemp("server"), config=CONFIG)) as started:
-        yield started
+# Of the module's server.
+CONFIG = SHORT_DEADLINES
 
 
 @pytest.fixture(autouse=True)

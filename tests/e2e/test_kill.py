@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from tests.support.eventually import eventually
 from tests.support.history import Fault, Unknown
 from tests.support.history_checks import Rules
 from tests.support.load import Load, Pusher, Reader, in_background, stop_pushers, wait_caught_up
@@ -28,11 +27,6 @@ async def kill_and_restart(load: Load) -> None:
     load.note(Fault(began, load.history.now()))
 
 
-async def wait_acks(load: Load, more: int) -> None:
-    target = load.ack_count + more
-    await eventually(lambda: load.ack_count >= target)
-
-
 @pytest.mark.parametrize("seed", [1])
 async def test_killed_ten_times_in_the_middle_of_pushes_it_loses_and_repeats_nothing(
     own_server: Server, seed: int
@@ -45,7 +39,7 @@ async def test_killed_ten_times_in_the_middle_of_pushes_it_loses_and_repeats_not
     async with in_background(load.watch_stalls, *(reader.run for reader in readers)):
         tasks = [asyncio.create_task(pusher.run()) for pusher in pushers]
         for _ in range(KILLS):
-            await wait_acks(load, load.random.randint(FEWEST, MOST))
+            await load.wait_acks(load.random.randint(FEWEST, MOST))
             await kill_and_restart(load)
             await load.ask_time()
         await stop_pushers(pushers, tasks)

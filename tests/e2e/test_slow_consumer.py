@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
 from tests.support.subscriber import Document, End, Subscriber, subscribe_tcp, subscribe_websocket
-from tests.support.system import Server, private_target, running
+from tests.support.system import Server, private_target
 
 CONFIG = """
 [comet]
@@ -23,12 +22,6 @@ PUSHES = 1500
 PAYLOAD = b'"' + b"x" * 1000 + b'"'
 # The limit, the kernel's buffers on both sides, and what a page of messages takes; far below what was pushed.
 GROWTH_LIMIT_BYTES = 24 * 1024 * 1024
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(Server(tmp_path_factory.mktemp("server"), config=CONFIG)) as started:
-        yield started
 
 
 async def push_many(server: Server, key: str, count: int, expire_s: int) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.cluster import owned_by
 from tests.support.cluster_run import ClusterRun
-from tests.support.eventually import eventually
+from tests.support.eventually import eventually, eventually_told
 from tests.support.subscriber import Subscriber, subscribe_websocket
 from tests.support.system import Server, running
 from tests.support.workers import WorkerCluster, is_alive, serve_workers, worker_addresses, worker_pids
@@ -49,10 +49,11 @@ async def is_whole(server: Server) -> bool:
 
 async def wait_whole(server: Server, *, but: int) -> None:
     """Until every worker serves, and none in the process that was killed."""
-    async with asyncio.timeout(30):
-        # It is another process's state: it can only be asked for.
-        while but in worker_pids(server).values() or not await is_whole(server):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+
+    async def is_back() -> bool:
+        return but not in worker_pids(server).values() and await is_whole(server)
+
+    await eventually_told(is_back)
 
 
 async def test_it_says_what_one_process_would_say_and_where_each_worker_is(whole: Server) -> None:

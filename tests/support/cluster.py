@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from cluster.model import NodeName
 from cluster.ring import Ring
-from tests.support.eventually import DEADLINE_S
+from tests.support.eventually import DEADLINE_S, eventually_told
 from tests.support.history import Close, Sub
 from tests.support.load import Load, Reader
 from tests.support.peer import Address
@@ -171,10 +171,11 @@ class Cluster:
 
     async def wait_owner(self, key: str, name: str) -> None:
         """Until the web node names this node as the owner of a key, and the node knows it, too."""
-        async with asyncio.timeout(DEADLINE_S):
-            # What happens in other processes tells nobody here: it can only be asked for.
-            while await self.owner(key) != name or not await self._takes(name, key):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+
+        async def is_owner() -> bool:
+            return await self.owner(key) == name and await self._takes(name, key)
+
+        await eventually_told(is_owner, DEADLINE_S)
 
     async def _takes(self, name: str, key: str) -> bool:
         """Whether a node takes subscribers of a key."""

@@ -106,6 +106,11 @@ class Load:
             if key not in ack.failed_keys and expire_s > 0:
                 self.stored.setdefault(key, set()).add(ack.uid)
 
+    async def wait_acks(self, more: int) -> None:
+        """Until so many more pushes were answered with success."""
+        target = self.ack_count + more
+        await eventually(lambda: self.ack_count >= target)
+
     async def watch_stalls(self) -> None:
         """Record as faults when this process does not get to run; until cancelled."""
         while True:
