@@ -51,6 +51,11 @@ class Expiry:
                 if not is_failing:
                     _log.warning("cannot remove expired messages, trying again: %s", error)
                 is_failing = True
+            except Exception:
+                # A bug, perhaps with one row; the others must not stay for ever.
+                if not is_failing:
+                    _log.exception("removing expired messages failed, trying again")
+                is_failing = True
             else:
                 if is_failing:
                     _log.info("removing expired messages again")

@@ -56,5 +56,16 @@ async def test_failures_are_tried_again_and_logged_once_each_way(caplog: pytest.
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
+async def test_a_bug_is_logged_with_its_trace_and_does_not_end_it(caplog: pytest.LogCaptureFixture) -> None:
+    removals = Removals(TypeError("a bug"), TypeError("a bug"), 1)
+    expiry = Expiry(removals.remove, interval_s=0.001, batch=10)
+
+    expiry.start()
+    await eventually(lambda: len(removals.limits) >= 4)
+    await expiry.stop()
+
+    assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True]
+
+
 async def test_stop_without_a_start_does_nothing() -> None:
     await Expiry(Removals().remove, interval_s=1, batch=1).stop()
