@@ -265,7 +265,7 @@ class RedisStore:
                 self._counters.saved.value += 1
                 return single
             clock, answer, tally = read_save_reply(said, batch, self._limits)
-        except (AttributeError, KeyError, ValueError):
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             # Not from our script. What the server did nobody knows.
             return InDoubtError("redis gave a save an answer that is none")
         self._heard.hear(clock)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -49,6 +50,43 @@ async def test_everything_that_was_answered_survives_a_kill_of_the_server(server
             stored = await loaded(store, key)
             assert outcome in (Outcome.SAVED, Outcome.REPEATED)
             assert stored == [*answered, broken.items[0].payload]
+
+
+@asynccontextmanager
+async def server_of_ones() -> AsyncIterator[str]:
+    """Address of something that speaks Redis and whose scripts return the number 1, but for the expiry's."""
+    replies = {b"EVALSHA": b":1\r\n", b"CONFIG": b"*0\r\n", b"SCRIPT": b"$1\r\nx\r\n"}
+    nothing_expired = b"*3\r\n$1\r\n1\r\n:0\r\n:0\r\n"
+
+    served: list[asyncio.Task[Any] | None] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.append(asyncio.current_task())
+        try:
+            while head := await reader.readline():
+                words: list[bytes] = []
+                for _ in range(int(head[1:])):
+                    size = int((await reader.readline())[1:])
+                    words.append((await reader.readexactly(size + 2))[:size])
+                is_expiry = words[0] == b"EVALSHA" and words[2] == b"0" and len(words) == 5
+                writer.write(nothing_expired if is_expiry else replies.get(words[0], b"+OK\r\n"))
+        except ConnectionError:
+            # The store cuts its connections.
+            pass
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1") as server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        await asyncio.gather(*filter(None, served))
+
+
+async def test_save_that_gets_an_answer_of_another_kind_is_in_doubt() -> None:
+    async with server_of_ones() as url, open_redis(url) as store:
+        saving = store.save(await batch_of(store, "1", b"[1]"))
+        with pytest.raises(InDoubtError):
+            await asyncio.wait_for(saving, 20)
+        assert store.queued == 0
 
 
 async def test_save_to_a_frozen_server_is_in_doubt_and_the_next_ones_are_unavailable(
