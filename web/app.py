@@ -21,6 +21,7 @@ from cluster.settings import advertised_address
 from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
 from web.access import Access
+from web.asking import StoreQuestions
 from web.config import WebConfig
 from web.departures import Departures
 from web.inspect import Inspector
@@ -93,16 +94,17 @@ class WebNode:
         parser = BodyParser(config.max_keys_per_push)
         # Random: no other run of any web node may ever make the same push ids.
         self._pusher = Pusher(owners, metrics, f"{secrets.token_hex(8)}-", config.idempotency_ttl_s)
-        self._store_time = StoreTime(messages, config.request_timeout_s, time.monotonic)
+        questions = StoreQuestions(config.request_timeout_s)
+        self._store_time = StoreTime(messages, questions, time.monotonic)
         pushes = PushApi(self._pusher, parser, config.max_payload_bytes, config.max_many_body_bytes)
         self._streams = PushStreams(pushes, parser, owners, config)
         offline = Offline(
             messages,
+            questions,
             self._store_time,
             verifier,
             FailureLimiter(config.token_failures_per_minute, time.monotonic),
             metrics,
-            timeout_s=config.request_timeout_s,
             max_bytes=config.max_fetch_bytes,
             unix_time=unix_time,
         )
@@ -114,6 +116,7 @@ class WebNode:
             timeout_s=config.status_timeout_s,
             unix_time=unix_time,
         )
+        inspector = Inspector(owners, messages, questions)
         self._budget = ByteBudget(config.max_buffered_bytes)
         # Of its own: subscribers behind the address of a backend do not keep it waiting.
         guesses = FailureLimiter(config.token_failures_per_minute, time.monotonic)
@@ -127,7 +130,7 @@ class WebNode:
             config.admin_origins, config.admin_token, refuses_foreign=True, methods="GET, POST, DELETE"
         )
         admin = Router(
-            with_document(admin_routes(pushes, self._streams, Inspector(owners, messages), listing)),
+            with_document(admin_routes(pushes, self._streams, inspector, listing)),
             admin_access,
             metrics,
             guesses,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from functools import partial
-from typing import TypeVar
 
 import msgspec
 
@@ -15,7 +13,7 @@ from cluster.contracts.message import MessageService, Stored
 from cluster.errors import NoNodeError, RequestError
 from cluster.mids import MAX_MID
 from cluster.model import Epoch, Key, Mid
-from web.asking import ask_store
+from web.asking import StoreQuestions
 from web.owners import Owners
 from web.params import key_param, number_param, parse_form, parse_query, path_key
 from web.replies import Answer, compatible, not_found_object, v2
@@ -29,8 +27,6 @@ MAX_LIMIT = 1000
 PAGE_BYTES = 4 * 1024 * 1024
 # A key of 512 bytes, each percent-encoded, and room for what is ignored.
 FORM_BYTES = 64 * 1024
-
-_T = TypeVar("_T")
 
 
 class ConnectionView(msgspec.Struct, frozen=True):
@@ -91,14 +87,16 @@ class Inspector:
         self,
         owners: Owners,
         messages: MessageService,
+        questions: StoreQuestions,
     ) -> None:
         self._owners = owners
+        self._questions = questions
         self._messages = messages
 
     async def key(self, _: Request, encoded_key: str) -> Answer:
         """GET /2/admin/keys/K. A key that nobody uses is shown empty."""
         key = path_key(encoded_key)
-        stored = await self._from_store(partial(self._messages.inspect, key))
+        stored = await self._questions.ask(partial(self._messages.inspect, key))
         owner: str | None = None
         connections: list[ConnectionInfo] = []
         try:
@@ -134,7 +132,7 @@ class Inspector:
         if limit == 0:
             raise RequestError(f"limit must be from 1 to {MAX_LIMIT}")
         load = partial(self._messages.load_after, key, after, limit, PAGE_BYTES)
-        page = await self._from_store(load)
+        page = await self._questions.ask(load)
         views = [MessageView(m.mid, msgspec.Raw(m.payload), m.expires_at) for m in page.messages]
         return v2(MessagesView(views, page.has_more))
 
@@ -142,7 +140,7 @@ class Inspector:
         """DELETE /2/admin/keys/K/messages/MID: 404 when it is not there (any more)."""
         key = path_key(encoded_key)
         number = Mid(number_param("mid", mid, MAX_MID))
-        if not await self._from_store(partial(self._messages.delete_message, key, number)):
+        if not await self._questions.ask(partial(self._messages.delete_message, key, number)):
             return not_found_object("no such message")
         return v2({"deleted": 1})
 
@@ -153,9 +151,6 @@ class Inspector:
         deleted = await self._owners.ask(key, delete)
         log.info("key deleted by the operator: key=%s messages=%s", key, deleted)
         return deleted
-
-    async def _from_store(self, question: Callable[[], Awaitable[_T]]) -> _T:
-        return await ask_store(question, asyncio.get_running_loop().time() + self._owners.timeout_s)
 
 
 def _key_view(key: Key, owner: str | None, connections: list[ConnectionInfo], stored: Stored) -> KeyView:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -10,7 +9,7 @@ from cluster.contracts.message import MessageService
 from cluster.errors import RequestError
 from cluster.model import Key, Message, Mid
 from cluster.tokens import TokenVerifier
-from web.asking import ask_store
+from web.asking import StoreQuestions
 from web.dialect import Dialect
 from web.limits import FailureLimiter
 from web.metrics import WebMetrics
@@ -31,12 +30,12 @@ class Offline:
     def __init__(
         self,
         messages: MessageService,
+        questions: StoreQuestions,
         store_time: StoreTime,
         verifier: TokenVerifier,
         limiter: FailureLimiter,
         metrics: WebMetrics,
         *,
-        timeout_s: float,
         max_bytes: int,
         unix_time: Callable[[], float],
     ) -> None:
@@ -44,7 +43,6 @@ class Offline:
 
         Args:
             limiter: counts refused tokens per address.
-            timeout_s: how long the reads for one answer may take together.
             max_bytes: payload bytes in one answer; the client fetches the rest with the last mid of it.
         """
         self._messages = messages
@@ -52,7 +50,7 @@ class Offline:
         self._verifier = verifier
         self._limiter = limiter
         self._metrics = metrics
-        self._timeout_s = timeout_s
+        self._questions = questions
         self._max_bytes = max_bytes
         self._unix_time = unix_time
 
@@ -97,12 +95,12 @@ class Offline:
         raise RequestError("the token is missing, wrong or expired")
 
     async def _load(self, key: Key, after: Mid) -> list[Message]:
-        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        deadline = self._questions.deadline()
         messages: list[Message] = []
         room = self._max_bytes
         while room > 0:
             load = partial(self._messages.load_after, key, after, PAGE_MESSAGES, min(room, PAGE_BYTES))
-            page = await ask_store(load, deadline)
+            page = await self._questions.ask(load, deadline)
             messages += page.messages
             if not page.has_more or not page.messages:
                 break

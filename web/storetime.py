@@ -15,7 +15,7 @@ from collections.abc import Callable
 from cluster.contracts.message import MessageService
 from cluster.errors import EnckeError, UnavailableError
 from cluster.model import Mid
-from web.asking import ask_store
+from web.asking import StoreQuestions
 
 
 class StoreTime:
@@ -24,18 +24,17 @@ class StoreTime:
     def __init__(
         self,
         messages: MessageService,
-        timeout_s: float,
+        questions: StoreQuestions,
         monotonic: Callable[[], float],
         max_age_s: float = 60.0,
     ) -> None:
         """Ask `messages`.
 
         Args:
-            timeout_s: how long an answer is awaited, all tries together.
             max_age_s: an older answer stands in when the store cannot be asked: lower, but never wrong.
         """
         self._messages = messages
-        self._timeout_s = timeout_s
+        self._questions = questions
         self._monotonic = monotonic
         self._max_age_s = max_age_s
         self._heard = Mid(0)
@@ -73,11 +72,10 @@ class StoreTime:
     async def _ask(self) -> None:
         if self._has_fresh:
             # Nobody needs to wait for another try.
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout_at(self._questions.deadline()):
                 clock = await self._messages.clock()
         else:
-            deadline = asyncio.get_running_loop().time() + self._timeout_s
-            clock = await ask_store(self._messages.clock, deadline)
+            clock = await self._questions.ask(self._messages.clock)
         self._heard = max(self._heard, clock)
         self._heard_at = self._monotonic()
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
 
 from cluster.contracts.message import Page
 from cluster.contracts.message_rpc import CLOCK, DELETE_MESSAGE, LOAD_AFTER, SERVICE, MessageTimeouts
@@ -20,6 +23,7 @@ from tests.cluster.rpc_nodes import QUICK
 from tests.support.eventually import eventually
 from tests.support.http import Response
 from tests.support.web import Web, running_web
+from web.asking import StoreQuestions
 
 
 class Node:
@@ -135,6 +139,27 @@ async def test_what_another_try_cannot_help_is_asked_once() -> None:
                 response = await ask(web, method, target)
                 assert response.json.get("ret", 65535) == 65535, target
                 assert node.asked == 1, (target, refusal)
+
+
+async def test_only_so_many_wait_for_another_try() -> None:
+    is_back = asyncio.Event()
+    tries: list[str] = []
+
+    async def question(name: str) -> str:
+        tries.append(name)
+        if not is_back.is_set():
+            raise UnavailableError("no message node is registered")
+        return name
+
+    questions = StoreQuestions(20.0, max_waiting=2)
+    waiting = [asyncio.create_task(questions.ask(partial(question, name))) for name in "ab"]
+    await eventually(lambda: set(tries) == {"a", "b"})
+    with pytest.raises(UnavailableError):
+        await questions.ask(partial(question, "c"))
+    assert tries.count("c") == 1
+    is_back.set()
+    assert await asyncio.gather(*waiting) == ["a", "b"]
+    assert await questions.ask(partial(question, "d")) == "d"
 
 
 async def test_a_deletion_whose_answer_is_lost_is_not_repeated() -> None:

@@ -12,6 +12,7 @@ from cluster.contracts.message import MessageService
 from cluster.errors import EnckeError, StorageError, UnavailableError
 from cluster.model import Mid
 from tests.support.eventually import eventually
+from web.asking import StoreQuestions
 from web.storetime import StoreTime
 
 
@@ -41,7 +42,7 @@ class Monotonic:
 
 
 def make(store: ClockOnly, monotonic: Monotonic, timeout_s: float = 5.0) -> StoreTime:
-    return StoreTime(cast(MessageService, store), timeout_s, monotonic, max_age_s=60)
+    return StoreTime(cast(MessageService, store), StoreQuestions(timeout_s), monotonic, max_age_s=60)
 
 
 async def test_answer_is_what_the_store_says() -> None:
