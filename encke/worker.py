@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 DRAIN = b"drain\n"
 # A line of standard output.
 ALIVE = "alive"
+ALIVE_LINE = f"{ALIVE}\n".encode()
 # Written so often while the supervisor waits for one.
 SIGNS_PER_SILENCE = 8
 
@@ -103,9 +104,14 @@ class Supervised:
 
     def _give_sign(self) -> None:
         """By the event loop, as it is the loop that may hang."""
-        # A supervisor that does not read must not make it hang.
-        if select.select([], [sys.stdout], [], 0)[1]:
-            say(ALIVE)
+        try:
+            # A supervisor that does not read must not make it hang.
+            if select.select([], [1], [], 0)[1]:
+                # Past the buffer: what cannot be written would wait there for the next flush.
+                os.write(1, ALIVE_LINE)
+        except BrokenPipeError:
+            # The supervisor is gone, which its thread has noticed.
+            return
         self._next_sign = asyncio.get_running_loop().call_later(self._interval_s, self._give_sign)
 
 

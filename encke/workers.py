@@ -148,9 +148,9 @@ class Worker:
         self.said = []
         end: socket.socket | None = None
         connection: object = None
-        if self._registry is not None:
-            end, connection = self._registry.connect()
         try:
+            if self._registry is not None:
+                end, connection = self._registry.connect()
             try:
                 process = await _spawn(plan, end)
             finally:

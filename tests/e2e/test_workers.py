@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import sys
 from asyncio.subprocess import PIPE
@@ -159,6 +160,33 @@ async def test_workers_end_with_a_supervisor_that_was_killed_and_the_next_one_st
     server.addresses = {}
     await asyncio.to_thread(server.start)
     assert [message["msg"] for message in await server.fetch(KEYS[0])] == [{"n": 1}]
+    assert server.stop() == 0
+
+
+async def test_workers_that_still_drain_do_not_stumble_over_the_end_of_their_supervisor(
+    tmp_path: Path,
+) -> None:
+    # Several signs of life fall into the time for which the subscriber is waited for.
+    config = "[process]\nworker_silence_s = 4.0\n[comet]\nlinger_s = 2.0\n"
+    server = serve_workers(tmp_path, 1, config=config)
+    await asyncio.to_thread(server.start)
+    pids = worker_pids(server).values()
+    async with subscribed(server):
+        server.kill()
+        await eventually(lambda: not any(map(is_alive, pids)))
+    assert "the supervisor is gone" in server.log
+    assert "BrokenPipeError" not in server.log
+
+
+async def test_workers_are_started_again_when_there_are_descriptors_again(server: Server) -> None:
+    pid = worker_pids(server)["web-1"]
+    before = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    # None is left, however few are open.
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (4, before[1]))
+    os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: "reason=[Errno 24]" in server.log)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, before)
+    await wait_whole(server, but=pid)
     assert server.stop() == 0
 
 
