@@ -272,8 +272,7 @@ class HandshakeReader:
             options.resume,
             options.device,
         )
-        accept = binascii.b2a_base64(hashlib.sha1(header[1] + _GUID).digest(), newline=False)
-        response = around.before + accept + around.after
+        response = around.before + _accept_key(header[1]) + around.after
         return Handshake(response, subscribe, options.version, len(data))
 
     def _read_around(self, middle: bytes, end: bytes) -> _Around | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -180,8 +181,11 @@ async def test_an_unsaved_message_does_not_overtake_what_the_earlier_owner_has_s
         await eventually(lambda: not forwarder.is_active)
 
 
+@pytest.mark.parametrize(
+    ("failure", "code"), [(StorageError("down"), "unavailable"), (ZeroDivisionError("a bug"), "internal")]
+)
 async def test_an_unsaved_message_is_refused_when_the_store_cannot_tell_what_goes_before_it(
-    tmp_path: Path,
+    tmp_path: Path, failure: Exception, code: str
 ) -> None:
     async with running_nodes(tmp_path) as nodes:
         await nodes.start(ONE)
@@ -191,9 +195,10 @@ async def test_an_unsaved_message_is_refused_when_the_store_cannot_tell_what_goe
         await eventually(lambda: nodes.ways[ONE].batches)
         await nodes.start(TWO)
         bob = await nodes.subscribe(TWO, key)
-        nodes.ways[TWO].load_refusals.append(StorageError("down"))
-        reply = await nodes.push(TWO, key, "unsaved", 0)
-        assert [failure.code for failure in reply.failed] == ["unavailable"]
+        nodes.ways[TWO].load_refusals.append(failure)
+        async with asyncio.timeout(10):
+            reply = await nodes.push(TWO, key, "unsaved", 0)
+        assert [failed.code for failed in reply.failed] == [code]
         gate.set()
         await accepted
         assert values([await bob.next_document()]) == ["accepted"]
