@@ -203,6 +203,8 @@ class Standing:
                 return True
         except (EnckeError, TimeoutError) as error:
             log.debug("the registry does not tell: reason=%r", error)
+        except Exception:
+            log.exception("the registry does not tell")
         if incarnation == self._ended:
             return True
         try:
@@ -210,6 +212,10 @@ class Standing:
                 is_fenced = await self._is_fenced(incarnation)
         except (EnckeError, TimeoutError) as error:
             log.debug("no message node tells: reason=%r", error)
+            return False
+        except Exception:
+            # A bug, too, is no answer: without one this ends in a halt, and not in pushes that wait for ever.
+            log.exception("no message node tells")
             return False
         if is_fenced and incarnation == self._incarnation():
             self._end("the store has it fenced")
@@ -224,6 +230,8 @@ class Standing:
             await self._renew()
         except EnckeError as error:
             log.warning("not registered anew, trying on: reason=%s", error)
+        except Exception:
+            log.exception("not registered anew, trying on")
 
     # -- conclusions
 

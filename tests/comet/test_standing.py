@@ -81,12 +81,13 @@ async def test_a_node_that_is_fenced_while_the_registry_is_away_sends_its_subscr
             await core.node.delete_key(Key("bob"), (9, 9))
 
 
+@pytest.mark.parametrize("failure", [StorageError("down"), ZeroDivisionError("a bug")])
 async def test_a_node_whom_nobody_answers_for_a_session_timeout_stops_until_somebody_does(
-    tmp_path: Path,
+    tmp_path: Path, failure: Exception
 ) -> None:
     async with running(tmp_path) as (core, registry):
         bob = await core.subscribe("bob")
-        core.way.fence_refusals.extend([StorageError("down")] * NOBODY_TELLS)
+        core.way.fence_refusals.extend([failure] * NOBODY_TELLS)
         registry.become(SessionState.SUSPENDED)
         began = time.monotonic()
         assert (await bob.end()).code == 4001
