@@ -151,7 +151,8 @@ class LocalRegistry:
         Raises:
             UnavailableError: the connection has ended.
         """
-        if self._writer is None or self._state is SessionState.LOST:
+        # uvloop raises when a transport that has closed is written to.
+        if self._writer is None or self._state is SessionState.LOST or self._writer.transport.is_closing():
             raise UnavailableError("the process that tells who is alive has gone")
         self._writer.write(encode(request))
 

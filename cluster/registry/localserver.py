@@ -141,8 +141,10 @@ class _Connection:
         self._close()
 
     def tell_line(self, line: bytes) -> None:
-        """Send one line, unless it does not read."""
-        if self._writer is None:
+        """Send one line, unless it does not read, or has just died."""
+        # uvloop raises when a transport that has closed is written to, and the task that
+        # will notice may run later than this.
+        if self._writer is None or self._writer.transport.is_closing():
             return
         self._writer.write(line)
         if self._writer.transport.get_write_buffer_size() > MAX_UNREAD_BYTES:

@@ -37,6 +37,35 @@ async def test_an_entry_ends_with_the_connection_of_its_process(harness: LocalHa
     assert not first.is_standing
 
 
+async def test_a_process_that_has_just_died_keeps_no_news_from_the_others(harness: LocalHarness) -> None:
+    seen = Seen(await harness.connect())
+    end, _ = harness.server.connect()
+    end.setblocking(False)
+    await asyncio.get_running_loop().sock_recv(end, 1)
+
+    end.close()
+    names = [f"c{n}" for n in range(20)]
+    for name in names:
+        harness.server.announce(None, comet(name))
+        await asyncio.sleep(0)
+
+    await eventually(lambda: seen.names == names)
+
+
+async def test_what_is_asked_when_the_other_process_has_just_died_is_refused(harness: LocalHarness) -> None:
+    end, connection = harness.server.connect()
+    registry = LocalRegistry(end, 5.0)
+    await registry.start()
+    await harness.server.disconnect(connection)
+    asked = []
+    for _ in range(20):
+        asked.append(asyncio.create_task(registry.refresh()))
+        await asyncio.sleep(0)
+    results = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(result) for result in results} == {UnavailableError}
+    await registry.stop()
+
+
 async def test_who_registers_anew_is_another_incarnation(harness: LocalHarness) -> None:
     instances = set()
     for _ in range(3):
