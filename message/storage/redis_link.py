@@ -131,7 +131,8 @@ class RedisLink:
     def _flush(self) -> None:
         self._is_flushing = False
         connection = self._connection
-        if connection is None or connection._writer is None:
+        if connection is None or connection._writer is None or connection._writer.transport.is_closing():
+            # What is not written is not in doubt; _read() goes on with it.
             self._has_work.set()
             return
         now = self._loop.time()
