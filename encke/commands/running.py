@@ -69,11 +69,18 @@ def bind_overrides(args: argparse.Namespace, listeners: Sequence[Listener]) -> l
 def run_application(
     config: EnckeConfig, listeners: Sequence[Listener], build: Callable[[Stats], Application]
 ) -> int:
-    """Run until a signal; 0 after an orderly drain."""
+    """Run until a signal; 0 after an orderly drain.
+
+    Raises:
+        ConfigError: an address cannot be bound.
+    """
+    from cluster.errors import ConfigError
     from encke.ports import door_faults
 
     faults = door_faults(listener.door(config) for listener in listeners)
-    return _complain(faults) if faults else run_process(config, build)
+    if faults:
+        raise ConfigError(faults)
+    return run_process(config, build)
 
 
 def run_process(config: EnckeConfig, build: Callable[[Stats], Application], *, worker: str = "") -> int:

@@ -164,7 +164,7 @@ def test_ports_in_use_are_all_told_before_anything_starts(tmp_path: Path) -> Non
             f"127.0.0.1:{ports[1]}",
             cwd=tmp_path,
         )
-    assert done.returncode == 1
+    assert done.returncode == 2
     first, second = done.stderr.splitlines()
     assert first.startswith(
         f"encke: port {ports[0]} for WebSocket subscribers is in use by process {os.getpid()}"
