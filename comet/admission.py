@@ -75,14 +75,12 @@ class Admission:
         def go_on() -> None:
             if answer.done():
                 return
-            time_left = deadline - loop.time()
             if self._ownership.has_stopped:
                 answer.set_exception(NotOwnerError("this node has lost its keys"))
-            elif time_left <= 0 or not standing.is_sure():
+            elif deadline <= loop.time() or not standing.is_sure():
                 answer.set_exception(UnavailableError(UNSURE))
             else:
-                later = msgspec.structs.replace(push, timeout_s=time_left)
-                self.push(later).add_done_callback(partial(_pass_on, answer))
+                self._push_by(deadline, push, answer)
 
         if self._ownership.has_stopped:
             go_on()
@@ -92,13 +90,15 @@ class Admission:
 
     def _push_later(self, push: Push) -> asyncio.Future[PushReply]:
         """Push, or refuse, under a membership at least as new as the caller's."""
-        answer: asyncio.Future[PushReply] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[PushReply] = loop.create_future()
+        deadline = loop.time() + push.timeout_s
 
         def go_on(is_reached: bool) -> None:
             if answer.done():
                 return
             if is_reached:
-                self.push(push).add_done_callback(partial(_pass_on, answer))
+                self._push_by(deadline, push, answer)
             else:
                 answer.set_exception(UnavailableError(NO_NEWS))
 
@@ -107,6 +107,12 @@ class Admission:
         else:
             self._epochs.when(push.epoch, push.timeout_s, go_on)
         return answer
+
+    def _push_by(self, deadline: float, push: Push, answer: asyncio.Future[PushReply]) -> None:
+        """Push with what is left of the time until then: the caller does not wait longer."""
+        time_left = max(0.0, deadline - asyncio.get_running_loop().time())
+        later = msgspec.structs.replace(push, timeout_s=time_left)
+        self.push(later).add_done_callback(partial(_pass_on, answer))
 
 
 def _pass_on(answer: asyncio.Future[PushReply], done: asyncio.Future[PushReply]) -> None:

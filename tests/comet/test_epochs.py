@@ -10,16 +10,18 @@ import pytest
 from cluster.contracts.comet import Push
 from cluster.errors import NotOwnerError, UnavailableError
 from cluster.members import Members
+from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Epoch, Key, NodeInfo, NodeKind, NodeName
 from cluster.registry.memory import MemoryRegistry
 from comet.epochs import EpochGate
 from tests.comet.nodes import Core, running_core
+from tests.support.eventually import eventually
 
 BOB = Key("bob")
 
 
-def push(epoch: Epoch, timeout_s: float = 5.0, push_id: str = "p") -> Push:
-    return Push([BOB], b"1", 0, push_id, 0, timeout_s, epoch)
+def push(epoch: Epoch, timeout_s: float = 5.0, push_id: str = "p", expire_s: int = 0) -> Push:
+    return Push([BOB], b"1", expire_s, push_id, 0, timeout_s, epoch)
 
 
 def epoch_of(core: Core) -> Epoch:
@@ -41,6 +43,20 @@ async def test_a_push_under_a_newer_membership_is_done_when_that_one_has_come(tm
         assert not early.done()
         await change(core, weight=0)
         assert (await early).failed == []
+
+
+async def test_the_time_for_a_membership_is_part_of_the_time_for_the_push(tmp_path: Path) -> None:
+    async with running_core(tmp_path) as core:
+        generation, changes = epoch_of(core)
+        loop = asyncio.get_running_loop()
+        early = core.node.push(push((generation, changes + 1), timeout_s=5.0, expire_s=600))
+        latest = await core.way.store.clock() + 5 * TICKS_PER_SECOND
+        began = loop.time()
+        await eventually(lambda: loop.time() - began > 0.1)
+        await change(core, weight=0)
+        assert (await early).failed == []
+        # By the store's clock: its lower bound was behind by much less than that.
+        assert core.way.batches[0].deadline <= latest
 
 
 async def test_a_push_for_a_key_that_the_newer_membership_takes_away_is_refused(tmp_path: Path) -> None:
