@@ -55,8 +55,8 @@ async def test_the_time_for_a_membership_is_part_of_the_time_for_the_push(tmp_pa
         await eventually(lambda: loop.time() - began > 0.1)
         await change(core, weight=0)
         assert (await early).failed == []
-        # By the store's clock: its lower bound was behind by much less than that.
-        assert core.way.batches[0].deadline <= latest
+        # Nearly: the time of the loop stands still within a turn.
+        assert core.way.batches[0].deadline <= latest + TICKS_PER_SECOND // 20
 
 
 async def test_a_push_for_a_key_that_the_newer_membership_takes_away_is_refused(tmp_path: Path) -> None:
