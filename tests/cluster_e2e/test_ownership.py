@@ -65,8 +65,11 @@ async def test_a_node_that_was_stopped_longer_than_its_session_delivers_nothing_
             stopped.thaw()
         assert await refusal_of(push) == NotOwnerError.code
         ending = await before.end()
-        assert (ending.code, before.last_mid) == (4001, 0)
-    assert [m["msg"] for m in await cluster.web.fetch(key)] == ["new owner"]
+        assert ending.code == 4001
+    stored = await cluster.web.fetch(key)
+    assert [m["msg"] for m in stored] == ["new owner"]
+    # The new owner forwards to connections that the node has not closed yet; nothing else may come.
+    assert before.last_mid in (0, stored[0]["mid"])
     # It registers again by itself, and has its keys back.
     await cluster.wait_owner(key, "comet-2")
     async with stopped.subscriber("tcp", key, version="2", mid=0) as after:
