@@ -35,20 +35,24 @@ async def test_a_frozen_message_node_holds_up_its_own_keys_only_and_fails_no_pus
     assert run.is_undisturbed(*run.keys)
 
 
-async def test_a_message_node_that_is_told_to_stop_fails_no_push(cluster: Cluster, seed: int) -> None:
+async def test_a_message_node_that_is_told_to_stop_fails_no_push_and_no_read(
+    cluster: Cluster, seed: int
+) -> None:
     run = started_run(cluster, seed)
     async with run.under_way():
         assert await asyncio.to_thread(cluster.nodes["message-2"].stop) == 0
         await run.push_on()
         await asyncio.to_thread(cluster.nodes["message-2"].start)
     assert run.failed_tries == []
+    assert run.load.failed_fetches == []
     assert run.is_undisturbed(*run.keys)
 
 
-async def test_a_killed_message_node_fails_no_push(cluster: Cluster, seed: int) -> None:
+async def test_a_killed_message_node_fails_no_push_and_no_read(cluster: Cluster, seed: int) -> None:
     run = started_run(cluster, seed)
     async with run.under_way():
         cluster.nodes["message-1"].kill()
         await run.push_on()
     assert run.failed_tries == []
+    assert run.load.failed_fetches == []
     assert run.is_undisturbed(*run.keys)

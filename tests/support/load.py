@@ -71,6 +71,8 @@ class Load:
         # What a deletion may have taken, by key: readers need not get it.
         self.deleted: dict[str, set[str]] = {}
         self.ack_count = 0
+        # When stored messages could not be told.
+        self.failed_fetches: list[float] = []
         self._numbers = itertools.count(1)
 
     def note(self, event: Event) -> None:
@@ -124,6 +126,7 @@ class Load:
         asked_at = self.history.now()
         response = await self.server.ask("public", "GET", f"/1/msg/get?k={quote(key)}&m=0")
         if response.json["ret"] != OK:
+            self.failed_fetches.append(self.history.now())
             return False
         messages = response.json.get("data", {}).get("msgs", [])
         found = tuple((m["mid"], m["msg"]["uid"]) for m in messages)
