@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shutil
 import sys
@@ -12,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from encke.commands.arguments import seconds
 from encke.commands.nodestable import lines_of
 
 DEFAULT_URL = "http://127.0.0.1:8091"
@@ -49,7 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--watch",
         metavar="SECONDS",
         nargs="?",
-        type=_interval,
+        type=seconds(MIN_WATCH_S),
         const=DEFAULT_WATCH_S,
         help=f"show it again and again ({DEFAULT_WATCH_S:g} s), in place on a terminal; Ctrl-C ends it",
     )
@@ -138,13 +138,3 @@ def _reason(body: bytes) -> str:
         return str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return body[:200].decode("utf-8", "replace").strip()
-
-
-def _interval(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not MIN_WATCH_S <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"must be at least {MIN_WATCH_S:g} seconds, got {text!r}")
-    return seconds

@@ -9,6 +9,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from encke.commands.arguments import seconds
+
 if TYPE_CHECKING:
     import msgspec
 
@@ -48,7 +50,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--stream", action="store_true", help="push each line of stdin, see below")
     parser.add_argument("--json", action="store_true", help="print each result as one JSON object")
     parser.add_argument(
-        "--timeout", metavar="S", type=float, default=30.0, help="try again for so long when it fails (30)"
+        "--timeout",
+        metavar="S",
+        type=seconds(0.0),
+        default=30.0,
+        help="try again for so long when it fails (30)",
     )
     parser.add_argument(
         "--url",

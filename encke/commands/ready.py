@@ -7,6 +7,8 @@ import http.client
 import time
 from typing import TYPE_CHECKING
 
+from encke.commands.arguments import seconds
+
 if TYPE_CHECKING:
     from encke.config import EnckeConfig
 
@@ -27,7 +29,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--config", metavar="FILE", help="its configuration file")
     parser.add_argument("--status-bind", metavar="HOST:PORT", help="its status address, as it was told")
     parser.add_argument(
-        "--within", metavar="SECONDS", type=float, default=0.0, help="wait this long for it to be ready"
+        "--within",
+        metavar="SECONDS",
+        type=seconds(0.0),
+        default=0.0,
+        help="wait this long for it to be ready",
     )
 
 

@@ -57,6 +57,20 @@ def test_wrong_usage_is_told_on_stderr_and_exits_2(
     assert "usage: encke" in err
 
 
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "soon", ""])
+@pytest.mark.parametrize(
+    "words", [["ready", "web", "--within"], ["push", "a", "1", "--timeout"], ["nodes", "--watch"]]
+)
+def test_a_time_that_is_none_is_wrong_usage(
+    words: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    *words, flag = words
+    with pytest.raises(SystemExit) as ended:
+        main([*words, f"{flag}={text}"])
+    assert ended.value.code == 2
+    assert f"seconds, got {text!r}" in capsys.readouterr().err
+
+
 def test_argument_that_is_not_utf8_is_told_without_a_trace() -> None:
     done = encke("token", b"\xff", "--secret-env", "S")
     assert done.returncode == 2
