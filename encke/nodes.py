@@ -188,11 +188,13 @@ class NodeProcess:
     def _ready_fault(self) -> str | None:
         if self._is_draining:
             return "draining"
+        if self._message is not None and (fault := self._message.fault()) is not None:
+            return fault
         if self._node is None or not self._node.is_ready:
             return "starting"
         if self._registry.session is SessionState.LOST:
             return "not registered: the session has ended"
-        return None if self._message is None else self._message.fault()
+        return None
 
     def _notes(self) -> list[str]:
         return [] if self._message is None else self._message.notes()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
 from collections.abc import Callable
 
 from cluster.contracts.message import MessageStatus
 from cluster.contracts.message_rpc import SERVICE, message_node_routes, message_routes
-from cluster.errors import StorageError
+from cluster.errors import EnckeError, StorageError
 from cluster.members import Members
 from cluster.model import NodeInfo, NodeKind, NodeName
 from cluster.registry.base import Registration, Registry
@@ -24,6 +26,11 @@ from message.nodeconfig import MessageConfig
 from message.storage.base import MessageStore
 from message.storage.counters import StoreCounters
 from message.storage.guarantees import one_line
+
+log = logging.getLogger(__name__)
+
+# Pause between attempts of a starting node to reach a server of its store.
+STORE_RETRY_S = 0.2
 
 
 class MessageNode:
@@ -78,7 +85,7 @@ class MessageNode:
 
     def fault(self) -> str | None:
         """Why it can serve no key since it was started; None when it can, or could once."""
-        reason = self.store.start_fault()
+        reason = self.store.start_fault() if self._is_open.is_set() else None
         return None if reason is None else f"no server of the store has answered yet: {reason}"
 
     async def status(self) -> MessageStatus:
@@ -93,6 +100,9 @@ class MessageNode:
     async def start(self) -> None:
         """Open the store, listen, register. When it raises, stop() releases what had been opened.
 
+        In a cluster it waits, for as long as it takes, until a server of the store has answered:
+        registered before, it would be given keys that other nodes can serve.
+
         Raises:
             ConfigError: the store cannot be opened, or another node's store would have half of the messages.
             OSError: the address cannot be bound.
@@ -102,6 +112,7 @@ class MessageNode:
         if self._rpc is not None:
             await self._rpc.start(self._config.rpc_bind)
             self._fencer.start()
+            await self._wait_answered()
         alone = self._solitude()
         # Before, so that nobody saves here meanwhile; and after, for two that start at once.
         if alone is not None:
@@ -142,6 +153,15 @@ class MessageNode:
         registration, self._registration = self._registration, None
         if registration is not None:
             await registration.withdraw()
+
+    async def _wait_answered(self) -> None:
+        reason = self.fault()
+        if reason is not None:
+            log.warning("waiting: %s", reason)
+        while self.fault() is not None:
+            await asyncio.sleep(STORE_RETRY_S)
+            with contextlib.suppress(EnckeError):
+                await self.store.clock()
 
     def _routes(self) -> list[Route]:
         return [

@@ -87,7 +87,7 @@ class RedisStore:
         scripts = self._scripts.all()
         parts = (self._server.url, self._server.name, self._settings, scripts)
         self._writing = RedisLink(*parts, self._look_at_settings)
-        self._reading = RedisLink(*parts, _look_at_nothing)
+        self._reading = RedisLink(*parts, self._look_at_settings)
         self._writing.start()
         self._reading.start()
         self._is_open = True
@@ -334,7 +334,3 @@ class RedisStore:
     async def _look_at_settings(self, connection: AbstractConnection) -> None:
         """Learn on every new connection what the server promises: it may be another one now."""
         self._promise.hear(guarantee(self._server.name, await read_settings(connection)))
-
-
-async def _look_at_nothing(connection: AbstractConnection) -> None:
-    pass

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from tests.support.cluster import running_cluster
-from tests.support.eventually import DEADLINE_S, eventually
+from tests.support.eventually import eventually
 from tests.support.servers import RedisServer, free_port
 from tests.support.system import Server
 from tests.support.zookeeper import ZooKeeper
@@ -43,23 +43,21 @@ async def test_message_node_is_not_ready_before_a_server_of_its_store_has_answer
     redis = RedisServer(tmp_path / "redis")
     with running_cluster(tmp_path, zookeeper, redis) as cluster:
         node = cluster.node("message", "message-1")
-        await asyncio.to_thread(node.start)
-        answer = await node.ask("status", "GET", "/readyz")
-        assert answer.status == 503
-        assert b"no server of the store has answered yet: redis://127.0.0.1:" in answer.body
-        redis.start()
+        node.addresses["status"] = ("127.0.0.1", free_port())
+        starting = asyncio.create_task(asyncio.to_thread(node.start))
         try:
-            await wait_ready(node)
+            await eventually(lambda: node.log_path.exists() and "no server of the store" in node.log)
+            answer = await node.ask("status", "GET", "/readyz")
+            assert answer.status == 503
+            assert b"no server of the store has answered yet: redis://127.0.0.1:" in answer.body
+            redis.start()
+            await starting
+            assert (await node.ask("status", "GET", "/readyz")).status == 200
         finally:
-            redis.kill()
+            redis.stop()
+            await asyncio.gather(starting, return_exceptions=True)
         # From now on it is like any other time without the store.
         assert (await node.ask("status", "GET", "/readyz")).status == 200
-
-
-async def wait_ready(node: Server) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while (await node.ask("status", "GET", "/readyz")).status != 200:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
 
 
 async def is_listening(server: Server, kind: str) -> bool:

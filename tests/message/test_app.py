@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -179,19 +180,25 @@ async def test_a_second_node_with_an_embedded_store_is_refused_and_leaves_nothin
         assert len(list(Members(registry).current.of_kind(NodeKind.MESSAGE))) == 1
 
 
-async def test_node_says_why_it_can_store_nothing_until_a_server_has_answered_once(tmp_path: Path) -> None:
+async def test_node_takes_no_calls_and_says_why_until_a_server_of_its_store_has_answered_once(
+    tmp_path: Path,
+) -> None:
     server = RedisServer(tmp_path, "--requirepass", "right")
     server.start()
     url = server.url.replace("redis://", "redis://:{}@")
     settings = RedisSettings(servers=(url.format("wrong"),), retry_s=0.02)
-    limits = replace(EmbeddedSettings(), expiry_interval_s=0.05)
-    node = make_node(MemoryRegistry(), tmp_path, RpcConfig(), build_redis_store(settings, limits, Stats()))
+    limits = replace(EmbeddedSettings(), expiry_interval_s=3600.0)
+    registry = MemoryRegistry()
+    node = make_node(registry, tmp_path, RpcConfig(), build_redis_store(settings, limits, Stats()))
     try:
-        await node.start()
-        assert "invalid username-password" in (node.fault() or "")
+        starting = asyncio.create_task(node.start())
+        await eventually(lambda: "invalid username-password" in (node.fault() or ""))
+        assert list(Members(registry).current.of_kind(NodeKind.MESSAGE)) == []
         with redis.Redis.from_url(url.format("right")) as client:
             client.config_set("requirepass", "wrong")
-        await eventually(lambda: node.fault() is None)
+        await starting
+        assert node.fault() is None
+        assert len(list(Members(registry).current.of_kind(NodeKind.MESSAGE))) == 1
         server.kill()
         with pytest.raises((UnavailableError, InDoubtError)):
             await node.store.inspect(Key("bob"))
