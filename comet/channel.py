@@ -6,27 +6,27 @@ owns the key.
 
 from __future__ import annotations
 
+import msgspec
+
 from cluster.model import Key, Mid
 from comet.connection import Connection
 from comet.outgoing import Outgoing
 from comet.protocol import ClientVersion, gap_document
 
 
-class Channel:
-    """All connections of one key, and how far they have been served."""
+class Channel(msgspec.Struct, eq=False, gc=False):
+    """All connections of one key, and how far they have been served.
 
-    __slots__ = ("_connections", "cursor", "key")
+    A struct that the garbage collector does not follow, for the reasons of Connection.
+    """
 
-    def __init__(self, key: Key, cursor: Mid, first: Connection) -> None:
-        """Make a channel of one connection; `cursor` is the store's clock now: nothing older is replayed."""
-        self.key = key
-        # Highest mid delivered here. A saved message whose predecessor is above
-        # it reveals a hole, which delivering.py fills from the store first.
-        self.cursor = cursor
-        # In order of arrival. Changed only by add() and remove(). One
-        # connection stands here without a container (memory: bench/connections.py).
-        self._connections: Connection | list[Connection] | None = first
-        first.channel = self
+    key: Key
+    # Highest mid delivered here, at first the store's clock: nothing older is replayed. A saved
+    # message whose predecessor is above it reveals a hole, which delivering.py fills from the store first.
+    cursor: Mid
+    # In order of arrival. Changed only by add() and remove(). One connection
+    # stands here without a container (memory: bench/connections.py).
+    _connections: Connection | list[Connection] | None = None
 
     def __len__(self) -> int:
         held = self._connections

@@ -48,11 +48,10 @@ class Hub:
         """Put a connection into its key's channel; False when the key has too many."""
         channel = self._channels.get(key)
         if channel is None:
-            self._channels[key] = Channel(key, self._clocks.now(key), connection)
+            channel = self._channels[key] = Channel(key, self._clocks.now(key))
         elif len(channel) >= self._max_connections_per_key:
             return False
-        else:
-            channel.add(connection)
+        channel.add(connection)
         self.connection_count += 1
         return True
 

@@ -75,7 +75,9 @@ class Reception:
             return self._refuse(self._why_not(key))
         now = self._wheel.now()
         unix_now = self._unix_time()
-        connection = Connection(self, transport, wire, subscribe, now, int(unix_now))
+        connection = Connection(
+            self, transport, wire, subscribe.device, subscribe.heartbeat_s, now, int(unix_now)
+        )
         if self._is_token_required:
             expiry = self._verifier.expiry(key, subscribe.token, unix_now)
             if expiry is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster.model import Key, Mid
+from cluster.model import Mid
 from comet.connection import Connection
-from comet.protocol import ClientVersion, CloseReason, Subscribe, TcpWire, Wire
+from comet.protocol import ClientVersion, CloseReason, TcpWire, Wire
 from tests.support.transport import MemoryTransport
 
 NOW = 1000.0
@@ -43,15 +43,11 @@ class Context:
         self.forgotten.append(connection)
 
 
-def subscription(version: ClientVersion = ClientVersion.TWO, heartbeat_s: int = 30) -> Subscribe:
-    return Subscribe(Key("bob"), heartbeat_s, "", version, None, "phone")
-
-
 def make_connection(
     context: Context | None = None, *, wire: Wire | None = None, heartbeat_s: int = 30
 ) -> tuple[Connection, MemoryTransport]:
     """A live connection and its transport."""
     wire = wire or TcpWire(ClientVersion.TWO)
     transport = MemoryTransport()
-    subscribe = subscription(wire.version, heartbeat_s)
-    return Connection(context or Context(), transport, wire, subscribe, NOW, 1_700_000_000), transport
+    shared = context or Context()
+    return Connection(shared, transport, wire, "phone", heartbeat_s, NOW, 1_700_000_000), transport

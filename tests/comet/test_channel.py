@@ -28,8 +28,8 @@ class Room:
         pairs = [make_connection(self.context, wire=wire) for wire in wires]
         self.connections: list[Connection] = [connection for connection, _ in pairs]
         self.transports: list[MemoryTransport] = [transport for _, transport in pairs]
-        self.channel = Channel(Key("bob"), Mid(1000), self.connections[0])
-        for connection in self.connections[1:]:
+        self.channel = Channel(Key("bob"), Mid(1000))
+        for connection in self.connections:
             self.channel.add(connection)
         self.context.detach = self._detach
 

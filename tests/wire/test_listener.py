@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from cluster.model import Key
 from comet.config import CometConfig
 from comet.door import MAX_SPARE_SOCKETS, OpenSockets
 from comet.listener import start_tcp
+from comet.protocol import CloseReason
 from tests.support.comet import running_comet
 from tests.support.eventually import eventually
 from tests.support.peer import Peer
@@ -121,3 +123,27 @@ async def test_abort_ends_every_socket_at_once(tmp_path: Path) -> None:
         assert await silent.read_to_end() == await tcp.peer.read_to_end() == b""
         for peer in (tcp.peer, silent, refused):
             await peer.close()
+
+
+@pytest.mark.parametrize("way", ["tcp", "ws"])
+@pytest.mark.parametrize("end", ["by the peer", "by the node"])
+async def test_connection_that_has_ended_is_freed(tmp_path: Path, way: str, end: str) -> None:
+    async with running_comet(tmp_path) as comet:
+        subscribe = subscribe_tcp if way == "tcp" else subscribe_websocket
+        address = comet.tcp if way == "tcp" else comet.ws
+        subscriber = await subscribe(address, "k", version="2", mid=0, device="d" * 60)
+        await subscriber.open()
+        channel = comet.node._hub.channel(Key("k"))
+        assert channel is not None
+        (connection,) = channel.connections()
+        # Nothing tells when a connection is freed: the garbage collector does not know it.
+        # What it alone holds is its device's name.
+        device = connection.device
+        if end == "by the node":
+            connection.close(CloseReason.DELETED)
+            assert (await subscriber.end()).code == CloseReason.DELETED.code
+        del connection, channel
+        await subscriber.close()
+        await eventually(lambda: comet.open_sockets == 0)
+        # This function's, and that of the call.
+        await eventually(lambda: sys.getrefcount(device) == 2)
