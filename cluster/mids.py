@@ -74,6 +74,9 @@ class StoreClock:
         Args:
             asked_at_ns: monotonic time of the question; the store read its clock after that.
         """
+        if clock == self._heard and asked_at_ns <= self._heard_at_ns:
+            # Of the same commit, as most answers are when many wait.
+            return
         bound_when_asked = self._heard + (asked_at_ns - self._heard_at_ns) // 100
         if clock >= bound_when_asked and clock < self.now():
             return

@@ -57,7 +57,7 @@ class StoreClocks:
 
     def hear(self, key: Key, clock: Mid, asked_at_ns: int) -> None:
         """Take the clock of an answer about a key; see StoreClock.hear()."""
-        self._of(key).hear(clock, asked_at_ns)
+        (self._sole or self._of(key)).hear(clock, asked_at_ns)
 
     def now(self, key: Key) -> Mid:
         """The bound for a key. While its server has never answered: the lowest of the others."""

@@ -52,8 +52,18 @@ class KeyQueue:
         saving = 0 if self._saving is None else len(self._saving)
         return len(self._turns) + saving + (self._reading is not None)
 
+    def begin(self, turn: PushTurn | ExclusiveTurn) -> None:
+        """Take the first turn. Most keys have one at a time: it is saved without being queued."""
+        if isinstance(turn, tuple) and turn[0].is_saved:
+            now = time.monotonic()
+            if turn[0].expires_at > now:
+                self._save([turn], [turn[0].item], now)
+                return
+        self._turns.append(turn)
+        self.go()
+
     def append(self, turn: PushTurn | ExclusiveTurn) -> None:
-        """Queue a turn. The pusher has checked the bounds, and calls go() after the first one."""
+        """Queue a turn behind the first. The pusher has checked the bounds."""
         self._turns.append(turn)
 
     def stop(self) -> None:
@@ -146,12 +156,16 @@ class KeyQueue:
 
     def _begin_saving(self) -> bool:
         """Ask to save the turns at the head; False when all of them were too late to begin."""
-        turns, items = self._take_batch(time.monotonic())
+        now = time.monotonic()
+        turns, items = self._take_batch(now)
         if not turns:
             return False
-        self._saving = Saving(self._context, self._key, turns, self._on_saving_ended)
-        self._saving.begin(items)
+        self._save(turns, items, now)
         return True
+
+    def _save(self, turns: list[PushTurn], items: list[SaveItem], now: float) -> None:
+        self._saving = Saving(self._context, self._key, turns, now, self._on_saving_ended)
+        self._saving.begin(items)
 
     def _on_saving_ended(self) -> None:
         self._saving = None

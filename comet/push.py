@@ -297,8 +297,7 @@ class Pusher:
             queue.append(turn)
             return
         queue = self._queues[key] = KeyQueue(self._context, key)
-        queue.append(turn)
-        queue.go()
+        queue.begin(turn)
 
     def _on_done(self, job: PushJob) -> None:
         metrics = self._metrics

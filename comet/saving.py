@@ -55,12 +55,18 @@ class Saving:
     )
 
     def __init__(
-        self, context: QueueContext, key: Key, turns: Sequence[PushTurn], on_end: Callable[[], object]
+        self,
+        context: QueueContext,
+        key: Key,
+        turns: Sequence[PushTurn],
+        now: float,
+        on_end: Callable[[], object],
     ) -> None:
         """Prepare; begin() asks the store.
 
         Args:
             turns: at least one.
+            now: monotonic seconds.
             on_end: called once, when every turn has its answer; not after stop().
         """
         self._context = context
@@ -70,7 +76,7 @@ class Saving:
         # Monotonic seconds until which somebody waits.
         self._expires_at = turns[0][0].expires_at if len(turns) == 1 else max(t[0].expires_at for t in turns)
         # Monotonic seconds at which the batch was first asked to be saved.
-        self._since = time.monotonic()
+        self._since = now
         self._repeat_s = FIRST_REPEAT_S
         # An answer to the batch was lost.
         self._is_in_doubt = False
@@ -85,7 +91,8 @@ class Saving:
         """Ask to save the turns' items."""
         channel = self._context.hub.channel(self._key)
         sent = channel.cursor if channel else Mid(0)
-        self._save(SaveBatch(self._key, items, sent, self._deadline(), self._context.incarnation()))
+        deadline = self._deadline(self._since)
+        self._save(SaveBatch(self._key, items, sent, deadline, self._context.incarnation()))
 
     def stop(self) -> None:
         """Answer the turns now: in doubt when the store was asked, else surely not done."""
@@ -97,9 +104,9 @@ class Saving:
         """How long somebody still waits for the batch."""
         return self._expires_at - time.monotonic()
 
-    def _deadline(self) -> Mid:
-        """The same in the store's clock."""
-        return Mid(self._context.clocks.now(self._key) + int(self._time_left_s() * TICKS_PER_SECOND))
+    def _deadline(self, now: float) -> Mid:
+        """Until when somebody waits, in the store's clock."""
+        return Mid(self._context.clocks.now(self._key) + int((self._expires_at - now) * TICKS_PER_SECOND))
 
     def _save(self, batch: SaveBatch) -> None:
         if self._is_stopped:
@@ -153,7 +160,7 @@ class Saving:
         if clocks.now(self._key) <= batch.deadline or self._time_left_s() <= 0:
             self._fail(DeadlinePassedError.code)
             return
-        self._save(msgspec.structs.replace(batch, deadline=self._deadline()))
+        self._save(msgspec.structs.replace(batch, deadline=self._deadline(time.monotonic())))
 
     def _repeat_later(self, batch: SaveBatch, error: UnavailableError) -> None:
         """Ask again with the same ids: in doubt to learn what became of it, else in the hope of another node.
