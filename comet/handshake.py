@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import binascii
 import re
-from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -26,14 +25,6 @@ except ImportError:
 # Request line and headers together.
 MAX_REQUEST_BYTES = 8192
 PATH = "/sub"
-
-# Different usual requests that are remembered; those of an application's clients
-# are a few. One is some hundred bytes, at most MAX_REQUEST_BYTES.
-USUAL_REQUESTS = 128
-# Nothing that needs decoding; options too short for a token or a mid.
-_USUAL_LINE = re.compile(rb"GET /sub\?key=([\w.~-]{1,512})&[\w.~=&-]{1,40} HTTP/1\.1\r\n")
-_NONCE_LINE = re.compile(rb"\r\nSec-WebSocket-Key: ([A-Za-z0-9+/]{22}==)\r\n")
-_SAMPLE_NONCE = b"dGhlIHNhbXBsZSBub25jZQ=="
 
 # 16 bytes in base64.
 _NONCE = re.compile(r"[A-Za-z0-9+/]{22}==")
@@ -154,7 +145,8 @@ def _has_token(header: str | None, token: str) -> bool:
     return header == token or any(part.strip(" \t") == token for part in header.split(","))
 
 
-def _accept_key(nonce: bytes) -> bytes:
+def accept_key(nonce: bytes) -> bytes:
+    """Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455, 4.2.2)."""
     return binascii.b2a_base64(sha1(nonce + _GUID, usedforsecurity=False).digest(), newline=False)
 
 
@@ -163,7 +155,7 @@ def _accept(headers: dict[str, str]) -> bytes:
     return _SWITCHING % (
         # Browsers that ask for a subprotocol give up when none is chosen; what it means is theirs.
         b"Sec-WebSocket-Protocol: %b\r\n" % protocol.encode("latin-1") if protocol else b"",
-        _accept_key(headers["sec-websocket-key"].encode()),
+        accept_key(headers["sec-websocket-key"].encode()),
     )
 
 
@@ -221,90 +213,3 @@ def read_subscribe(query: str) -> tuple[Subscribe | None, ClientVersion]:
         found.get("dev", ""),
     )
     return subscribe, client_version(version) if subscribe is None else subscribe.version
-
-
-class Handshake(msgspec.Struct, frozen=True, gc=False):
-    """A good request, and what it asks for."""
-
-    # The 101, to be sent before anything else.
-    response: bytes
-    # None: a parameter is wrong (Refusal.PARAMETER).
-    subscribe: Subscribe | None
-    # To speak to this client either way.
-    version: ClientVersion
-    # Bytes that the request took; what follows are frames.
-    size: int
-
-
-class HandshakeReader:
-    """Reads the first bytes of WebSockets.
-
-    The requests of one client differ in the key and the nonce only, so what
-    read_request() and read_subscribe() made of the rest is remembered: 3
-    instead of 16 us a subscription. Whatever is not usual is left to those two.
-    """
-
-    def __init__(self, origins: tuple[str, ...]) -> None:
-        """Make a reader.
-
-        Args:
-            origins: web origins that browsers may come from; empty = any.
-        """
-        self._origins = origins
-        self._around = lru_cache(USUAL_REQUESTS)(self._read_around)
-
-    def read(self, data: bytes) -> Handshake | Rejection | None:
-        """Read the request at the beginning of data; None while more bytes are needed."""
-        return self._read_usual(data) or self._read_any(data)
-
-    def _read_usual(self, data: bytes) -> Handshake | None:
-        """Read a good request that is alone in data; None says nothing about it."""
-        line = _USUAL_LINE.match(data)
-        header = _NONCE_LINE.search(data, line.end() - 2) if line is not None else None
-        if line is None or header is None or len(data) > MAX_REQUEST_BYTES:
-            return None
-        nonce_at, nonce_end = header.span(1)
-        around = self._around(data[line.end(1) : nonce_at], data[nonce_end:])
-        if around is None:
-            return None
-        options = around.options
-        subscribe = Subscribe(
-            # Not Key(...): a call in Python.
-            line[1].decode(),  # type: ignore[arg-type]
-            options.heartbeat_s,
-            "",
-            options.version,
-            options.resume,
-            options.device,
-        )
-        response = around.before + _accept_key(header[1]) + around.after
-        return Handshake(response, subscribe, options.version, len(data))
-
-    def _read_around(self, middle: bytes, end: bytes) -> _Around | None:
-        """Read what stands between key and nonce and behind them; None when it is not usual."""
-        data = b"GET /sub?key=k%b%b%b" % (middle, _SAMPLE_NONCE, end)
-        found = self._read_any(data)
-        if not isinstance(found, Handshake) or found.subscribe is None:
-            return None
-        if found.size != len(data) or found.subscribe.token:
-            return None
-        # The last: a subprotocol may look like one.
-        before, _, after = found.response.rpartition(_accept_key(_SAMPLE_NONCE))
-        return _Around(before, after, found.subscribe)
-
-    def _read_any(self, data: bytes) -> Handshake | Rejection | None:
-        request = read_request(data, self._origins)
-        if not isinstance(request, Upgrade):
-            return request
-        subscribe, version = read_subscribe(request.query)
-        return Handshake(request.response, subscribe, version, request.size)
-
-
-class _Around(msgspec.Struct, frozen=True, gc=False):
-    """What requests have in common that differ in key and nonce."""
-
-    # The 101 before and behind its accept key.
-    before: bytes
-    after: bytes
-    # Of a key that stands for all.
-    options: Subscribe

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from enum import Enum, auto
-from functools import lru_cache
 
 import msgspec
 
@@ -27,11 +26,6 @@ MAX_ARGUMENTS = 7
 # More only from clients of version 2 (resume mid, device).
 MAX_ARGUMENTS_OLD = 5
 
-# Different options of usual subscriptions that are remembered; those of all
-# versions of an application's clients are a few.
-USUAL_OPTIONS = 128
-# Count, size of the key, key, options too short for a token or a mid.
-_USUAL = re.compile(rb"\*([3-7])\r\n\$3\r\nsub\r\n\$([0-9]{1,3})\r\n([ -~]{1,512})\r\n(\$[ -~\r\n]{1,40})")
 _NUMBER = re.compile(rb"\+?[0-9]+")
 _NUMBER_BEGUN = re.compile(rb"\+?[0-9]*\r?")
 # A run of heartbeats, or one acknowledgement.
@@ -133,47 +127,6 @@ def read_subscribe(arguments: list[str] | None) -> Subscribe | None:
     if len(arguments) > MAX_ARGUMENTS_OLD and client_version(arguments[4]) < ClientVersion.TWO:
         return None
     return parse_subscribe(*arguments[1:])
-
-
-class SubscribeReader:
-    """Reads subscriptions without a token or a mid, in one packet, as nearly all clients write them.
-
-    Their options are the same bytes on every connect, so what read_command()
-    and read_subscribe() made of them is remembered: 1.3 instead of 4 us a
-    subscription. Everything else is left to those two.
-    """
-
-    def __init__(self) -> None:
-        self._options = lru_cache(USUAL_OPTIONS)(_read_options)
-
-    def read(self, data: bytes) -> Subscribe | None:
-        """Read a good subscription that is alone in data; None says nothing about it."""
-        match = _USUAL.fullmatch(data)
-        if match is None:
-            return None
-        count, size, key, tail = match.groups()
-        options = self._options(count, tail)
-        if options is None or len(key) != int(size):
-            return None
-        return Subscribe(
-            # Not Key(...): a call in Python.
-            key.decode(),  # type: ignore[arg-type]
-            options.heartbeat_s,
-            "",
-            options.version,
-            options.resume,
-            options.device,
-        )
-
-
-def _read_options(count: bytes, tail: bytes) -> Subscribe | None:
-    """Read what follows the key, with a key that stands for all; None when it is not usual."""
-    data = b"*%b\r\n$3\r\nsub\r\n$1\r\nk\r\n%b" % (count, tail)
-    command = read_command(data)
-    if not isinstance(command, Command) or command.size != len(data):
-        return None
-    subscribe = read_subscribe(command.arguments)
-    return None if subscribe is None or subscribe.token else subscribe
 
 
 class Input(msgspec.Struct, frozen=True, gc=False):

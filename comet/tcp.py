@@ -7,9 +7,10 @@ from collections.abc import Callable
 from comet.connection import Connection
 from comet.door import Admission, Door, DoorLimits, OpenSockets
 from comet.protocol import ClientVersion, CloseReason, Refusal, Subscribe, TcpWire
-from comet.resp import Command, SubscribeReader, read_command, read_input, read_subscribe
+from comet.resp import Command, read_command, read_input, read_subscribe
 from comet.subscriber import SubscriberSocket
 from comet.timers import TimerWheel
+from comet.usual import SubscribeReader
 
 
 def tcp_wires() -> tuple[TcpWire, ...]:

@@ -22,10 +22,11 @@ from comet.frames import (
     pong_frame,
     text_frame,
 )
-from comet.handshake import Handshake, HandshakeReader, Rejection
+from comet.handshake import Rejection
 from comet.protocol import HEARTBEAT_LINE, ClientVersion, CloseReason, Refusal
 from comet.subscriber import SubscriberSocket
 from comet.timers import TimerWheel
+from comet.usual import Handshake, HandshakeReader
 
 # Subscribers send heartbeats and acknowledgements, at most 20 bytes each.
 MAX_MESSAGE_BYTES = 4096

@@ -11,7 +11,6 @@ from comet.resp import (
     MAX_LINE_BYTES,
     Command,
     Fault,
-    SubscribeReader,
     read_command,
     read_input,
     read_subscribe,
@@ -193,61 +192,6 @@ GOOD = {
 @pytest.mark.parametrize(("given_arguments", "expected"), GOOD.values(), ids=GOOD)
 def test_good_arguments_become_a_subscription(given_arguments: list[str], expected: Subscribe) -> None:
     assert read_subscribe(given_arguments) == expected
-
-
-# -- usual subscriptions, read at once
-
-USUAL = {
-    "three arguments": SUBSCRIBE,
-    "no token, version 1": command("sub", "a key", "3000", "", "1.0"),
-    "version 2 with a device": command("sub", "k1", "60", "", "2", "", "phone"),
-    "the longest key": command("sub", "k" * 512, "30"),
-}
-
-
-def read_generally(data: bytes) -> Subscribe | None:
-    found = read_command(data)
-    return read_subscribe(found.arguments) if isinstance(found, Command) else None
-
-
-@pytest.mark.parametrize("data", USUAL.values(), ids=USUAL)
-def test_usual_subscription_is_read_at_once_and_again(data: bytes) -> None:
-    reader = SubscribeReader()
-    assert read_generally(data) is not None
-    assert reader.read(data) == reader.read(data) == read_generally(data)
-
-
-@pytest.mark.parametrize("data", USUAL.values(), ids=USUAL)
-def test_options_are_remembered_without_the_key(data: bytes) -> None:
-    reader = SubscribeReader()
-    reader.read(data)
-    other = data.replace(b"$2\r\nk1\r\n", b"$5\r\nother\r\n")
-    assert reader.read(other) == read_generally(other)
-
-
-@pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
-def test_what_is_malformed_is_not_usual(data: bytes) -> None:
-    assert SubscribeReader().read(data) is None
-
-
-@pytest.mark.parametrize(
-    "data", [SUBSCRIBE + b"h", SUBSCRIBE[:-1], command("sub", "k1", "29"), command("sub", "k1", "30", "tok")]
-)
-def test_what_needs_a_closer_look_is_left_alone(data: bytes) -> None:
-    assert SubscribeReader().read(data) is None
-
-
-@given(st.sampled_from(sorted(USUAL.values())), st.integers(0, 60), st.integers(0, 3), st.binary(max_size=4))
-def test_a_changed_subscription_is_read_as_by_the_general_reader(
-    data: bytes, at: int, removed: int, added: bytes
-) -> None:
-    changed = data[:at] + added + data[at + removed :]
-    found = SubscribeReader().read(changed)
-    if found is not None:
-        assert found == read_generally(changed)
-        command_read = read_command(changed)
-        assert isinstance(command_read, Command)
-        assert command_read.size == len(changed)
 
 
 # -- what follows
