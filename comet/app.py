@@ -12,13 +12,12 @@ from cluster.contracts.comet import CometStatus, ConnectionInfo, Push, PushReply
 from cluster.contracts.comet_rpc import SERVICE, comet_routes, handover_routes
 from cluster.contracts.handover import HandoverService
 from cluster.contracts.message import MessageService
-from cluster.errors import EnckeError, UnavailableError
+from cluster.errors import UnavailableError
 from cluster.members import Members
-from cluster.model import Epoch, Key, NodeInfo, NodeKind, NodeName
-from cluster.registry.base import Registration, Registry
+from cluster.model import Epoch, Key, NodeInfo, NodeName
+from cluster.registry.base import Registry
 from cluster.rpc.config import RpcConfig
 from cluster.rpc.server import RpcServer
-from cluster.settings import advertised_address
 from cluster.stats import Stats
 from cluster.storeclocks import StoreClocks
 from cluster.tokens import TokenVerifier
@@ -28,6 +27,7 @@ from comet.catchup import Resumer
 from comet.closing import close_paced
 from comet.config import CometConfig
 from comet.door import OpenSockets
+from comet.entry import Entry
 from comet.epochs import EpochGate
 from comet.filling import Filler
 from comet.forwarding import Forwarder
@@ -40,16 +40,13 @@ from comet.protocol import CloseReason
 from comet.push import Pusher
 from comet.reception import Reception
 from comet.standing import Standing
+from comet.storetime import ClockKeeper
 from comet.succession import Succession
 from comet.timers import TimerWheel
 from comet.yielding import Yielding
 
 log = logging.getLogger(__name__)
 
-# For what this node announces to come back from the registry.
-NOTICE_S = 1.0
-# The store's clock is asked for this often when no save brings it along.
-CLOCK_REFRESH_S = 5.0
 # A deletion waits so long for earlier owners of the key to close what they still hold.
 CLOSE_ELSEWHERE_S = 1.0
 
@@ -85,30 +82,31 @@ class CometNode:
         metrics = CometMetrics(stats)
         self._metrics = metrics
         self._config = config
-        self._instance = instance
-        self._version = version
         self._messages = messages
-        self._registry = registry
-        self._members = members
-        self._registration: Registration | None = None
-        self._started_at = unix_time()
         self._capacity = min(capacity, config.max_connections or capacity)
         self._clocks = StoreClocks(time.monotonic_ns)
         self._hub = Hub(self._clocks, config.max_connections_per_key, loop.call_later)
-        self._is_in_cluster = rpc is not None
+        self._clock_keeper = ClockKeeper(messages, self._clocks, config.store_timeout_s)
         self._ownership = Ownership(members, NodeName(config.name))
+        self._entry = Entry(
+            config,
+            registry,
+            members,
+            instance=instance,
+            version=version,
+            started_at=unix_time(),
+            is_in_cluster=rpc is not None,
+        )
         # In one process nobody else can take keys away.
-        self._standing = None if rpc is None else self._make_standing()
-        self._own_addresses: dict[str, tuple[str, ...]] | None = None
-        self._predecessors: frozenset[str] = frozenset()
-        self._forwarder = None if peers is None else Forwarder(self._is_own_entry, metrics)
+        self._standing = None if rpc is None else self._make_standing(registry, members)
+        self._forwarder = None if peers is None else Forwarder(self._entry.is_own, metrics)
         self._pusher = Pusher(
             messages,
             self._hub,
             self._clocks,
             config,
             metrics,
-            self._incarnation,
+            self._entry.incarnation,
             self._still_owns,
             None if self._standing is None else self._standing.take_refusal,
             self._forwarder,
@@ -131,7 +129,7 @@ class CometNode:
                 self._forwarder,
                 peers,
                 messages.is_fenced,
-                self._is_own_entry,
+                self._entry.is_own,
                 self._hub,
                 self._pusher,
                 filler,
@@ -152,7 +150,6 @@ class CometNode:
         )
         routes = [*comet_routes(self), *handover_routes(self._yielding)]
         self._rpc = None if rpc is None else RpcServer(SERVICE, routes, rpc, stats=stats)
-        self._is_draining = False
         self._reception = Reception(
             config,
             self._capacity,
@@ -166,7 +163,6 @@ class CometNode:
             unix_time,
         )
         self._listeners: dict[str, Listener] = {}
-        self._clock_task: asyncio.Task[None] | None = None
         self._add_gauges(stats)
 
     @property
@@ -178,7 +174,7 @@ class CometNode:
     @property
     def is_ready(self) -> bool:
         """Registered, and the store's clock is known."""
-        return self._registration is not None and self._clocks.is_known
+        return self._entry.is_registered and self._clocks.is_known
 
     async def start(self) -> None:
         """Listen, then register.
@@ -187,21 +183,18 @@ class CometNode:
             OSError: an address cannot be bound.
             EnckeError: the store did not answer.
         """
-        await self._ask_clocks()
-        self._clock_task = asyncio.create_task(self._keep_clocks())
+        await self._clock_keeper.start()
         self._wheel.start()
         way_in = (self._config, self._reception, self._wheel, self._sockets)
         self._listeners["ws"] = await start_websocket(*way_in)
         self._listeners["tcp"] = await start_tcp(*way_in)
         if self._rpc is not None:
             await self._rpc.start(self._config.rpc_bind)
-        info = self._info(is_draining=False)
-        self._know_own_entry(info.addresses)
+        self._entry.announce_at(self.addresses)
         if self._succession is not None:
             self._succession.start()
-        self._ownership.serve_at(info.addresses)
-        self._registration = await self._registry.register(info)
-        await self._see_own_entry()
+        self._ownership.serve_at(self._entry.addresses)
+        await self._entry.register()
         if self._standing is not None:
             self._standing.start()
 
@@ -212,12 +205,11 @@ class CometNode:
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
-        self._is_draining = True
         await self._mover.stop()
         if self._succession is not None:
             await self._succession.stop()
         self._reception.drain()
-        await self._leave_ring()
+        await self._entry.leave_ring()
         for listener in self._listeners.values():
             listener.stop_accepting()
         with contextlib.suppress(TimeoutError):
@@ -233,8 +225,7 @@ class CometNode:
                     time_left,
                 )
                 await asyncio.gather(*(listener.wait_closed() for listener in self._listeners.values()))
-        if self._registration is not None:
-            await self._registration.withdraw()
+        await self._entry.withdraw()
         # Last: until the entry has gone somebody may still ask, and is told where the key is not.
         if self._rpc is not None:
             await self._rpc.stop(max(0.0, end - loop.time()))
@@ -254,12 +245,8 @@ class CometNode:
         await self._pusher.stop()
         await self._acknowledgements.stop()
         self._wheel.stop()
-        if self._clock_task is not None:
-            self._clock_task.cancel()
-            await asyncio.gather(self._clock_task, return_exceptions=True)
-        if self._registration is not None:
-            await self._registration.withdraw()
-            self._registration = None
+        await self._clock_keeper.stop()
+        await self._entry.withdraw()
         if self._rpc is not None:
             await self._rpc.stop(0.0)
 
@@ -307,88 +294,19 @@ class CometNode:
 
     # -- own affairs
 
-    def _incarnation(self) -> str:
-        """What the store's fence knows this node by; nobody fences a node of the same process."""
-        if not self._is_in_cluster or self._registration is None:
-            return ""
-        return self._registration.instance
-
-    def _know_own_entry(self, addresses: dict[str, tuple[str, ...]]) -> None:
-        """What stands at these addresses before this node registers was left behind by another process."""
-        self._own_addresses = addresses
-        nodes = self._members.current.of_kind(NodeKind.COMET)
-        self._predecessors = frozenset(node.instance for node in nodes if node.addresses == addresses)
-
-    def _is_own_entry(self, node: NodeInfo) -> bool:
-        return node.addresses == self._own_addresses and node.instance not in self._predecessors
-
-    def _make_standing(self) -> Standing:
+    def _make_standing(self, registry: Registry, members: Members) -> Standing:
         return Standing(
-            self._registry,
+            registry,
             self._ownership,
-            self._incarnation,
-            refresh=self._members.refresh,
+            self._entry.incarnation,
+            refresh=members.refresh,
             is_fenced=self._messages.is_fenced,
-            renew=self._register_anew,
+            renew=self._entry.renew,
             on_change=lambda: self._mover.take(self._ownership.holdings),
         )
 
     def _still_owns(self, key: Key) -> bool:
         return (self._standing is None or self._standing.is_sure()) and self._ownership.owns(key)
-
-    async def _register_anew(self) -> None:
-        """Be another incarnation."""
-        if self._registration is None or self._is_draining:
-            return
-        await self._registration.withdraw()
-        self._registration = await self._registry.register(self._info(is_draining=False))
-
-    async def _leave_ring(self) -> None:
-        """Mark the own entry, and see it marked: from then on pushes are answered NotOwner."""
-        if self._registration is None:
-            return
-        await self._registration.update(self._info(is_draining=True))
-        await self._see_own_entry()
-
-    async def _see_own_entry(self) -> None:
-        """Wait a little until what this node has just announced has come back in its own membership."""
-        with contextlib.suppress(EnckeError, TimeoutError):
-            async with asyncio.timeout(NOTICE_S):
-                await self._members.refresh()
-
-    def _info(self, is_draining: bool) -> NodeInfo:
-        config = self._config
-        advertised = {
-            "ws": config.ws_advertise,
-            "tcp": config.tcp_advertise,
-            "rpc": config.rpc_advertise,
-        }
-        return NodeInfo(
-            kind=NodeKind.COMET,
-            name=NodeName(self._config.name),
-            instance=self._instance,
-            addresses={
-                purpose: (advertised_address(advertised[purpose], bound),)
-                for purpose, bound in self.addresses.items()
-            },
-            weight=self._config.weight,
-            is_draining=is_draining,
-            version=self._version,
-            started_at=self._started_at,
-        )
-
-    async def _ask_clocks(self) -> None:
-        asked_at_ns = time.monotonic_ns()
-        self._clocks.take(await self._messages.clocks(), asked_at_ns)
-
-    async def _keep_clocks(self) -> None:
-        while True:
-            await asyncio.sleep(CLOCK_REFRESH_S)
-            try:
-                async with asyncio.timeout(self._config.store_timeout_s):
-                    await self._ask_clocks()
-            except (EnckeError, TimeoutError) as error:
-                log.debug("stores' clocks not refreshed: reason=%r", error)
 
     def _add_gauges(self, stats: Stats) -> None:
         hub, pusher = self._hub, self._pusher

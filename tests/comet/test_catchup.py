@@ -59,13 +59,14 @@ async def test_stored_messages_come_first_then_held_ones_then_live_ones(tmp_path
             bob = await core.subscribe_websocket("bob", mid=0)
         assert (await core.push("bob", "unsaved while held")).online == [1]
         gate.set()
+        # Earlier it could come both ways: read, and skipped as a live message that was sent already.
+        await eventually(lambda: core.comet.counted("resuming") == 0)
         await core.push("bob", "live", expire_s=600)
         documents = await bob.documents(12)
         assert values(documents) == [*range(10), "unsaved while held", "live"]
         mids = [document.mid for document in documents]
         assert mids == sorted(set(mids))
-        # A page is counted when all of it is written.
-        await eventually(lambda: core.comet.counted("deliveries_total") == 12)
+        assert core.comet.counted("deliveries_total") == 12
 
 
 async def test_a_resume_begins_above_the_given_mid(tmp_path):
@@ -146,7 +147,7 @@ async def test_an_unsaved_push_comes_after_what_a_resume_has_read(tmp_path):
     async with running_core(tmp_path) as core:
         # The node's idea of the store's clock lags behind.
         core.way.clock_step = -5 * TICKS_PER_SECOND
-        await core.node._ask_clocks()
+        await core.node._clock_keeper._ask()
         await core.save_elsewhere("bob", "stored")
         bob = await core.subscribe("bob", mid=0)
         assert values([await bob.next_document()]) == ["stored"]

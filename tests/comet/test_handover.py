@@ -133,7 +133,7 @@ async def test_deleting_a_moved_key_closes_the_connections_that_are_left(tmp_pat
         crowd = [await nodes.subscribe(ONE, key) for key in MOVED[:8]]
         two = await nodes.start(TWO)
         await nodes.push(TWO, MOVED[7], "last")
-        assert await two.delete_key(MOVED[7], two._members.current.epoch) == 1
+        assert await two.delete_key(MOVED[7], two._ownership.holdings.epoch) == 1
         assert values([await crowd[7].next_document()]) == ["last"]
         assert (await crowd[7].end()).code == 4004
 
@@ -213,8 +213,8 @@ async def test_the_new_owner_reads_again_when_an_owner_that_has_gone_is_fenced(t
         lost = nodes.push(ONE, key, "too late")
         await eventually(lambda: nodes.ways[ONE].batches)
         # It dies; its save is still on the way.
-        assert one._registration is not None
-        await one._registration.withdraw()
+        assert one._entry._registration is not None
+        await one._entry._registration.withdraw()
         bob = await nodes.subscribe(TWO, key, mid=0)
         await eventually(lambda: nodes.counted(TWO, "second_reads_total") == 1)
         gate.set()
@@ -233,8 +233,8 @@ async def test_messages_of_a_key_that_moves_twice_reach_all_who_held_it(tmp_path
         first = [await nodes.subscribe(ONE, key) for key in keys]
         await nodes.start(TWO, close_pace_per_s=SLOWLY)
         second = [await nodes.subscribe(TWO, key) for key in keys]
-        assert three._registration is not None
-        await three._registration.update(replace(three._info(is_draining=False), weight=1))
+        assert three._entry._registration is not None
+        await three._entry._registration.update(replace(three._entry._info(), weight=1))
         assert (await nodes.push(THREE, keys[5], "far")).failed == []
         assert values([await first[5].next_document(), await second[5].next_document()]) == ["far", "far"]
 

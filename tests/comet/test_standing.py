@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cluster.contracts.comet import Push, PushReply
 from cluster.errors import NotOwnerError, StorageError, UnavailableError
@@ -31,7 +32,7 @@ async def running(tmp_path: Path, timeout_s: float = TIMEOUT_S) -> AsyncIterator
 
 
 def incarnation(core: Core) -> str:
-    return core.node._incarnation()
+    return core.node._entry.incarnation()
 
 
 async def fence(core: Core) -> None:
@@ -197,7 +198,7 @@ async def test_a_session_that_has_ended_takes_the_keys_until_the_node_is_registe
         assert (await bob.end()).code == 4001
         assert await refusal_of(core) is NotOwnerError
         # The registry is still full of the old entry.
-        await registry.register(core.node._info(is_draining=True))
+        await registry.register(replace(core.node._entry._info(), is_draining=True))
         assert await refusal_of(core) is NotOwnerError
         registry.become(SessionState.CONNECTED)
         await eventually(lambda: core.node._ownership.owns(Key("bob")))
