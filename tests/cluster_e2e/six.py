@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 
-from cluster.model import Key
+from cluster.model import Key, NodeName
+from cluster.ring import Ring
 from cluster.rpc.balancer import SLOTS, rank
 from tests.support.cluster import Cluster, owned_by
 from tests.support.cluster_run import ClusterRun
@@ -23,6 +24,11 @@ KEYS_PER_COMET = 3
 def six_keys() -> list[str]:
     """Keys of both comet nodes."""
     return [key for name in COMETS for key in owned_by(COMETS, name, KEYS_PER_COMET)]
+
+
+def owner_of(key: str) -> str:
+    """The comet node that owns a key while both are up."""
+    return Ring(dict.fromkeys(map(NodeName, COMETS), 1)).owner(Key(key))
 
 
 def started_run(cluster: Cluster, seed: int) -> ClusterRun:

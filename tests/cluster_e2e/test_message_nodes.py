@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.cluster_e2e.six import saved_by, started_run
+from tests.cluster_e2e.six import owner_of, saved_by, started_run
 from tests.support.cluster import Cluster
 
 FROZEN_S = 5.0
@@ -16,8 +16,8 @@ async def test_a_frozen_message_node_holds_up_its_own_keys_only_and_fails_no_pus
     run = started_run(cluster, seed)
     frozen = cluster.nodes["message-1"]
     (held,), (free,) = saved_by(cluster, "message-1", 1), saved_by(cluster, "message-2", 1)
-    owner = await cluster.owner(held)
-    assert owner is not None
+    owner = owner_of(held)
+    await cluster.wait_owner(held, owner)
     async with run.under_way(), cluster.nodes[owner].tcp(held) as subscriber, run.fault():
         frozen.freeze()
         try:
