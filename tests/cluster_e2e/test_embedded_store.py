@@ -21,6 +21,7 @@ async def test_its_message_node_may_come_back_on_another_port_while_its_old_entr
 ) -> None:
     node = message_node(cluster, "message-1", tmp_path / "store")
     cluster.start(("comet", "comet-1"), ("web", "web-1"), others=[node])
+    await cluster.wait_owner("bob", "comet-1")
     assert await cluster.web.push("bob", {"n": 1}, 600) == 0
     before = node.addresses["rpc"]
 
