@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 
 from bench import cluster, connections, fanout, push, ring
+from encke.commands.arguments import Parser
 
 MEASUREMENTS: dict[str, Callable[[], bool]] = {
     "connections": lambda: connections.run(count=15_000, rounds=3),
@@ -19,7 +19,7 @@ MEASUREMENTS: dict[str, Callable[[], bool]] = {
 
 def main() -> int:
     """Measure; 1 when a target was missed."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = Parser(prog="python -m bench", description=__doc__)
     parser.add_argument(
         "names",
         metavar="NAME",

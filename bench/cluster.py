@@ -10,7 +10,6 @@ Run: python -m bench.cluster [push] [fanout] [failover] [--rounds N] ...
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections import defaultdict
@@ -21,6 +20,7 @@ from bench import failover
 from bench.clusters import Cluster
 from bench.programs import Baseline, Load, Wire, build
 from bench.report import Figure, figure, tell
+from encke.commands.arguments import Parser
 
 MAX_UNSAVED_US = 60.0
 MAX_SAVED_US = 110.0
@@ -142,7 +142,7 @@ def run(pushes: int, keys: int, rounds: int, failovers: int) -> bool:
 
 def main() -> int:
     """Measure what is asked for; 1 when a target was missed."""
-    parser = argparse.ArgumentParser(description="CPU of pushes through a cluster; time without a node.")
+    parser = Parser(description="CPU of pushes through a cluster; time without a node.")
     parser.add_argument("names", nargs="*", metavar="push|fanout|failover", help="only these")
     parser.add_argument("--pushes", type=int, default=20_000)
     parser.add_argument("--keys", type=int, default=10_000)

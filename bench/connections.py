@@ -7,7 +7,6 @@ process has grown by. Run: python -m bench.connections [--count N] [--rounds N]
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from bench import usage
 from bench.programs import KINDS, Baseline, Load, Wire, build
 from bench.report import Figure, figure, tell
 from bench.server import Server
+from encke.commands.arguments import Parser
 
 # At most, per connection.
 RESIDENT_BYTES: dict[Wire, float] = {"tcp": 1800, "ws": 2000}
@@ -96,7 +96,7 @@ def run(count: int, rounds: int) -> bool:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Memory of idle subscribers and CPU to connect them.")
+    parser = Parser(description="Memory of idle subscribers and CPU to connect them.")
     parser.add_argument("--count", type=int, default=15_000)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()

@@ -9,7 +9,6 @@ its event loop runs. Run: python -m bench.fanout [--keys N] [--rounds N]
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 
@@ -17,6 +16,7 @@ from bench import usage
 from bench.programs import KINDS, Baseline, Load, Wire, build
 from bench.report import Figure, figure, tell
 from bench.server import Server
+from encke.commands.arguments import Parser
 
 # CPU per delivered message, as a multiple of the C loop's in the same run.
 MAX_RATIO = 1.6
@@ -123,7 +123,7 @@ def run(keys: int, rounds: int, lag_pushes: int) -> bool:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="CPU of a push to many keys, and the loop's lag meanwhile.")
+    parser = Parser(description="CPU of a push to many keys, and the loop's lag meanwhile.")
     parser.add_argument("--keys", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--lag-pushes", type=int, default=50)

@@ -39,6 +39,7 @@ from cluster.peers import NodeServices
 from cluster.registry.memory import MemoryRegistry
 from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
+from encke.commands.arguments import Parser
 from web.app import WebNode
 from web.config import WebConfig
 from web.params import BodyParser
@@ -198,9 +199,7 @@ def bulk() -> None:
 
 def main() -> None:
     """Run the measurement, or the client of it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=30_000)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--profile", action="store_true", help="print where the time goes")

@@ -8,13 +8,13 @@ machine. Run: python -m bench.push [--pushes N] [--rounds N]
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import dataclass, field
 
 from bench.programs import Baseline, Load, Wire, build
 from bench.report import Figure, figure, tell
 from bench.server import Server
+from encke.commands.arguments import Parser
 
 MAX_UNSAVED_US = 60.0
 MAX_SAVED_US = 90.0
@@ -89,7 +89,7 @@ def run(pushes: int, rounds: int) -> bool:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="CPU of single pushes over HTTP keep-alive.")
+    parser = Parser(description="CPU of single pushes over HTTP keep-alive.")
     parser.add_argument("--pushes", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()

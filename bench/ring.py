@@ -5,13 +5,13 @@ Run: python -m bench.ring [--rounds N]
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 
 from bench.report import figure, tell
 from cluster.model import Key, NodeName
 from cluster.ring import Ring
+from encke.commands.arguments import Parser
 
 NODES = (3, 100, 1_000)
 LOOKUPS = 20_000
@@ -40,6 +40,6 @@ def run(rounds: int) -> bool:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="CPU of building and asking the ring.")
+    parser = Parser(description="CPU of building and asking the ring.")
     parser.add_argument("--rounds", type=int, default=5)
     sys.exit(0 if run(parser.parse_args().rounds) else 1)

@@ -35,6 +35,7 @@ from cluster.rpc.config import RpcConfig
 from cluster.rpc.frames import HEAD, LENGTH, REQUEST_HEAD, frame_head, request_head
 from cluster.rpc.methods import Route
 from cluster.rpc.server import RpcServer
+from encke.commands.arguments import Parser
 
 CLOCK = Mid(17_000_000_000_000_000)
 BATCH = SaveBatch(
@@ -49,7 +50,7 @@ encode = msgspec.msgpack.Encoder().encode
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--calls", type=int, default=100_000, help="a round")
     parser.add_argument("--in-flight", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)

@@ -28,6 +28,7 @@ from cluster.contracts.message import SaveBatch, SaveItem, SaveReply
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from cluster.stats import Stats
+from encke.commands.arguments import Parser
 from message.config import EmbeddedSettings
 from message.storage.embedded import EmbeddedStore
 from message.storage.embedded_rows import ManyRows
@@ -37,7 +38,7 @@ EXPIRE_S = 600
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--saves", type=int, default=100_000)
     parser.add_argument("--keys", type=int, default=64)
     parser.add_argument("--in-flight", type=int, default=64)

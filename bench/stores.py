@@ -30,6 +30,7 @@ from cluster.contracts.message import SaveBatch, SaveItem, SaveReply
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from cluster.stats import Stats
+from encke.commands.arguments import Parser
 from message.config import EmbeddedSettings, MysqlSettings, RedisSettings
 from message.storage.base import MessageStore
 from message.storage.build import build_mysql_store, build_redis_store, init_mysql_schema
@@ -39,7 +40,7 @@ EXPIRE_S = 600
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--saves", type=int, default=40_000)
     parser.add_argument("--keys", type=int, default=64)
     parser.add_argument("--in-flight", type=int, default=64)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from cluster.errors import ConfigError, EnckeError
+from encke.commands.arguments import Parser
 from encke.version import encke_version
 
 # In the order of `encke --help`.
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser(command: str | None) -> argparse.ArgumentParser:
     """Describe the command line; only the given command when it is one, for a quick start."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="encke", description="A push server: keeps connections, delivers what a backend pushes."
     )
     parser.add_argument("--version", action="store_true", help="print the version")

@@ -1,10 +1,48 @@
-"""Types of arguments that several commands take."""
+"""The parser of every command line, and types of arguments that several commands take."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that takes a flag by its whole name only; its subparsers are of this kind too.
+
+    argparse would take `--admin URL` for `--admin-token URL`, and a command that works
+    today would change its meaning with the next flag that begins alike.
+    """
+
+    def __init__(self, **words: Any) -> None:
+        super().__init__(allow_abbrev=False, **words)
+
+    def parse_known_args(  # type: ignore[override]  # the same for each of its overloads
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Tell of what is unknown here, where the usage is that of the right command."""
+        known, unknown = super().parse_known_args(args, namespace)
+        flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+        if flags:
+            self.error(
+                f"there is no {' and no '.join(map(self._with_likely, flags))}; see {self.prog} --help"
+            )
+        if unknown:
+            self.error(f"{' '.join(map(repr, unknown))}: too many arguments; see {self.prog} --help")
+        return known, unknown
+
+    def _with_likely(self, flag: str) -> str:
+        likely = _likely(flag, self._option_string_actions)
+        return f"{flag} (did you mean {' or '.join(likely)}?)" if likely else flag
+
+
+def _likely(flag: str, flags: Iterable[str]) -> list[str]:
+    """Those that it begins, otherwise the one that it resembles."""
+    import difflib
+
+    longer = [name for name in flags if name.startswith(flag)]
+    return longer or difflib.get_close_matches(flag, flags, n=1)
 
 
 def seconds(least: float) -> Callable[[str], float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -55,6 +56,37 @@ def test_wrong_usage_is_told_on_stderr_and_exits_2(
     out, err = capsys.readouterr()
     assert out == ""
     assert "usage: encke" in err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_flag_of_a_command_is_not_taken_for_a_longer_one(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    flags = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    needed = {"config": ["check", "FILE"], "token": ["bob"], "ready": ["web"], "backup": ["DIR"]}
+    for flag in sorted({flag[:-1] for flag in flags} - flags):
+        with pytest.raises(SystemExit) as ended:
+            main([command, *needed.get(command, ["bob"]), flag])
+        assert ended.value.code == 2
+        assert f"there is no {flag}" in capsys.readouterr().err
+
+
+def test_flag_that_does_not_exist_is_answered_with_those_that_were_meant_and_never_with_its_value(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["push", "--admin=s3cret", "--exprie", "9", "alice", "1"])
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("usage: encke push KEY [KEY ...] JSON [options]")
+    assert err.endswith(
+        "encke push: error: there is no --admin (did you mean --admin-token?)"
+        " and no --exprie (did you mean --expire?); see encke push --help\n"
+    )
+    assert "s3cret" not in err
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-1", "soon", ""])

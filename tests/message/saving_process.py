@@ -19,6 +19,7 @@ from cluster.errors import EnckeError
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from cluster.stats import Stats
+from encke.commands.arguments import Parser
 from message.config import EmbeddedSettings
 from message.storage.embedded import EmbeddedStore
 
@@ -26,7 +27,7 @@ STORE_FAILED = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     parser.add_argument("data_dir")
     parser.add_argument("--durability", default="fsync")
     parser.add_argument("--keys", type=int, default=1, help="saved to at the same time")
