@@ -23,6 +23,7 @@ from comet.connection import Connection
 from comet.metrics import CometMetrics
 from comet.outgoing import Outgoing
 from comet.protocol import CloseReason, gap_document, message_document
+from comet.reading import read_patiently
 
 log = logging.getLogger(__name__)
 
@@ -173,16 +174,19 @@ class Resumer:
     async def _run(
         self, connection: Connection, catch_up: CatchUp, key: Key, find_start: Callable[[], Awaitable[Mid]]
     ) -> None:
+        config = self._config
         position: Mid | None = None
-        while not connection.has_ended():
+
+        async def read() -> tuple[Mid, Page, int]:
+            # A try that failed may have dropped what the next one reads.
             catch_up.has_overflowed = False
-            async with self._loads, asyncio.timeout(self._config.store_timeout_s):
-                if position is None:
-                    position = await find_start()
-                asked_at_ns = time.monotonic_ns()
-                page = await self._messages.load_after(
-                    key, position, self._config.resume_page_messages, self._config.resume_page_bytes
-                )
+            start = await find_start() if position is None else position
+            asked_at_ns = time.monotonic_ns()
+            limits = config.resume_page_messages, config.resume_page_bytes
+            return start, await self._messages.load_after(key, start, *limits), asked_at_ns
+
+        while not connection.has_ended():
+            start, page, asked_at_ns = await read_patiently(read, config.store_timeout_s, self._loads)
             # What is minted from now on stands above all that was read.
             self._clocks.hear(key, page.clock, asked_at_ns)
             if connection.has_ended():
@@ -190,12 +194,11 @@ class Resumer:
             # From here to the end of the step nothing awaits.
             if connection.sent_mid == 0:
                 # A subscriber that claims a mid of the future must not miss what comes before it.
-                connection.sent_mid = connection.resumed_mid = min(position, page.clock)
+                connection.sent_mid = connection.resumed_mid = min(start, page.clock)
             merged, fresh = catch_up.merge(page, connection.sent_mid)
-            if self._write(connection, page, merged, position):
+            if self._write(connection, page, merged, start):
                 self._metrics.deliveries.inc(fresh)
-            if merged:
-                position = max(position, merged[-1].mid)
+            position = max(start, merged[-1].mid) if merged else start
             if not page.has_more and not catch_up.has_overflowed:
                 connection.catch_up = None
                 return

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 
 from cluster.contracts.message import MessageService
 from cluster.model import Key, Mid
 from comet.hub import Hub
 from comet.metrics import CometMetrics
 from comet.outgoing import Outgoing
+from comet.reading import read_patiently
 
 PAGE_MESSAGES = 500
 PAGE_BYTES = 1024 * 1024
@@ -38,8 +39,8 @@ class Filler:
         metrics = self._metrics
         has_more = True
         while has_more and (channel := self._hub.channel(key)) is not None:
-            async with asyncio.timeout(self._store_timeout_s):
-                page = await self._messages.load_after(key, channel.cursor, PAGE_MESSAGES, PAGE_BYTES)
+            load = partial(self._messages.load_after, key, channel.cursor, PAGE_MESSAGES, PAGE_BYTES)
+            page = await read_patiently(load, self._store_timeout_s)
             if page.trimmed > channel.cursor:
                 metrics.gaps.inc(channel.announce_gap(page.messages[0].mid if page.messages else None))
             for message in page.messages:

@@ -1,6 +1,7 @@
 import pytest
 
 from cluster.contracts.message import Page
+from cluster.errors import RemoteProtocolError, StorageError, UnavailableError
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Message, Mid
 from cluster.stats import Stats
@@ -201,3 +202,41 @@ async def test_a_bug_in_a_load_ends_the_connection_with_a_reason(tmp_path, caplo
         bob = await core.subscribe_websocket("bob", mid=0)
         assert (await bob.end()).code == 1011
         assert "a bug" in caplog.text
+
+
+@pytest.mark.parametrize("failure", [UnavailableError("restarting"), StorageError("loading its data")])
+async def test_a_resume_outlives_a_store_that_cannot_be_read_for_a_moment(tmp_path, failure):
+    async with running_core(tmp_path) as core:
+        await core.push("bob", "missed", expire_s=600)
+        core.way.load_refusals.extend([failure, failure])
+        bob = await core.subscribe("bob", mid=0)
+        assert (await core.push("bob", "meanwhile")).online == [1]
+        assert values(await bob.documents(2)) == ["missed", "meanwhile"]
+        assert core.comet.counted("closes_total") == 0
+
+
+async def test_a_resume_ends_when_the_store_cannot_be_read_for_as_long_as_a_read_may_take(tmp_path):
+    async with running_core(tmp_path, store_timeout_s=0.2) as core:
+        core.way.load_refusals.extend(UnavailableError("away") for _ in range(100))
+        bob = await core.subscribe_websocket("bob", mid=0)
+        assert (await bob.end()).code == 1011
+
+
+async def test_a_failure_that_will_not_pass_ends_the_resume_at_once(tmp_path):
+    async with running_core(tmp_path) as core:
+        core.way.load_refusals.append(RemoteProtocolError("not a page"))
+        bob = await core.subscribe_websocket("bob", mid=0)
+        assert (await bob.end()).code == 1011
+
+
+async def test_a_resume_that_waits_for_another_try_leaves_its_turn_to_others(tmp_path):
+    async with running_core(tmp_path, max_resume_loads=1, store_timeout_s=30.0) as core:
+        await core.push("bob", "bob's", expire_s=600)
+        await core.push("carol", "carol's", expire_s=600)
+        core.way.load_failures["bob"] = UnavailableError("the server of this key is away")
+        bob = await core.subscribe("bob", mid=0)
+        await eventually(lambda: core.way.loads_failed >= 2)
+        carol = await core.subscribe("carol", mid=0)
+        assert values([await carol.next_document()]) == ["carol's"]
+        del core.way.load_failures["bob"]
+        assert values([await bob.next_document()]) == ["bob's"]

@@ -193,12 +193,13 @@ async def test_an_unsaved_message_is_refused_when_the_store_cannot_tell_what_goe
         gate = nodes.ways[ONE].close_gate(key)
         accepted = nodes.push(ONE, key, "accepted")
         await eventually(lambda: nodes.ways[ONE].batches)
-        await nodes.start(TWO)
+        await nodes.start(TWO, store_timeout_s=0.2)
         bob = await nodes.subscribe(TWO, key)
-        nodes.ways[TWO].load_refusals.append(failure)
+        nodes.ways[TWO].load_refusals.extend(failure for _ in range(100))
         async with asyncio.timeout(10):
             reply = await nodes.push(TWO, key, "unsaved", 0)
         assert [failed.code for failed in reply.failed] == [code]
+        nodes.ways[TWO].load_refusals.clear()
         gate.set()
         await accepted
         assert values([await bob.next_document()]) == ["accepted"]

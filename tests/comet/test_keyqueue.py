@@ -162,13 +162,22 @@ async def test_messages_that_another_node_saved_are_delivered_first(tmp_path):
 
 
 async def test_a_hole_that_cannot_be_filled_closes_the_connections(tmp_path):
-    async with running_core(tmp_path) as core:
+    async with running_core(tmp_path, store_timeout_s=0.2) as core:
         bob = await core.subscribe_websocket("bob")
         await core.save_elsewhere("bob", "a")
-        core.way.load_refusals.append(StorageError("cannot read"))
+        core.way.load_refusals.extend(StorageError("cannot read") for _ in range(100))
         push = core.push("bob", "b", expire_s=600)
         assert (await bob.end()).code == 1011
         assert (await push).failed == []
+
+
+async def test_a_hole_is_read_again_while_the_store_cannot_be_read(tmp_path):
+    async with running_core(tmp_path) as core:
+        bob = await core.subscribe("bob")
+        await core.save_elsewhere("bob", "a")
+        core.way.load_refusals.append(StorageError("cannot read"))
+        await core.push("bob", "b", expire_s=600)
+        assert values(await bob.documents(2)) == ["a", "b"]
 
 
 async def test_a_bug_while_a_hole_is_filled_closes_the_connections_and_the_key_goes_on(tmp_path, caplog):

@@ -20,6 +20,9 @@ class BadWay:
         # Accidents of the next saves and acknowledgements, loads, deletions, first one first.
         self.refusals: deque[Exception] = deque()
         self.load_refusals: deque[Exception] = deque()
+        # Loads of these keys fail, each time, and how many have.
+        self.load_failures: dict[str, Exception] = {}
+        self.loads_failed = 0
         self.delete_refusals: deque[Exception] = deque()
         # This many next saves are done, but their answers are lost.
         self.answers_to_lose = 0
@@ -64,6 +67,9 @@ class BadWay:
     async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
         if self.load_refusals:
             raise self.load_refusals.popleft()
+        if key in self.load_failures:
+            self.loads_failed += 1
+            raise self.load_failures[key]
         await self._pass_gate(key)
         return await self.store.load_after(key, after, max_messages, max_bytes)
 
