@@ -68,7 +68,7 @@ class CatchUp:
         self._held.clear()
         self._held_bytes = 0
 
-    def merge(self, page: Page, seen: Mid) -> tuple[list[Message], int]:
+    def merge(self, page: Page, seen: Mid) -> list[Message]:
         """The page and what is held up to its end, in mid order, without repeats.
 
         From the last page on everything that is held comes along.
@@ -76,24 +76,18 @@ class CatchUp:
         Args:
             seen: the subscriber has everything up to here. A message that came
                 to it another way may be delivered late, and be held here.
-
-        Returns:
-            The messages, and how many of them nobody has counted as delivered: those that were not held.
         """
         self._take_up_to(seen)
         merged: list[Message] = []
-        fresh = 0
         for stored in page.messages:
             held = self._take_up_to(stored.mid)
             if held and held[-1].mid == stored.mid:
                 held.pop()
-            else:
-                fresh += 1
             merged += held
             merged.append(stored)
         if not page.has_more and not self.has_overflowed:
             merged += self._take_up_to(None)
-        return merged, fresh
+        return merged
 
     def _take_up_to(self, mid: Mid | None) -> list[Message]:
         taken: list[Message] = []
@@ -175,6 +169,11 @@ class Resumer:
         self, connection: Connection, catch_up: CatchUp, key: Key, find_start: Callable[[], Awaitable[Mid]]
     ) -> None:
         config = self._config
+        channel = connection.channel
+        assert channel is not None
+        # What is above comes by here, too: it is counted as delivered when the channel delivers it,
+        # whether it is new to the connection then or was read before.
+        joined_at = channel.cursor
         position: Mid | None = None
 
         async def read() -> tuple[Mid, Page, int]:
@@ -195,9 +194,9 @@ class Resumer:
             if connection.sent_mid == 0:
                 # A subscriber that claims a mid of the future must not miss what comes before it.
                 connection.sent_mid = connection.resumed_mid = min(start, page.clock)
-            merged, fresh = catch_up.merge(page, connection.sent_mid)
+            merged = catch_up.merge(page, connection.sent_mid)
             if self._write(connection, page, merged, start):
-                self._metrics.deliveries.inc(fresh)
+                self._metrics.deliveries.inc(sum(message.mid <= joined_at for message in page.messages))
             position = max(start, merged[-1].mid) if merged else start
             if not page.has_more and not catch_up.has_overflowed:
                 connection.catch_up = None
