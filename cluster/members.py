@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 
+from cluster.errors import UnavailableError
 from cluster.membership import Membership, weights_of
 from cluster.registry.base import Registry, Snapshot
 from cluster.ring import Ring, point_count
+
+log = logging.getLogger(__name__)
 
 # A ring of so many points is built where its snapshot is taken, in 3 ms at the most. Larger
 # ones are built in a thread.
@@ -18,12 +22,15 @@ MAX_POINTS_ON_LOOP = 1600
 # that changes faster than rings can be built must not fill the memory.
 MAX_WAITING = 16
 
+NOT_TAKEN = "the newest membership cannot be taken"
+
 
 class Members:
     """Follows a registry.
 
     Each snapshot is built once, and they follow each other in their order; while
-    a large ring is built in a thread, the last membership stays.
+    a large ring is built in a thread, the last membership stays. It also stays
+    when nothing can be made of a snapshot, which would be a bug; the next one counts.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -61,13 +68,16 @@ class Members:
         Bound it with a timeout. Cancelling is safe.
 
         Raises:
-            UnavailableError: the registry is away.
+            UnavailableError: the registry is away, or nothing could be made of what it told.
         """
         await self._registry.refresh()
-        if self._taken < self._last and not self._is_closed:
-            taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._refreshes.append((self._last, taken))
-            await taken
+        if self._is_closed or self._taken == self._last:
+            return
+        if not self._waiting:
+            raise UnavailableError(NOT_TAKEN)
+        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._refreshes.append((self._last, taken))
+        await taken
 
     def close(self) -> None:
         """Stop following the registry."""
@@ -89,12 +99,17 @@ class Members:
         """Take what waits, up to the first large ring."""
         while self._waiting:
             number, snapshot = self._waiting[0]
-            ring = self._ready_ring(snapshot)
-            if ring is None:
-                building = asyncio.get_running_loop().run_in_executor(None, Membership, snapshot)
-                building.add_done_callback(self._take_built)
-                return
-            self._set(number, Membership(snapshot, ring))
+            try:
+                ring = self._ready_ring(snapshot)
+                if ring is None:
+                    building = asyncio.get_running_loop().run_in_executor(None, Membership, snapshot)
+                    building.add_done_callback(self._take_built)
+                    return
+                membership = Membership(snapshot, ring)
+            except Exception as error:
+                self._pass_over(error)
+            else:
+                self._set(number, membership)
 
     def _ready_ring(self, snapshot: Snapshot) -> Ring | None:
         """The present ring when the nodes are the same, a new one when it is small."""
@@ -107,27 +122,43 @@ class Members:
     def _take_built(self, building: asyncio.Future[Membership]) -> None:
         if self._is_closed or building.cancelled():
             return
-        try:
+        error = building.exception()
+        if error is not None:
+            self._pass_over(error)
+        else:
             self._set(self._waiting[0][0], building.result())
-        finally:
-            self._go()
+        self._go()
+
+    def _pass_over(self, error: BaseException) -> None:
+        """Nothing can be made of the first that waits. Building it again would end the same."""
+        number, snapshot = self._waiting.popleft()
+        log.error(
+            "a membership cannot be taken, the last one stays: epoch=%s", snapshot.epoch, exc_info=error
+        )
+        self._answer_refreshes(number, UnavailableError(NOT_TAKEN))
 
     def _set(self, number: int, membership: Membership) -> None:
         """Make it the current one; those who follow may bring about the next, which waits meanwhile."""
         self._taken = number
         self._current = membership
         self._is_known.set()
-        try:
-            for call in self.on_change:
+        for call in self.on_change:
+            try:
                 call(membership)
-        finally:
-            self._waiting.popleft()
-            self._answer_refreshes(number)
+            except Exception:
+                # A bug of one who follows must not keep the news from the others.
+                log.exception("a change of the membership was not followed: epoch=%s", membership.epoch)
+        self._waiting.popleft()
+        self._answer_refreshes(number)
 
-    def _answer_refreshes(self, number: int) -> None:
+    def _answer_refreshes(self, number: int, error: UnavailableError | None = None) -> None:
         refreshes, self._refreshes = self._refreshes, []
         for wanted, taken in refreshes:
             if wanted > number:
                 self._refreshes.append((wanted, taken))
-            elif not taken.done():
+            elif taken.done():
+                continue
+            elif error is not None:
+                taken.set_exception(error)
+            else:
                 taken.set_result(None)

@@ -172,3 +172,39 @@ async def test_those_who_follow_all_see_the_changes_in_one_order_when_one_of_the
     members.on_change.append(lambda membership: told.append(len(membership.nodes)))
     await follower.registry.register(comet("a"))
     assert told == [1, 2]
+
+
+@pytest.mark.parametrize("weight", [1, HEAVY])
+async def test_a_ring_that_cannot_be_built_is_passed_over_and_the_next_one_counts(
+    caplog: pytest.LogCaptureFixture, weight: int
+) -> None:
+    follower = Follower()
+    await follower.registry.register(comet("a", weight))
+    # No ring can place a name that has no bytes.
+    bad = await follower.registry.register(comet("\udcff", weight))
+    # While it is being built, and after that.
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            await follower.members.refresh()
+    assert follower.told() == [{"a": weight}]
+    assert "the last one stays" in caplog.text
+    await bad.withdraw()
+    await follower.registry.register(comet("b", weight))
+    await follower.members.refresh()
+    assert follower.told()[-1] == {"a": weight, "b": weight}
+
+
+async def test_one_who_follows_and_fails_does_not_keep_the_news_from_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    follower = Follower()
+
+    def fail(membership: Membership) -> None:
+        raise ZeroDivisionError("a bug")
+
+    follower.members.on_change.insert(0, fail)
+    await follower.registry.register(comet("a"))
+    await follower.registry.register(comet("b", HEAVY))
+    await follower.members.refresh()
+    assert follower.told() == [{"a": 1}, {"a": 1, "b": HEAVY}]
+    assert "a bug" in caplog.text
