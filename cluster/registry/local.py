@@ -10,7 +10,6 @@ import itertools
 import logging
 import socket
 from collections.abc import Callable
-from typing import TypeVar
 
 from cluster.errors import UnavailableError
 from cluster.model import NodeInfo
@@ -28,10 +27,9 @@ from cluster.registry.localwire import (
     encode,
     open_end,
 )
+from cluster.registry.watchers import Watchers
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 # update() and withdraw() are steps of a drain; the other process is near, and may be busy.
 PATIENCE_S = 1.0
@@ -59,8 +57,8 @@ class LocalRegistry:
         self._task: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
         self._snapshot: Snapshot | None = None
-        self._watchers: dict[object, Callable[[Snapshot], None]] = {}
-        self._session_watchers: dict[object, Callable[[SessionState], None]] = {}
+        self._watchers: Watchers[Snapshot] = Watchers()
+        self._session_watchers: Watchers[SessionState] = Watchers()
         self._registrations: dict[int, LocalRegistration] = {}
         # Calls of refresh() that wait, by the number of their question.
         self._syncs: dict[int, asyncio.Future[None]] = {}
@@ -120,17 +118,14 @@ class LocalRegistry:
 
     def watch(self, on_change: Callable[[Snapshot], None]) -> Callable[[], None]:
         """See Registry.watch()."""
-        watcher = object()
-        self._watchers[watcher] = on_change
+        unwatch = self._watchers.add(on_change)
         if self._snapshot is not None:
             on_change(self._snapshot)
-        return lambda: _drop(self._watchers, watcher)
+        return unwatch
 
     def watch_session(self, on_state: Callable[[SessionState], None]) -> Callable[[], None]:
         """See Registry.watch_session()."""
-        watcher = object()
-        self._session_watchers[watcher] = on_state
-        return lambda: _drop(self._session_watchers, watcher)
+        return self._session_watchers.add(on_state)
 
     async def refresh(self) -> None:
         """See Registry.refresh()."""
@@ -178,8 +173,7 @@ class LocalRegistry:
         match news:
             case Present(snapshot):
                 self._snapshot = snapshot
-                for on_change in list(self._watchers.values()):
-                    _tell(on_change, snapshot)
+                self._watchers.tell(snapshot)
             case Named(entry, instance):
                 registration = self._registrations.get(entry)
                 if registration is not None:
@@ -195,8 +189,7 @@ class LocalRegistry:
         self._state = SessionState.LOST
         assert self._writer is not None
         self._writer.close()
-        for on_state in list(self._session_watchers.values()):
-            _tell(on_state, SessionState.LOST)
+        self._session_watchers.tell(SessionState.LOST)
         for answered in self._syncs.values():
             if not answered.done():
                 answered.set_exception(UnavailableError("the process that tells who is alive has gone"))
@@ -253,15 +246,3 @@ class LocalRegistration:
         except (UnavailableError, TimeoutError) as error:
             # With the connection the entry has ended, too.
             log.warning("not told: node=%s reason=%r", self._info.name, error)
-
-
-def _tell(call: Callable[[T], None], news: T) -> None:
-    try:
-        call(news)
-    except Exception:
-        # One watcher's fault must not keep the news from the others.
-        log.exception("a watcher of the registry failed")
-
-
-def _drop(watchers: dict[object, Callable[..., None]], watcher: object) -> None:
-    watchers.pop(watcher, None)

@@ -1,18 +1,15 @@
-"""The session with ZooKeeper, for coroutines: kazoo, and the only place that touches its thread.
+"""The session with ZooKeeper, for coroutines: kazoo's client, and what a coroutine may ask of it.
 
-kazoo runs one thread for its socket. Everything that it has to tell (states of
-the session, watches, answers) enters the event loop by call_soon_threadsafe, in
-the order in which that thread met it. ZooKeeper sends the news of a change
-before any answer that shows a later state; so does this, and the reader of the
-tree (zktree.py) relies on it.
+Everything that kazoo's thread has to tell (states of the session, watches,
+answers) enters the event loop in the order in which that thread met it
+(zkhandler.py). ZooKeeper sends the news of a change before any answer that shows
+a later state; so does this, and the reader of the tree (zktree.py) relies on it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import socket
 import threading
 from collections.abc import Callable, MutableMapping
 from functools import partial
@@ -27,7 +24,7 @@ from kazoo.exceptions import (
     NoNodeError,
     SessionExpiredError,
 )
-from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
+from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import KazooState
 from kazoo.retry import KazooRetry
 from kazoo.security import OPEN_ACL_UNSAFE, READ_ACL_UNSAFE, make_digest_acl
@@ -35,6 +32,7 @@ from kazoo.security import OPEN_ACL_UNSAFE, READ_ACL_UNSAFE, make_digest_acl
 from cluster.errors import UnavailableError
 from cluster.registry.base import SessionState
 from cluster.registry.config import RegistrySettings
+from cluster.registry.zkhandler import LoopHandler, enter
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +164,7 @@ class Link:
             # kazoo would keep it until it is connected, which may be never.
             raise UnavailableError("ZooKeeper is away")
         answered: asyncio.Future[Any] = self._loop.create_future()
-        # What it is linked to is called in the loop: see _LoopHandler.
+        # What it is linked to is called in the loop: see LoopHandler.
         send(client).rawlink(partial(_settle, answered))
         try:
             async with asyncio.timeout(self._settings.answer_timeout_s):
@@ -178,7 +176,7 @@ class Link:
 
     def _new_client(self) -> Any:
         settings = self._settings
-        handler = _LoopHandler(
+        handler = LoopHandler(
             self._loop,
             settings.connect_timeout_s,
             settings.session_timeout_s,
@@ -205,7 +203,7 @@ class Link:
             # A server refuses who has seen later changes than itself, and one that was
             # wiped would do so for ever. Not to see older ones is what the sync is for.
             client.last_zxid = 0
-            _enter(self._loop, self._take_state, client, SessionState(state.lower()), session_id)
+            enter(self._loop, self._take_state, client, SessionState(state.lower()), session_id)
 
         client.add_listener(on_state)
         return client
@@ -249,92 +247,6 @@ class Link:
         self.start()
 
 
-class _LoopHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
-    """Gives kazoo its thread, and runs its callbacks in the event loop instead of two more threads."""
-
-    # Callbacks go to the loop also before kazoo starts its workers, which do not exist here.
-    running = True
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        connect_timeout_s: float,
-        session_timeout_s: float,
-        has_session: Callable[[], bool],
-        on_ended: Callable[[], None],
-    ) -> None:
-        super().__init__()
-        self._loop = loop
-        self._connect_timeout_s = connect_timeout_s
-        self._session_timeout_s = session_timeout_s
-        self._has_session = has_session
-        self._on_ended = on_ended
-        self._socket: socket.socket | None = None
-        # For the next server that is slow to give a session; doubled for each that was too slow.
-        self._patience_s = connect_timeout_s
-        self.completion_queue = _LoopQueue(loop)
-
-    def start(self) -> None:
-        """Nothing to start."""
-
-    def stop(self) -> None:
-        """Nothing to stop."""
-
-    def dispatch_callback(self, callback: Any) -> None:
-        """Run a watch."""
-        _enter(self._loop, callback.func, *callback.args)
-
-    def create_connection(self, *args: Any, **kwargs: Any) -> Any:
-        """Connect to one server, for less than kazoo's whole session timeout: another may answer.
-
-        Nor is a session awaited for longer. A server that is just starting takes
-        the question, and may never answer it.
-        """
-        kwargs["timeout"] = min(kwargs["timeout"], self._connect_timeout_s)
-        self._socket = super().create_connection(*args, **kwargs)
-        _enter(self._loop, self._loop.call_later, self._patience_s, self._expect_session, self._socket)
-        return self._socket
-
-    def _expect_session(self, connection: socket.socket) -> None:
-        if self._has_session():
-            self._patience_s = self._connect_timeout_s
-        elif connection is self._socket:
-            self._patience_s = min(2 * self._patience_s, self._session_timeout_s)
-            self.cut()
-
-    def cut(self) -> None:
-        """End what kazoo waits for: it waits for an answer as long as for the whole session."""
-        if self._socket is not None:
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-
-    def spawn(self, func: Callable[..., object], *args: Any, **kwargs: Any) -> threading.Thread:
-        """Run kazoo's loop, and tell when it has ended."""
-
-        def run() -> None:
-            try:
-                func(*args, **kwargs)
-            except Exception:
-                log.exception("the session with ZooKeeper broke; a new one is begun")
-            finally:
-                _enter(self._loop, self._on_ended)
-
-        thread = threading.Thread(target=run, name="zookeeper", daemon=True)
-        thread.start()
-        return thread
-
-
-class _LoopQueue:
-    """Stands for kazoo's queue of completions."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-
-    def put(self, call: Callable[[], object]) -> None:
-        """Run a completion."""
-        _enter(self._loop, call)
-
-
 class _Quiet(logging.LoggerAdapter[logging.Logger]):
     """kazoo tells of each attempt at warning level; what an operator needs is told once, by us."""
 
@@ -345,12 +257,6 @@ class _Quiet(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """Add nothing."""
         return msg, kwargs
-
-
-def _enter(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *args: Any) -> None:
-    """Call in the loop, in the order of these calls. A loop that is closed needs to know nothing."""
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(call, *args)
 
 
 def _settle(answered: asyncio.Future[Any], result: Any) -> None:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable
 
 from cluster.errors import ConfigError, UnavailableError
 from cluster.model import NodeInfo
 from cluster.registry.base import SessionState, Snapshot
 from cluster.registry.config import RegistrySettings
+from cluster.registry.watchers import Watchers
 from cluster.registry.zkentry import ZooKeeperRegistration
 from cluster.registry.zklink import RETRY_FIRST_S, Link
 from cluster.registry.zktree import Entry, Tree, incarnation
 from cluster.registry.znodes import is_same_place
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 # A ZooKeeper that does not answer at start is spoken of after this.
 QUIET_START_S = 1.0
@@ -45,8 +43,8 @@ class ZooKeeperRegistry:
         self._link = Link(settings, self._take_state, self._take_change)
         self._tree = Tree(self._link, settings)
         self._snapshot: Snapshot | None = None
-        self._watchers: dict[object, Callable[[Snapshot], None]] = {}
-        self._session_watchers: dict[object, Callable[[SessionState], None]] = {}
+        self._watchers: Watchers[Snapshot] = Watchers()
+        self._session_watchers: Watchers[SessionState] = Watchers()
         self._registrations: list[ZooKeeperRegistration] = []
         # Callers of refresh() that the next reading answers.
         self._refreshes: list[asyncio.Future[None]] = []
@@ -101,17 +99,14 @@ class ZooKeeperRegistry:
 
     def watch(self, on_change: Callable[[Snapshot], None]) -> Callable[[], None]:
         """See Registry.watch()."""
-        watcher = object()
-        self._watchers[watcher] = on_change
+        unwatch = self._watchers.add(on_change)
         if self._snapshot is not None:
             on_change(self._snapshot)
-        return lambda: _drop(self._watchers, watcher)
+        return unwatch
 
     def watch_session(self, on_state: Callable[[SessionState], None]) -> Callable[[], None]:
         """See Registry.watch_session()."""
-        watcher = object()
-        self._session_watchers[watcher] = on_state
-        return lambda: _drop(self._session_watchers, watcher)
+        return self._session_watchers.add(on_state)
 
     async def refresh(self) -> None:
         """See Registry.refresh()."""
@@ -132,7 +127,7 @@ class ZooKeeperRegistry:
         else:
             self._tell_away()
             self._fail_refreshes("ZooKeeper is away")
-        _tell_all(self._session_watchers, state)
+        self._session_watchers.tell(state)
         self._wake.set()
         for registration in self._registrations:
             registration.look()
@@ -213,7 +208,7 @@ class ZooKeeperRegistry:
         if snapshot == self._snapshot:
             return
         self._snapshot = snapshot
-        _tell_all(self._watchers, snapshot)
+        self._watchers.tell(snapshot)
 
     async def _predecessors(self, info: NodeInfo) -> list[Entry]:
         await self.refresh()
@@ -251,16 +246,3 @@ class ZooKeeperRegistry:
         if self._is_away:
             self._is_away = False
             log.info("ZooKeeper is back: session=%x", self._link.session_id & (2**64 - 1))
-
-
-def _tell_all(watchers: Mapping[object, Callable[[T], None]], news: T) -> None:
-    for call in list(watchers.values()):
-        try:
-            call(news)
-        except Exception:
-            # One watcher's fault must not keep the news from the others.
-            log.exception("a watcher of the registry failed")
-
-
-def _drop(watchers: dict[object, Callable[..., None]], watcher: object) -> None:
-    watchers.pop(watcher, None)
