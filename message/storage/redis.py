@@ -1,8 +1,8 @@
 """The Redis store: one server. Several of them are put together by sharded.py.
 
     redis.py → redis_scripts.py (what happens in the server)
-             → redis_link.py (connections) · redis_members.py (messages as stored)
-             → redis_durability.py (what the server promises)
+             → redis_reads.py (what is read of a key) → redis_members.py (messages as stored)
+             → redis_link.py (connections) · redis_durability.py (what the server promises)
 
 Whatever changes a key goes over one connection, in its order; reads have
 another, so that a large page does not hold up the saves behind it.
@@ -25,26 +25,25 @@ from cluster.errors import (
     DeadlinePassedError,
     EnckeError,
     InDoubtError,
-    OverloadedError,
     RequestError,
     StorageError,
     UnavailableError,
 )
-from cluster.mids import STEP
-from cluster.model import Key, Message, Mid, StoreServer, key_fault
+from cluster.model import Key, Mid, StoreServer, key_fault
 from message.config import RedisSettings, StoreLimits
 from message.expiry import Expiry
-from message.storage.checks import device_fault, incarnation_fault, save_refusal
+from message.storage.checks import device_fault, incarnation_fault
 from message.storage.clock import HeardClock
 from message.storage.counters import StoreCounters
 from message.storage.guarantees import Promise
 from message.storage.redis_durability import guarantee, read_settings
 from message.storage.redis_link import RedisLink
-from message.storage.redis_members import read_members
+from message.storage.redis_reads import Reads
 from message.storage.redis_replies import read_save_reply, read_single_saved
 from message.storage.redis_requests import pack_save
 from message.storage.redis_scripts import Scripts
 from message.storage.servers import ServerUrl
+from message.storage.waiting import Waiting
 
 _log = logging.getLogger(__name__)
 
@@ -63,17 +62,17 @@ class RedisStore:
     ) -> None:
         """Make a store that is not open yet; start() opens it."""
         self._server = server
-        self._settings = settings
         self._limits = limits
         self._counters = counters
         self._scripts = Scripts(limits)
         self._heard = HeardClock(monotonic_ns)
         self._promise = Promise(guarantee(server.name, None))
-        self._is_open = False
-        # Asked for and not answered yet.
-        self.queued = 0
-        self._queued_bytes = 0
-        self._queued_reads = 0
+        self._waiting = Waiting(limits)
+        link = partial(
+            RedisLink, server.url, server.name, settings, self._scripts.all(), self._look_at_settings
+        )
+        self._writing, self._reading = link(), link()
+        self._reads = Reads(self._reading, self._scripts, limits, counters, self._heard, self._waiting)
         self._expiry = Expiry(self.remove_expired, limits.expiry_interval_s, limits.expiry_batch)
 
     async def start(self) -> None:
@@ -84,13 +83,9 @@ class RedisStore:
         """
         self._loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[str] = self._loop.create_future()
-        scripts = self._scripts.all()
-        parts = (self._server.url, self._server.name, self._settings, scripts)
-        self._writing = RedisLink(*parts, self._look_at_settings)
-        self._reading = RedisLink(*parts, self._look_at_settings)
         self._writing.start()
         self._reading.start()
-        self._is_open = True
+        self._waiting.is_open = True
         try:
             await self.clock()
             await self._tell(self._writing.call(self._scripts.clock, b"0", self._bound()))
@@ -100,13 +95,18 @@ class RedisStore:
 
     async def stop(self) -> None:
         """Finish what was asked for, refuse the rest, close; see MessageStore.stop()."""
-        if not self._is_open:
+        if not self._waiting.is_open:
             return
-        self._is_open = False
+        self._waiting.is_open = False
         await self._expiry.stop()
         with contextlib.suppress(UnavailableError, StorageError):
             await self._writing.call(self._scripts.clock, b"0", self._bound(), b"keep")
         await asyncio.gather(self._writing.stop(), self._reading.stop())
+
+    @property
+    def queued(self) -> int:
+        """See ServerStore.queued."""
+        return self._waiting.writes
 
     def describe(self) -> list[Guarantee]:
         """What the server promised when it was last connected."""
@@ -125,12 +125,10 @@ class RedisStore:
         payload_bytes = 0
         for item in batch.items:
             payload_bytes += len(item.payload)
-        refusal = self._refusal(batch, payload_bytes)
+        refusal = self._waiting.admit_save(batch, payload_bytes)
         if refusal is not None:
             future.set_exception(refusal)
             return future
-        self.queued += 1
-        self._queued_bytes += payload_bytes
         count, packed = pack_save(batch, self._bound())
         on_answer = partial(self._on_saved, batch, payload_bytes, future, clocks.monotonic())
         self._writing.send(self._scripts.save, count, packed, on_answer)
@@ -138,16 +136,7 @@ class RedisStore:
 
     async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
         """Read a page; see MessageService.load_after()."""
-        # Scores are doubles, exact for our mids but not for every `after`; what is too low is left out.
-        above = b"%d" % (after // STEP * STEP)
-        limits = (b"%d" % max_messages, b"%d" % max_bytes)
-        while True:
-            clock, mark, has_more, *found = await self._read(self._scripts.load, key, above, *limits)
-            self._heard.hear(int(clock))
-            messages = [m for m in self._readable(key, found, 0) if m.mid > after]
-            if messages or has_more == b"0":
-                return Page(messages, has_more == b"1", Mid(int(mark)), Mid(int(clock)))
-            above = found[-2]
+        return await self._reads.load_after(key, after, max_messages, max_bytes)
 
     async def acknowledge(self, key: Key, device: str, mid: Mid) -> None:
         """Remember a device's mid; see MessageService.acknowledge()."""
@@ -165,8 +154,7 @@ class RedisStore:
 
     async def acknowledged(self, key: Key, device: str) -> Mid:
         """A device's acknowledged mid; see MessageService.acknowledged()."""
-        wall_s, value = await self._read(self._scripts.acknowledged, key, device.encode())
-        return self._device_mid(value, int(wall_s)) if value else Mid(0)
+        return await self._reads.acknowledged(key, device)
 
     async def delete_key(self, key: Key) -> int:
         """Delete what is stored for a key; see MessageService.delete_key()."""
@@ -178,26 +166,11 @@ class RedisStore:
 
     async def inspect(self, key: Key) -> Stored:
         """Count what is stored for a key; see MessageService.inspect()."""
-        _, wall_s, found, devices = await self._read(self._scripts.inspect, key)
-        now_s = int(wall_s)
-        pairs = [(found[n + 1], found[n]) for n in range(0, len(found), 2)]
-        messages = self._readable(key, [part for pair in pairs for part in pair], now_s)
-        acknowledged = {
-            device.decode(): mid
-            for device, value in zip(devices[::2], devices[1::2], strict=True)
-            if (mid := self._device_mid(value, now_s))
-        }
-        return Stored(
-            len(messages),
-            sum(len(message.payload) for message in messages),
-            messages[0].mid if messages else Mid(0),
-            messages[-1].mid if messages else Mid(0),
-            acknowledged,
-        )
+        return await self._reads.inspect(key)
 
     async def clock(self) -> Mid:
         """The server's clock; see MessageService.clock()."""
-        self._require_open()
+        self._waiting.require_open()
         return await self._tell(self._reading.call(self._scripts.clock, b"0", self._bound()))
 
     @property
@@ -213,12 +186,12 @@ class RedisStore:
         """Refuse an incarnation's saves; see MessageStore.fence()."""
         if fault := incarnation_fault(incarnation):
             raise RequestError(fault)
-        self._require_open()
+        self._waiting.require_open()
         await self._writing.call(self._scripts.fence, b"0", self._bound(), incarnation.encode())
 
     async def is_fenced(self, incarnation: str) -> bool:
         """Whether an incarnation is fenced; see MessageStore.is_fenced()."""
-        self._require_open()
+        self._waiting.require_open()
         return bool(
             await self._reading.call(self._scripts.is_fenced, b"0", self._bound(), incarnation.encode())
         )
@@ -228,7 +201,7 @@ class RedisStore:
 
         Only messages: the server itself drops the rest.
         """
-        self._require_open()
+        self._waiting.require_open()
         clock, rows, messages = await self._writing.call(
             self._scripts.remove_expired, b"0", self._bound(), b"%d" % limit
         )
@@ -244,8 +217,7 @@ class RedisStore:
         started: float,
         said: bytes | EnckeError,
     ) -> None:
-        self.queued -= 1
-        self._queued_bytes -= payload_bytes
+        self._waiting.end_write(payload_bytes)
         self._counters.save_seconds.observe(clocks.monotonic() - started)
         answer = said if isinstance(said, EnckeError) else self._read_answer(said, batch)
         if isinstance(answer, SaveReply):
@@ -272,52 +244,14 @@ class RedisStore:
         self._counters.add(tally)
         return answer
 
-    def _refusal(self, batch: SaveBatch, payload_bytes: int) -> EnckeError | None:
-        if not self._is_open:
-            return UnavailableError("the store is not open")
-        return save_refusal(batch, payload_bytes, self._limits, self.queued, self._queued_bytes)
-
-    def _readable(self, key: Key, found: list[bytes], now_s: int) -> list[Message]:
-        messages: list[Message] = []
-        unreadable = 0
-        for message in read_members(found, now_s):
-            if message is None:
-                unreadable += 1
-            else:
-                messages.append(message)
-        if unreadable:
-            self._counters.unreadable.value += unreadable
-            _log.warning("left out %d stored values that are no messages: key=%s", unreadable, key)
-        return messages
-
-    def _device_mid(self, value: bytes, now_s: int) -> Mid:
-        mid, day = value.split()
-        is_known = int(day) >= now_s // 86_400 - self._limits.device_memory_days
-        return Mid(int(mid)) if is_known else Mid(0)
-
     async def _change(self, script: Any, key: Key, *arguments: bytes) -> Any:
-        self._require_open()
         if fault := key_fault(key):
             raise RequestError(fault)
-        if self.queued >= self._limits.max_queued_saves:
-            raise OverloadedError("too many changes wait for the store")
-        self.queued += 1
+        self._waiting.admit_change()
         try:
             return await self._writing.call(script, b"1", key.encode(), self._bound(), *arguments)
         finally:
-            self.queued -= 1
-
-    async def _read(self, script: Any, key: Key, *arguments: bytes) -> Any:
-        self._require_open()
-        if fault := key_fault(key):
-            raise RequestError(fault)
-        if self._queued_reads >= self._limits.max_queued_reads:
-            raise OverloadedError("too many reads wait for the store")
-        self._queued_reads += 1
-        try:
-            return await self._reading.call(script, b"1", key.encode(), self._bound(), *arguments)
-        finally:
-            self._queued_reads -= 1
+            self._waiting.end_write()
 
     async def _tell(self, call: asyncio.Future[bytes]) -> Mid:
         clock = Mid(int(await call))
@@ -326,10 +260,6 @@ class RedisStore:
 
     def _bound(self) -> bytes:
         return b"%d" % self._heard.bound()
-
-    def _require_open(self) -> None:
-        if not self._is_open:
-            raise UnavailableError("the store is not open")
 
     async def _look_at_settings(self, connection: AbstractConnection) -> None:
         """Learn on every new connection what the server promises: it may be another one now."""
