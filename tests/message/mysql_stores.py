@@ -11,12 +11,12 @@ import pymysql
 
 from cluster.stats import Stats
 from message.config import EmbeddedSettings, MysqlSettings
-from message.storage.base import MessageStore
 from message.storage.counters import StoreCounters
 from message.storage.mysql import MysqlStore
 from message.storage.mysql_connection import Connection
 from message.storage.mysql_schema import init_schema
 from message.storage.servers import MYSQL_SCHEMES, read_server_url
+from tests.message.server_harness import ServerHarness
 from tests.message.store_suite import Limits
 from tests.support.servers import MariaServer
 
@@ -76,32 +76,10 @@ async def open_mysql(url: str, stats: Stats | None = None, **changed: Any) -> As
         await store.stop()
 
 
-class MysqlHarness:
+def mysql_harness(server: MariaServer) -> ServerHarness:
     """The MySQL store on a server that it has for itself."""
-
-    def __init__(self, server: MariaServer) -> None:
-        self._server = server
-        self._store: MysqlStore | None = None
-        self._offset_s = 0.0
-        server.clock.set("+0")
-        make_empty(server)
-
-    async def open(self, limits: Limits | None = None) -> MessageStore:
-        await self._stop()
-        self._store = make_store(self._server.url(DATABASE), limits=limits, timeout_s=20.0)
-        await self._store.start()
-        # The store's own search may be queued behind this one.
-        await self._store.remove_expired(1)
-        return self._store
-
-    async def close(self) -> None:
-        await self._stop()
-        self._server.clock.set("+0")
-
-    def advance(self, seconds: float) -> None:
-        self._offset_s += seconds
-        self._server.clock.set(f"{self._offset_s:+.3f}")
-
-    async def _stop(self) -> None:
-        if self._store is not None:
-            await self._store.stop()
+    return ServerHarness(
+        server.clock,
+        make=lambda limits: make_store(server.url(DATABASE), limits=limits, timeout_s=20.0),
+        empty=lambda: make_empty(server),
+    )

@@ -11,10 +11,10 @@ import redis
 
 from cluster.stats import Stats
 from message.config import EmbeddedSettings, RedisSettings
-from message.storage.base import MessageStore
 from message.storage.counters import StoreCounters
 from message.storage.redis import RedisStore
 from message.storage.servers import REDIS_SCHEMES, read_server_url
+from tests.message.server_harness import ServerHarness
 from tests.message.store_suite import Limits
 from tests.support.servers import RedisServer
 
@@ -38,36 +38,16 @@ async def open_redis(url: str, stats: Stats | None = None, **changed: Any) -> As
         await store.stop()
 
 
-class RedisHarness:
+def redis_harness(server: RedisServer) -> ServerHarness:
     """The Redis store on a server that it has for itself."""
+    return ServerHarness(
+        server.clock,
+        make=lambda limits: make_store(server.url, limits=limits, timeout_s=20.0),
+        empty=lambda: make_empty(server),
+    )
 
-    def __init__(self, server: RedisServer) -> None:
-        self._server = server
-        self._store: RedisStore | None = None
-        self._offset_s = 0.0
-        self._empty()
 
-    async def open(self, limits: Limits | None = None) -> MessageStore:
-        await self._stop()
-        self._store = make_store(self._server.url, limits=limits, timeout_s=20.0)
-        await self._store.start()
-        # The store's own search may be queued behind this one.
-        await self._store.remove_expired(1)
-        return self._store
-
-    async def close(self) -> None:
-        await self._stop()
-        self._empty()
-
-    def advance(self, seconds: float) -> None:
-        self._offset_s += seconds
-        self._server.clock.set(f"{self._offset_s:+.3f}")
-
-    async def _stop(self) -> None:
-        if self._store is not None:
-            await self._store.stop()
-
-    def _empty(self) -> None:
-        self._server.clock.set("+0")
-        with redis.Redis.from_url(self._server.url) as client:
-            client.flushall()
+def make_empty(server: RedisServer) -> None:
+    """Have nothing in any of its databases."""
+    with redis.Redis.from_url(server.url) as client:
+        client.flushall()

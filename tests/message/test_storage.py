@@ -12,9 +12,9 @@ from message.config import EmbeddedSettings
 from message.storage.base import MessageStore
 from message.storage.embedded import EmbeddedStore
 from tests.message.clocks import SteppedClock
-from tests.message.mysql_stores import MysqlHarness
-from tests.message.redis_stores import RedisHarness
-from tests.message.sharded_stores import ShardedHarness
+from tests.message.mysql_stores import mysql_harness
+from tests.message.redis_stores import redis_harness
+from tests.message.sharded_stores import sharded_harness
 from tests.message.store_suite import Harness, Limits, StoreSuite
 from tests.support.servers import MariaServer, RedisServer
 
@@ -60,7 +60,7 @@ class TestRedisStore(StoreSuite):
 
     @pytest.fixture
     def harness(self, timed_redis: RedisServer) -> Harness:
-        return RedisHarness(timed_redis)
+        return redis_harness(timed_redis)
 
 
 class TestMysqlStore(StoreSuite):
@@ -68,7 +68,7 @@ class TestMysqlStore(StoreSuite):
 
     @pytest.fixture
     def harness(self, timed_mariadb: MariaServer) -> Harness:
-        return MysqlHarness(timed_mariadb)
+        return mysql_harness(timed_mariadb)
 
 
 class TestShardedStore(StoreSuite):
@@ -76,4 +76,4 @@ class TestShardedStore(StoreSuite):
 
     @pytest.fixture
     def harness(self, timed_redis: RedisServer) -> Harness:
-        return ShardedHarness(timed_redis)
+        return sharded_harness(timed_redis)

@@ -1,0 +1,96 @@
+"""What the tests of the suite stand on: the harness of a backend, and words for saves and loads."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import pytest
+
+from cluster.contracts.message import SaveBatch, SaveItem, SaveResult
+from cluster.mids import TICKS_PER_SECOND
+from cluster.model import Key, Mid
+from message.storage.base import MessageStore
+
+BOB, ALICE = Key("bob"), Key("alice")
+PLENTY = 1_000_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Settings that the tests change, under the names that all stores share."""
+
+    max_messages_per_key: int = 1000
+    max_bytes_per_key: int = 4 * 1024 * 1024
+    max_devices_per_key: int = 16
+    device_memory_days: int = 30
+    max_id_ttl_s: int = 86_400
+
+
+class Harness(Protocol):
+    """One backend under test, with data of its own."""
+
+    async def open(self, limits: Limits | None = None) -> MessageStore:
+        """Open the store; one that is open is stopped first, so a second call is a restart."""
+        ...
+
+    async def close(self) -> None:
+        """Stop the store. What is stored may stay until the next harness begins."""
+        ...
+
+    def advance(self, seconds: float) -> None:
+        """Step the store's wall clock; negative = back."""
+        ...
+
+
+def item(push_id: str, payload: bytes = b"{}", expire_s: int = 600, id_ttl_s: int = 0) -> SaveItem:
+    return SaveItem(push_id, payload, expire_s, id_ttl_s)
+
+
+def text(content: str) -> bytes:
+    """A JSON text of ASCII characters."""
+    return f'"{content}"'.encode()
+
+
+async def save(
+    store: MessageStore, key: Key, *items: SaveItem, sent: int = 0, within_s: float = 10
+) -> list[SaveResult]:
+    """Save a batch that must be accepted."""
+    deadline = Mid(await store.clock() + int(within_s * TICKS_PER_SECOND))
+    reply = await store.save(SaveBatch(key, list(items), Mid(sent), deadline))
+    assert len(reply.results) == len(items)
+    return reply.results
+
+
+async def payloads(store: MessageStore, key: Key, after: int = 0) -> list[bytes]:
+    """Everything stored above a mid."""
+    page = await store.load_after(key, Mid(after), PLENTY, PLENTY * 100)
+    assert not page.has_more
+    assert [m.mid for m in page.messages] == sorted({m.mid for m in page.messages})
+    return [message.payload for message in page.messages]
+
+
+async def remove_all_expired(store: MessageStore, limit: int = 100) -> int:
+    """Remove in batches until nothing is left; how many rows."""
+    total = 0
+    while removed := await store.remove_expired(limit):
+        total += removed
+        if removed < limit:
+            break
+    return total
+
+
+class Ground:
+    """A backend's class adds the fixture `harness`."""
+
+    @pytest.fixture
+    async def store(self, harness: Harness) -> AsyncIterator[MessageStore]:
+        yield await harness.open()
+        await harness.close()
+
+    @pytest.fixture
+    async def opened(self, harness: Harness) -> AsyncIterator[Harness]:
+        """For tests that choose limits, or restart."""
+        yield harness
+        await harness.close()
