@@ -4,213 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import typing
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import pytest
 
 from cluster.contracts import comet_rpc, message_rpc
-from cluster.contracts.comet import CometService, CometStatus, ConnectionInfo, Failure, Push, PushReply
+from cluster.contracts.comet import CometService, CometStatus
 from cluster.contracts.comet_rpc import CometStub, CometTimeouts, comet_routes, handover_routes
-from cluster.contracts.handover import Forward, HandoverService, Held
-from cluster.contracts.message import (
-    Guarantee,
-    MessageNodeService,
-    MessageService,
-    MessageStatus,
-    Outcome,
-    Page,
-    SaveBatch,
-    SaveItem,
-    SaveReply,
-    SaveResult,
-    Stored,
-)
-from cluster.contracts.message_rpc import (
-    MessageNodes,
-    MessageStub,
-    MessageTimeouts,
-    message_node_routes,
-    message_routes,
-)
-from cluster.errors import DeadlinePassedError, InDoubtError, NotOwnerError, UnavailableError
-from cluster.model import Epoch, Key, Message, Mid, StoreServer
-from cluster.rpc.balancer import Balancer
-from cluster.rpc.client import RpcClient
+from cluster.contracts.handover import HandoverService
+from cluster.contracts.message import MessageNodeService, MessageService, SaveBatch, SaveReply
+from cluster.contracts.message_rpc import message_node_routes, message_routes
+from cluster.errors import InDoubtError
+from cluster.model import Mid
 from cluster.rpc.methods import Method, Route
-from cluster.rpc.server import RpcServer
-from tests.cluster.rpc_nodes import QUICK, error_of
+from tests.cluster.contract_nodes import (
+    BATCH,
+    BOB,
+    CLOCK,
+    CONNECTION,
+    FORWARD,
+    HELD,
+    MESSAGE_STATUS,
+    PAGE,
+    PUSH,
+    PUSHED,
+    REPLY,
+    SERVER,
+    STORED,
+    Comet,
+    Handover,
+    MessageNode,
+    Messages,
+    Node,
+    message_node,
+    message_stub,
+    started,
+)
+from tests.cluster.rpc_nodes import error_of
 from tests.support.eventually import eventually
-from tests.support.proxy import FaultProxy, Way
-
-V = TypeVar("V")
-
-BOB = Key("bob")
-CLOCK = Mid(17_000_000_000_000_000)
-SERVER = StoreServer("redis://a:6379/0", 2, CLOCK)
-BATCH = SaveBatch(BOB, [SaveItem("id-1", b'{"n":1}', 600, 60)], Mid(80), CLOCK)
-REPLY = SaveReply([SaveResult(Outcome.REPEATED, Mid(160), Mid(80))], CLOCK)
-PAGE = Page([Message(Mid(80), b"[1]", 1_900_000_000)], True, Mid(40), CLOCK)
-STORED = Stored(1, 3, Mid(80), Mid(80), {"": Mid(80), "phone": Mid(0)})
-GUARANTEE = Guarantee("redis", "redis://h:6379/0", "none", "much may be lost", "mend it")
-MESSAGE_STATUS = MessageStatus([GUARANTEE], 2, 3)
-PUSH = Push([BOB, Key("alice \u2028 \U0001f41f")], b'{"n":1}', 600, "id-1", 3600, 20.0, (5, 2**40))
-PUSHED = PushReply([Mid(80), Mid(0)], [2, 0], [Failure(1, "storage")], [0])
-FORWARD = Forward(BOB, Mid(160), b'{"n":1}', True, Mid(80))
-HELD = Held((5, 2**40), 2)
-CONNECTION = ConnectionInfo("tcp", "phone", 1.5, "127.0.0.1:1", 7, Mid(80))
-
-
-class Messages:
-    """A message node that answers fixed values and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[Any, ...]] = []
-        self.save_result: asyncio.Future[SaveReply] | None = None
-        self.error: Exception | None = None
-
-    def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
-        self.asked.append(("save", batch))
-        if self.save_result is not None:
-            return self.save_result
-        future: asyncio.Future[SaveReply] = asyncio.get_running_loop().create_future()
-        future.set_result(REPLY) if self.error is None else future.set_exception(self.error)
-        return future
-
-    async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
-        return self._answer(PAGE, "load_after", key, after, max_messages, max_bytes)
-
-    async def acknowledge(self, key: Key, device: str, mid: Mid) -> None:
-        return self._answer(None, "acknowledge", key, device, mid)
-
-    async def acknowledged(self, key: Key, device: str) -> Mid:
-        return self._answer(Mid(80), "acknowledged", key, device)
-
-    async def delete_key(self, key: Key) -> int:
-        return self._answer(3, "delete_key", key)
-
-    async def delete_message(self, key: Key, mid: Mid) -> bool:
-        return self._answer(True, "delete_message", key, mid)
-
-    async def inspect(self, key: Key) -> Stored:
-        return self._answer(STORED, "inspect", key)
-
-    async def clock(self) -> Mid:
-        return self._answer(CLOCK, "clock")
-
-    async def clocks(self) -> list[StoreServer]:
-        return self._answer([SERVER], "clocks")
-
-    async def is_fenced(self, incarnation: str) -> bool:
-        return self._answer(True, "is_fenced", incarnation)
-
-    def _answer(self, value: V, *asked: Any) -> V:
-        self.asked.append(asked)
-        if self.error is not None:
-            raise self.error
-        return value
-
-
-class Comet:
-    """A comet node likewise."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[Any, ...]] = []
-        self.push_result: asyncio.Future[PushReply] | None = None
-
-    def push(self, push: Push) -> asyncio.Future[PushReply]:
-        self.asked.append(("push", push))
-        self.push_result = asyncio.get_running_loop().create_future()
-        return self.push_result
-
-    async def delete_key(self, key: Key, epoch: Epoch) -> int:
-        self.asked.append(("delete_key", key, epoch))
-        return 3
-
-    async def connections(self, key: Key) -> list[ConnectionInfo]:
-        self.asked.append(("connections", key))
-        return [CONNECTION]
-
-    async def status(self) -> CometStatus:
-        self.asked.append(("status",))
-        return CometStatus(1, 2, 3)
-
-
-class Handover:
-    """A comet node as others see it, likewise."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[Any, ...]] = []
-
-    def forward(self, message: Forward) -> asyncio.Future[Held]:
-        return self._held("forward", message)
-
-    def close_key(self, key: Key) -> asyncio.Future[Held]:
-        return self._held("close_key", key)
-
-    async def settle(self, epoch: Epoch) -> list[Key]:
-        self.asked.append(("settle", epoch))
-        return [BOB]
-
-    async def release(self, epoch: Epoch) -> bool:
-        self.asked.append(("release", epoch))
-        return True
-
-    def _held(self, *asked: Any) -> asyncio.Future[Held]:
-        self.asked.append(asked)
-        future: asyncio.Future[Held] = asyncio.get_running_loop().create_future()
-        future.set_result(HELD)
-        return future
-
-
-class Node:
-    """A service behind a server and a proxy, and the client that calls it."""
-
-    def __init__(self, service: str, routes: list[Route]) -> None:
-        self._service = service
-        self.server = RpcServer(service, routes, QUICK)
-
-    async def start(self) -> None:
-        await self.server.start()
-        self.proxy = FaultProxy(self.server.address)
-        await self.proxy.start()
-        self.client = RpcClient(self.proxy.address, self._service, QUICK)
-        self.client.start()
-        await eventually(lambda: self.client.is_up)
-
-    async def stop(self) -> None:
-        await self.client.stop()
-        await self.proxy.stop()
-        await self.server.stop(0.0)
-
-
-@asynccontextmanager
-async def started(*nodes: Node) -> AsyncIterator[None]:
-    for node in nodes:
-        await node.start()
-    try:
-        yield
-    finally:
-        for node in nodes:
-            await node.stop()
-
-
-class MessageNode:
-    """What a message node says of itself."""
-
-    async def status(self) -> MessageStatus:
-        return MESSAGE_STATUS
-
-
-def message_node(messages: MessageService) -> Node:
-    return Node(message_rpc.SERVICE, message_routes(messages))
-
-
-def message_stub(node: Node, **timeouts: float) -> MessageStub:
-    return MessageStub(node.client, MessageTimeouts(**timeouts))
-
 
 # -- the tables
 
@@ -350,65 +182,6 @@ async def test_saves_and_pushes_are_futures_without_a_task() -> None:
         assert type(await error_of(push)) is InDoubtError
 
 
-# -- what a lost answer means
-
-
-async def test_save_whose_answer_is_lost_is_in_doubt_and_goes_on() -> None:
-    messages = Messages()
-    messages.save_result = asyncio.get_running_loop().create_future()
-    node = message_node(messages)
-    async with started(node):
-        save = message_stub(node).save(BATCH)
-        await eventually(lambda: messages.asked)
-
-        node.proxy.cut()
-
-        assert type(await error_of(save)) is InDoubtError
-        assert not messages.save_result.done()
-
-
-async def test_save_without_an_answer_in_time_is_in_doubt_and_goes_on() -> None:
-    messages = Messages()
-    messages.save_result = asyncio.get_running_loop().create_future()
-    node = message_node(messages)
-    async with started(node):
-        assert type(await error_of(message_stub(node, save_s=0.1).save(BATCH))) is InDoubtError
-        assert not messages.save_result.done()
-
-
-async def test_save_that_was_surely_not_sent_is_not_in_doubt() -> None:
-    node = message_node(Messages())
-    async with started(node):
-        node.proxy.refuse()
-        await eventually(lambda: not node.client.is_up and not node.client.is_connecting)
-
-        assert type(await error_of(message_stub(node).save(BATCH))) is UnavailableError
-
-
-async def test_cancelled_save_goes_on() -> None:
-    messages = Messages()
-    messages.save_result = asyncio.get_running_loop().create_future()
-    node = message_node(messages)
-    async with started(node):
-        save = message_stub(node).save(BATCH)
-        await eventually(lambda: messages.asked)
-
-        save.cancel()
-        await eventually(lambda: node.client.in_flight == 1)
-
-        assert not messages.save_result.done()
-        messages.save_result.set_result(REPLY)
-
-
-async def test_errors_of_a_save_arrive_as_their_own() -> None:
-    messages = Messages()
-    node = message_node(messages)
-    async with started(node):
-        for error in (DeadlinePassedError("late"), NotOwnerError("fenced"), InDoubtError("disk?")):
-            messages.error = error
-            assert type(await error_of(message_stub(node).save(BATCH))) is type(error)
-
-
 # -- old and new
 
 
@@ -456,124 +229,3 @@ async def test_newer_node_and_older_node_call_each_other() -> None:
         assert (asked[0].key, asked[0].items, asked[0].later) == (BOB, BATCH.items, "unknown")
         assert messages.asked == [("save", BATCH)]
         assert (reply.results, reply.later) == (REPLY.results, "unknown")
-
-
-# -- all message nodes as one
-
-
-def balanced(*nodes: Node) -> tuple[MessageNodes, Balancer[MessageStub]]:
-    balancer = Balancer[MessageStub]()
-    balancer.replace({f"message-{n}": (message_stub(node), 1) for n, node in enumerate(nodes)})
-    return MessageNodes(balancer), balancer
-
-
-async def test_without_a_message_node_saves_can_be_tried_again_later() -> None:
-    nodes, _ = balanced()
-
-    assert type(await error_of(nodes.save(BATCH))) is UnavailableError
-    with pytest.raises(UnavailableError, match="no message node"):
-        await nodes.clock()
-
-
-async def test_each_key_has_its_message_node() -> None:
-    all_messages = [Messages(), Messages()]
-    node_a, node_b = (message_node(messages) for messages in all_messages)
-    async with started(node_a, node_b):
-        nodes, _ = balanced(node_a, node_b)
-        for _ in range(2):
-            for n in range(20):
-                await nodes.save(SaveBatch(Key(f"key-{n}"), BATCH.items, Mid(0), CLOCK))
-
-        keys = [[asked[1].key for asked in messages.asked] for messages in all_messages]
-        assert keys[0]
-        assert keys[1]
-        assert not set(keys[0]) & set(keys[1])
-
-
-async def test_loss_of_a_message_node_moves_its_saves_with_the_same_ids() -> None:
-    all_messages = [Messages(), Messages()]
-    for messages in all_messages:
-        messages.save_result = asyncio.get_running_loop().create_future()
-    node_a, node_b = (message_node(messages) for messages in all_messages)
-    async with started(node_a, node_b):
-        nodes, _ = balanced(node_a, node_b)
-        first = nodes.save(BATCH)
-        await eventually(lambda: any(messages.asked for messages in all_messages))
-        lost = 0 if all_messages[0].asked else 1
-
-        (node_a, node_b)[lost].proxy.refuse()
-        assert type(await error_of(first)) is InDoubtError
-        repeat = nodes.save(BATCH)
-        await eventually(lambda: all_messages[1 - lost].asked)
-
-        other = all_messages[1 - lost]
-        assert other.asked == [("save", BATCH)]
-        assert other.save_result is not None
-        other.save_result.set_result(REPLY)
-        assert await repeat == REPLY
-
-
-async def test_what_can_be_asked_again_is_asked_of_another_node_at_once() -> None:
-    all_messages = [Messages(), Messages()]
-    node_a, node_b = (message_node(messages) for messages in all_messages)
-    async with started(node_a, node_b):
-        nodes, balancer = balanced(node_a, node_b)
-        first = balancer.choose(BOB)
-        lost = node_a if first is not None and first.client is node_a.client else node_b
-        hung = asyncio.create_task(nodes.load_after(BOB, Mid(0), 1, 1))
-        lost.proxy.drop()
-        await asyncio.sleep(0)
-        lost.proxy.refuse()
-
-        assert await hung == PAGE
-        assert await nodes.acknowledged(BOB, "") == 80
-        assert await nodes.inspect(BOB) == STORED
-        await nodes.acknowledge(BOB, "", Mid(80))
-        assert await nodes.clock() == CLOCK
-        assert await nodes.clocks() == [SERVER]
-        assert await nodes.delete_message(BOB, Mid(80)) is True
-        assert await nodes.delete_key(BOB) == 3
-
-
-@pytest.mark.parametrize("is_alone", [True, False])
-async def test_question_that_fails_everywhere_ends_with_the_error(is_alone: bool) -> None:
-    messages = Messages()
-    messages.error = UnavailableError("busy")
-    node_a, node_b = message_node(messages), message_node(messages)
-    async with started(node_a, node_b):
-        nodes, _ = balanced(node_a) if is_alone else balanced(node_a, node_b)
-
-        with pytest.raises(UnavailableError, match="busy"):
-            await nodes.load_after(BOB, Mid(0), 1, 1)
-
-
-async def test_acknowledgement_in_doubt_is_repeated_on_another_node() -> None:
-    all_messages = [Messages(), Messages()]
-    for messages in all_messages:
-        messages.save_result = asyncio.get_running_loop().create_future()
-    node_a, node_b = (message_node(messages) for messages in all_messages)
-    async with started(node_a, node_b):
-        nodes, balancer = balanced(node_a, node_b)
-        first = balancer.choose(BOB)
-        lost = node_a if first is not None and first.client is node_a.client else node_b
-        lost.proxy.drop(Way.DOWN)
-        asked = all_messages[0 if lost is node_a else 1].asked
-
-        acknowledgement = asyncio.create_task(nodes.acknowledge(BOB, "phone", Mid(80)))
-        await eventually(lambda: asked)
-        lost.proxy.refuse()
-
-        await acknowledgement
-        assert [messages.asked for messages in all_messages] == [[("acknowledge", BOB, "phone", 80)]] * 2
-
-
-async def test_deletion_in_doubt_is_not_repeated() -> None:
-    messages = Messages()
-    messages.error = InDoubtError("lost")
-    node_a, node_b = message_node(messages), message_node(messages)
-    async with started(node_a, node_b):
-        nodes, _ = balanced(node_a, node_b)
-
-        with pytest.raises(InDoubtError):
-            await nodes.delete_key(BOB)
-        assert messages.asked == [("delete_key", BOB)]
