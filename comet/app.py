@@ -36,6 +36,7 @@ from comet.listener import Listener, start_tcp, start_websocket
 from comet.metrics import CometMetrics
 from comet.moving import Mover
 from comet.ownership import Ownership
+from comet.poller import Poller
 from comet.protocol import CloseReason
 from comet.push import Pusher
 from comet.reception import Reception
@@ -116,6 +117,7 @@ class CometNode:
             messages, config.acknowledge_interval_s, config.store_timeout_s, metrics
         )
         self._wheel = TimerWheel(loop)
+        self._poller = Poller(loop)
         self._sockets = OpenSockets(self._capacity)
         filler = Filler(messages, self._hub, metrics, config.store_timeout_s)
         # In this order, after the ownership: what follows a change of the membership asks who owns
@@ -185,7 +187,8 @@ class CometNode:
         """
         await self._clock_keeper.start()
         self._wheel.start()
-        way_in = (self._config, self._reception, self._wheel, self._sockets)
+        self._poller.start()
+        way_in = (self._config, self._reception, self._wheel, self._sockets, self._poller)
         self._listeners["ws"] = await start_websocket(*way_in)
         self._listeners["tcp"] = await start_tcp(*way_in)
         if self._rpc is not None:
@@ -243,6 +246,7 @@ class CometNode:
         for listener in self._listeners.values():
             listener.abort()
         await self._pusher.stop()
+        self._poller.stop()
         await self._acknowledgements.stop()
         self._wheel.stop()
         await self._clock_keeper.stop()

@@ -8,7 +8,7 @@ websocket.py, which call heartbeat(), acknowledge() and lost().
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -21,14 +21,31 @@ if TYPE_CHECKING:
 
 
 class Transport(Protocol):
-    """The part of asyncio.Transport that a connection uses."""
+    """The part of transport.SocketTransport that a connection uses. Nothing raises."""
 
-    def write(self, data: bytes) -> None: ...
-    def write_eof(self) -> None: ...
-    def close(self) -> None: ...
-    def abort(self) -> None: ...
-    def get_write_buffer_size(self) -> int: ...
-    def get_extra_info(self, name: str) -> Any: ...
+    # Bytes that wait in this process for the subscriber to read.
+    unread_bytes: int
+
+    @property
+    def peer(self) -> str:
+        """host:port of the subscriber; empty when it has gone."""
+        ...
+
+    def write(self, data: bytes) -> bool:
+        """Send; False when nobody will read it."""
+        ...
+
+    def write_eof(self) -> None:
+        """Nothing follows what was written."""
+        ...
+
+    def close(self) -> None:
+        """End when everything is written."""
+        ...
+
+    def abort(self) -> None:
+        """End now."""
+        ...
 
 
 class ConnectionContext(Protocol):
@@ -111,24 +128,23 @@ class Connection(msgspec.Struct, eq=False, gc=False):
         """
         if mid <= self.sent_mid:
             return True
-        if self._is_paused and self._transport.get_write_buffer_size() > self._context.unread_limit_bytes:
+        transport = self._transport
+        if transport.unread_bytes > self._context.unread_limit_bytes:
             self._context.on_drop()
             self.close(CloseReason.SLOW_CONSUMER)
             return False
-        if not self.write(frame):
+        if not transport.write(frame):
+            self._end(CloseReason.PEER_LOST)
             return False
         self.sent_mid = mid
         return True
 
     def write(self, data: bytes) -> bool:
         """Write bytes; False when the transport is gone (lost() follows or has been called)."""
-        try:
-            self._transport.write(data)
-        except RuntimeError:
-            # uvloop raises on a transport that has just failed and has not called connection_lost yet.
-            self._end(CloseReason.PEER_LOST)
-            return False
-        return True
+        if self._transport.write(data):
+            return True
+        self._end(CloseReason.PEER_LOST)
+        return False
 
     def has_ended(self) -> bool:
         """Whether it was closed or lost; nothing is delivered to it any more."""
@@ -161,13 +177,11 @@ class Connection(msgspec.Struct, eq=False, gc=False):
         Closing at once could reset the connection (unread input) and take the
         words with it.
         """
-        try:
-            self._transport.write(farewell)
-            if self.wire.transport == "tcp":
-                self._transport.write_eof()
-        except (RuntimeError, OSError):
+        if not self._transport.write(farewell):
             self._transport.abort()
             return
+        if self.wire.transport == "tcp":
+            self._transport.write_eof()
         self._context.linger(self)
 
     def expire_token_at(self, loop_time: float) -> None:
@@ -199,13 +213,12 @@ class Connection(msgspec.Struct, eq=False, gc=False):
     @property
     def unread_bytes(self) -> int:
         """Bytes that wait in this process for the subscriber to read."""
-        return self._transport.get_write_buffer_size()
+        return self._transport.unread_bytes
 
     @property
     def peer(self) -> str:
         """host:port of the subscriber; empty when it has gone."""
-        name = self._transport.get_extra_info("peername")
-        return f"{name[0]}:{name[1]}" if name else ""
+        return self._transport.peer
 
     def when_room(self, call: Callable[[], None]) -> None:
         """Call once when the buffer has run low; at once when it is low or the connection has ended."""
@@ -223,7 +236,7 @@ class Connection(msgspec.Struct, eq=False, gc=False):
 
     def answer(self, data: bytes) -> None:
         """Reply to what the subscriber sent, unless it does not read: it could send for ever."""
-        if self._is_paused and self.unread_bytes > self._context.unread_limit_bytes:
+        if self._transport.unread_bytes > self._context.unread_limit_bytes:
             self.close(CloseReason.SLOW_CONSUMER)
         else:
             self.write(data)

@@ -15,6 +15,7 @@ from typing import Protocol
 from comet.connection import Connection, Transport
 from comet.protocol import CloseReason, Refusal, Subscribe, Wire
 from comet.timers import TimerWheel
+from comet.transport import SocketTransport, TransportUser
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class OpenSockets:
             capacity: subscribers that the process can hold; some more sockets may shake hands or say goodbye.
         """
         # Above it the process would run out of descriptors for the store and
-        # its other listeners; libuv itself survives that by closing what it accepts.
+        # its other listeners.
         self._limit = capacity + min(MAX_SPARE_SOCKETS, capacity // 4 + 1)
         self.count = 0
         # New sockets are being cut; said once per episode.
@@ -178,7 +179,7 @@ class Door:
         if self._open_count:
             await self._emptied.wait()
 
-    def see_out(self, transport: asyncio.Transport, last_words: bytes) -> None:
+    def see_out(self, transport: SocketTransport, last_words: bytes) -> None:
         """End a socket that has not become a connection, so that its peer can read why.
 
         Closing at once would reset the connection when input is unread, and
@@ -188,13 +189,10 @@ class Door:
             transport.close()
             return
         farewell = Farewell(self, transport)
-        transport.set_protocol(farewell)
+        transport.hand_to(farewell)
         self._wheel.add(farewell, self.now() + self.linger_s)
-        try:
-            transport.write(last_words)
-            transport.write_eof()
-        except (RuntimeError, OSError):
-            transport.abort()
+        transport.write(last_words)
+        transport.write_eof()
 
     def went(self, farewell: Farewell) -> None:
         """A socket that was seen out has ended."""
@@ -221,18 +219,18 @@ class Door:
         for socket in list(self._shaking):
             socket.abort()
 
-    def stop_reading_for_a_while(self, transport: asyncio.Transport) -> None:
+    def stop_reading_for_a_while(self, transport: SocketTransport) -> None:
         """Let a peer that sends too fast wait; the kernel's small receive buffer bounds what piles up."""
         transport.pause_reading()
         self._call_later(INPUT_WINDOW_S, transport.resume_reading)
 
 
-class Farewell(asyncio.Protocol):
+class Farewell(TransportUser):
     """A socket that was told its last words: discards input until the peer has ended."""
 
     __slots__ = ("_door", "_transport", "slot")
 
-    def __init__(self, door: Door, transport: asyncio.Transport) -> None:
+    def __init__(self, door: Door, transport: SocketTransport) -> None:
         self._door = door
         self._transport = transport
         self.slot = -1
@@ -246,5 +244,5 @@ class Farewell(asyncio.Protocol):
         """End at once."""
         self._transport.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self) -> None:
         self._door.went(self)

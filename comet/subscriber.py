@@ -1,26 +1,23 @@
 """One subscriber's socket: a handshake first, then the transport of a Connection.
 
 What TCP and WebSocket have in common; their bytes are read in tcp.py and
-websocket.py. One object for both phases, because uvloop stops and starts
-reading to change the protocol of a transport: two system calls more per
-subscription.
+websocket.py. One object for both phases: a second one would cost time and memory.
 """
 
 from __future__ import annotations
 
-import asyncio
-
 from comet.connection import Connection
 from comet.door import INPUT_WINDOW_S, Door
 from comet.protocol import CloseReason
+from comet.transport import SocketTransport, TransportUser
 
 
-class SubscriberSocket(asyncio.Protocol):
+class SubscriberSocket(TransportUser):
     """Deadline of the handshake, bound of the input rate, and what the transport reports."""
 
     __slots__ = ("_connection", "_door", "_frames", "_held", "_transport", "_window")
 
-    _transport: asyncio.Transport
+    _transport: SocketTransport
 
     def __init__(self, door: Door) -> None:
         self._door = door
@@ -55,10 +52,10 @@ class SubscriberSocket(asyncio.Protocol):
             self._door.stop_reading_for_a_while(self._transport)
         return now
 
-    # -- asyncio.Protocol
+    # -- what its transport tells
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]
+    def connection_made(self, transport: SocketTransport) -> None:
+        self._transport = transport
         if not self._door.enter(self):
             self._transport.abort()
 
@@ -69,11 +66,10 @@ class SubscriberSocket(asyncio.Protocol):
             self._read(self._connection, data)
 
     def eof_received(self) -> None:
-        # asyncio closes the transport after this.
         if self._connection is not None:
             self._connection.close(CloseReason.PEER_CLOSED)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self) -> None:
         if self._connection is not None:
             self._connection.lost()
         else:

@@ -171,7 +171,7 @@ class WebSocketSubscriber(SubscriberSocket):
             connection.close(CloseReason.PEER_CLOSED)
             return
         connection.close(_REASONS[ending.code])
-        if not self._transport.is_closing():
+        if not self._transport.is_closing:
             # Its answer could not be read any more: let it see the end at once.
             self._transport.write_eof()
 

@@ -63,7 +63,7 @@ def test_each_connection_gets_the_message_in_its_own_shape_and_frame() -> None:
 def test_slow_consumer_is_aborted_and_the_others_of_the_key_still_receive() -> None:
     room = Room(TWO, TWO, TWO)
     room.connections[1].pause()
-    room.transports[1].stuck_bytes = 1001
+    room.transports[1].unread_bytes = 1001
     assert room.deliver(1080) == 2
     assert room.taken() == [frame(1080), b"", frame(1080)]
     assert room.transports[1].ends == ["abort"]
@@ -76,7 +76,7 @@ def test_all_may_be_slow_at_once() -> None:
     room = Room(TWO, TWO, TWO)
     for connection, transport in zip(room.connections, room.transports, strict=True):
         connection.pause()
-        transport.stuck_bytes = 1001
+        transport.unread_bytes = 1001
     assert room.deliver(1080) == 0
     assert len(room.channel) == 0
     assert room.context.dropped == 3
@@ -85,7 +85,7 @@ def test_all_may_be_slow_at_once() -> None:
 def test_only_connection_may_be_slow() -> None:
     room = Room(TWO)
     room.connections[0].pause()
-    room.transports[0].stuck_bytes = 1001
+    room.transports[0].unread_bytes = 1001
     count = room.deliver(1080)
     # A number for the wire, never a truth value.
     assert (count, type(count)) == (0, int)

@@ -20,7 +20,7 @@ DEADLINE = NOW + 30 + HEARTBEAT_GRACE_S
 
 def stuck(connection: Connection, transport: MemoryTransport, unread_bytes: int) -> None:
     """The peer has stopped to read."""
-    transport.stuck_bytes = unread_bytes
+    transport.unread_bytes = unread_bytes
     connection.pause()
 
 
@@ -68,7 +68,7 @@ def test_one_message_larger_than_the_limit_fits() -> None:
     connection, transport = make_connection(Context(unread_limit_bytes=1000))
     assert connection.offer(Mid(80), b"x" * 5000)
     stuck(connection, transport, 5000)
-    transport.stuck_bytes = 0
+    transport.unread_bytes = 0
     connection.resume()
     assert connection.offer(Mid(160), b"x" * 5000)
 
@@ -114,7 +114,7 @@ def test_websocket_says_goodbye_in_a_close_frame_and_waits_for_the_answer() -> N
 def test_wordless_close_with_unread_bytes_does_not_wait_for_ever() -> None:
     context = Context()
     connection, transport = make_connection(context, wire=ONE)
-    transport.stuck_bytes = 10
+    transport.unread_bytes = 10
     connection.close(CloseReason.DRAINING)
     assert transport.ends == ["close"]
     assert context.lingering == [connection]
@@ -219,7 +219,7 @@ def test_peer_that_asks_without_reading_the_answers_is_a_slow_consumer_and_no_me
     stuck(connection, transport, 1000)
     connection.heartbeat(NOW)
     assert context.closes == []
-    transport.stuck_bytes = 1001
+    transport.unread_bytes = 1001
     connection.heartbeat(NOW)
     assert context.closes == [CloseReason.SLOW_CONSUMER]
     assert context.dropped == 0

@@ -237,7 +237,7 @@ async def test_message_without_room_is_counted_once_and_so_is_the_close(tmp_path
     desk = await Desk.open(tmp_path, unread_limit_bytes=16 * 1024)
     connection, transport = desk.let_in()
     connection.pause()
-    transport.stuck_bytes = 16 * 1024 + 1
+    transport.unread_bytes = 16 * 1024 + 1
     assert not connection.offer(Mid(80), b"x")
     connection.heartbeat(desk.loop.now)
     assert desk.metrics.drops.children["slow_consumer"].value == 1

@@ -16,6 +16,7 @@ from comet.config import CometConfig
 from comet.door import MAX_SPARE_SOCKETS, OpenSockets
 from comet.listener import start_tcp
 from comet.protocol import CloseReason
+from comet.transport import SocketTransport
 from tests.support.comet import running_comet
 from tests.support.eventually import eventually
 from tests.support.peer import Peer
@@ -29,7 +30,9 @@ async def test_accepted_sockets_have_small_buffers_and_no_delay(tmp_path: Path) 
         channel = comet.node._hub.channel(Key("k"))
         assert channel is not None
         (connection,) = channel.connections()
-        accepted = connection._transport.get_extra_info("socket")
+        transport = connection._transport
+        assert isinstance(transport, SocketTransport)
+        accepted = transport._socket
         # The kernel counts its own overhead in.
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * 16384
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * 8192
@@ -67,14 +70,18 @@ async def test_port_in_use_is_an_error_and_leaves_no_socket(tmp_path: Path) -> N
     async with running_comet(tmp_path) as comet:
         config = CometConfig(tcp_bind=f"127.0.0.1:{comet.tcp[1]}")
         with pytest.raises(OSError, match="in use"):
-            await start_tcp(config, comet.node._reception, comet.node._wheel, OpenSockets(8))
+            await start_tcp(
+                config, comet.node._reception, comet.node._wheel, OpenSockets(8), comet.node._poller
+            )
 
 
 @pytest.mark.parametrize("bind", ["[::1]:0", "localhost:0", "0.0.0.0:0", ":0"])
 async def test_address_may_be_of_any_family(tmp_path: Path, bind: str) -> None:
     async with running_comet(tmp_path) as comet:
         node = comet.node
-        listener = await start_tcp(CometConfig(tcp_bind=bind), node._reception, node._wheel, OpenSockets(8))
+        listener = await start_tcp(
+            CometConfig(tcp_bind=bind), node._reception, node._wheel, OpenSockets(8), node._poller
+        )
         host, _, port = listener.address.rpartition(":")
         assert int(port) > 0
         assert host.startswith("[") == ("::" in host)
