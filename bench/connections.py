@@ -17,7 +17,7 @@ from bench.server import Server
 from encke.commands.arguments import Parser
 
 # At most, per connection.
-RESIDENT_BYTES: dict[Wire, float] = {"tcp": 1800, "ws": 2000}
+RESIDENT_BYTES: dict[Wire, float] = {"tcp": 1000, "ws": 1000}
 CONNECT_US: dict[Wire, float] = {"tcp": 40, "ws": 50}
 
 # Subscribed and reset before the first reading, so that code and tables that

@@ -117,7 +117,7 @@ class CometNode:
             messages, config.acknowledge_interval_s, config.store_timeout_s, metrics
         )
         self._wheel = TimerWheel(loop)
-        self._poller = Poller(loop)
+        self._poller = Poller(loop, loop.time)
         self._sockets = OpenSockets(self._capacity)
         filler = Filler(messages, self._hub, metrics, config.store_timeout_s)
         # In this order, after the ownership: what follows a change of the membership asks who owns

@@ -37,8 +37,13 @@ class Watched(Protocol):
 class Poller:
     """Watches descriptors from start() to stop()."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.now = loop.time
+    def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], float]) -> None:
+        """Make a poller.
+
+        Args:
+            now: seconds, in ticks of a millisecond as uvloop's.
+        """
+        self.now = now
         self._loop = loop
         self._epoll = select.epoll()
         # By descriptor; the kernel gives the lowest that is free, so there are few holes.

@@ -55,8 +55,8 @@ class TransportUser:
 class SocketTransport:
     """The bytes of one socket, which it owns.
 
-    A write goes to the kernel at once. Further ones in the same turn of the
-    loop wait for the next, so that a burst to one subscriber is one system call.
+    A write goes to the kernel at once. Another one in the same millisecond waits
+    for the next turn of the loop, so that a burst to one subscriber takes few system calls.
     """
 
     __slots__ = (
@@ -84,7 +84,7 @@ class SocketTransport:
         self._backlog: deque[bytes | memoryview] | None = None
         # Bytes in the backlog.
         self.unread_bytes = 0
-        # Loop time of the last write that went out at once.
+        # When a write last went out at once.
         self._wrote_at = 0.0
         # The user was told to pause.
         self._is_paused = False

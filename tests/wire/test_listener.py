@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import resource
 import socket
 import sys
 from contextlib import AsyncExitStack
@@ -20,7 +22,7 @@ from comet.transport import SocketTransport
 from tests.support.comet import running_comet
 from tests.support.eventually import eventually
 from tests.support.peer import Peer
-from tests.support.subscriber import subscribe_tcp, subscribe_websocket
+from tests.support.subscriber import command, subscribe_tcp, subscribe_websocket
 
 
 async def test_accepted_sockets_have_small_buffers_and_no_delay(tmp_path: Path) -> None:
@@ -87,6 +89,32 @@ async def test_address_may_be_of_any_family(tmp_path: Path, bind: str) -> None:
         assert host.startswith("[") == ("::" in host)
         listener.stop_accepting()
         await listener.wait_closed()
+
+
+async def test_without_free_descriptors_nobody_is_accepted_until_there_are_some(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with running_comet(tmp_path) as comet:
+        old = await subscribe_tcp(comet.tcp, "old")
+        await old.open()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.socket() as new:
+            new.setblocking(False)
+            lowest_free = os.dup(new.fileno())
+            os.close(lowest_free)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+            try:
+                await loop.sock_connect(new, comet.tcp)
+                await eventually(lambda: "no room for new sockets" in caplog.text)
+                await old.beat()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            await loop.sock_sendall(new, command("sub", "new", "30"))
+            async with asyncio.timeout(20):
+                assert await loop.sock_recv(new, 100) == b"+h\r\n"
+        await old.close()
+    assert caplog.text.count("no room for new sockets") == 1
 
 
 async def test_drain_ends_when_the_last_socket_has_gone(tmp_path: Path) -> None:
