@@ -95,6 +95,7 @@ class RpcServer:
             finish_s: how long to wait for calls in progress; then their
                 callers find the connection closed.
         """
+        self._context.stopping.set()
         if self._server is not None:
             self._server.close()
         sessions = list(self._context.sessions)
@@ -104,8 +105,6 @@ class RpcServer:
             async with asyncio.timeout(finish_s):
                 for session in sessions:
                     await session.wait_idle()
-        # Also those that were just being accepted.
-        sessions = list(self._context.sessions)
         for session in sessions:
             session.link.close(UnavailableError("this node has stopped"))
         with contextlib.suppress(TimeoutError):

@@ -32,6 +32,8 @@ class ServerContext:
     sessions: set[Session] = field(default_factory=set)
     # Handlers that are coroutines, also those whose peer has gone.
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    # Set for good when the server stops.
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Session:
@@ -72,6 +74,10 @@ class Session:
 
     def _on_made(self) -> None:
         sessions = self._context.sessions
+        if self._context.stopping.is_set():
+            # It was just being accepted; stop() may be over.
+            self.link.abort(UnavailableError("this node is stopping"))
+            return
         if len(sessions) >= self._config.max_connections:
             log.warning("connection refused: peer=%s reason=%d are connected", self.link.peer, len(sessions))
             self.link.abort(UnavailableError("too many connections"))

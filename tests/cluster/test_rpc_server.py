@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from dataclasses import replace
 from typing import Any
 
@@ -245,3 +246,19 @@ async def test_peer_that_connects_while_stopping_is_told_goodbye() -> None:
         await eventually(lambda: ends.client.version and not ends.client.is_up)
 
         assert type(await error_of(ends.call(ECHO, b""))) is UnavailableError
+
+
+async def test_peer_that_was_being_accepted_when_the_server_stopped_makes_no_call() -> None:
+    server = RpcServer(SERVICE, [], QUICK)
+    await server.start()
+    # Between the kernel's accept and connection_made, a turn of the loop later.
+    link = server._accept()
+    await server.stop(0.0)
+    near, far = socket.socketpair()
+    await asyncio.get_running_loop().connect_accepted_socket(lambda: link, near)
+    with far:
+        far.setblocking(False)
+        async with asyncio.timeout(5):
+            assert await asyncio.get_running_loop().sock_recv(far, 1) == b""
+    await link.wait_closed()
+    assert server.connections == 0
