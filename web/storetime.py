@@ -47,12 +47,13 @@ class StoreTime:
         Raises:
             UnavailableError: no answer, and none lately.
         """
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._ask())
-            self._asking.add_done_callback(self._asked)
         try:
-            # Shared: one caller that goes away must not take it from the others.
-            await asyncio.shield(self._asking)
+            if self._has_fresh:
+                # Nobody needs to wait for another try.
+                await self._ask_together()
+            else:
+                # Each caller waits for another try by itself, and counts among those who do.
+                await self._questions.ask(self._ask_together)
         except (EnckeError, TimeoutError) as error:
             if not self._has_fresh:
                 raise UnavailableError("the store's clock is not known") from error
@@ -69,13 +70,17 @@ class StoreTime:
         """Whether what was heard last may stand in."""
         return self._heard > 0 and self._monotonic() - self._heard_at <= self._max_age_s
 
+    async def _ask_together(self) -> None:
+        """Ask once, or wait for the question that is under way."""
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+            self._asking.add_done_callback(self._asked)
+        # Shared: one caller that goes away must not take it from the others.
+        await asyncio.shield(self._asking)
+
     async def _ask(self) -> None:
-        if self._has_fresh:
-            # Nobody needs to wait for another try.
-            async with asyncio.timeout_at(self._questions.deadline()):
-                clock = await self._messages.clock()
-        else:
-            clock = await self._questions.ask(self._messages.clock)
+        async with asyncio.timeout_at(self._questions.deadline()):
+            clock = await self._messages.clock()
         self._heard = max(self._heard, clock)
         self._heard_at = self._monotonic()
 

@@ -95,3 +95,18 @@ async def test_stop_ends_the_question() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     await time.stop()
+
+
+async def test_only_so_many_callers_wait_for_another_try() -> None:
+    store = ClockOnly()
+    store.gate.clear()
+    questions = StoreQuestions(20.0, max_waiting=2)
+    time = StoreTime(cast(MessageService, store), questions, Monotonic())
+    store.refusals.append(UnavailableError("no message node is registered"))
+    tasks = [asyncio.create_task(time.now()) for _ in range(5)]
+    await eventually(lambda: store.asked)
+    store.gate.set()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert answers[:2] == [800, 800]
+    assert [type(answer) for answer in answers[2:]] == [UnavailableError] * 3
+    assert store.asked == 2
