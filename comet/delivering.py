@@ -102,8 +102,7 @@ def deliver_saved(
             online = channel.deliver(Outgoing(result.mid, job.push.payload, job.push.expire_s > 0))
             context.metrics.deliveries.value += online
         if forwarder is not None and forwarder.is_active:
-            # Of a repeat it is not known what stands before it.
-            prev = Mid(result.mid - STEP) if is_repeat else result.prev
+            prev = None if is_repeat else result.prev
             forwarder.forward(key, result.mid, job.push.payload, job.push.expire_s > 0, prev)
         job.settle(index, result.mid, online, is_repeat and not was_in_doubt)
         if job.is_done:

@@ -53,9 +53,12 @@ class EarlierOwner:
 class _Trail:
     """What was forwarded of a key: the highest mid, and the highest that is stored."""
 
-    __slots__ = ("last", "stored")
+    __slots__ = ("epoch", "last", "stored")
 
     def __init__(self) -> None:
+        # The membership under which `stored` was learned: under another one, others may have
+        # stored for the key since.
+        self.epoch: Epoch | None = None
         self.last = Mid(0)
         self.stored = Mid(0)
 
@@ -133,13 +136,13 @@ class Forwarder:
             return False
         return bool(self.earlier_owners(key))
 
-    def forward(self, key: Key, mid: Mid, payload: bytes, is_stored: bool, prev: Mid) -> None:
+    def forward(self, key: Key, mid: Mid, payload: bytes, is_stored: bool, prev: Mid | None) -> None:
         """Forward a message whose mid the store has settled.
 
         Ordering: called at the key's turn, so that they arrive in the order of their mids.
 
         Args:
-            prev: highest mid below that is stored for the key.
+            prev: highest mid below that is stored for the key; None = of a repeat it is not known.
         """
         owners = self._holders(key)
         if not owners:
@@ -148,8 +151,10 @@ class Forwarder:
         if trail is not None:
             # A repeat has an earlier one's.
             trail.last = max(trail.last, mid)
-            trail.stored = max(trail.stored, mid if is_stored else prev)
-        self._send(owners, Forward(key, mid, payload, is_stored, prev))
+            trail.stored = max(trail.stored, mid if is_stored else prev or Mid(0))
+            if prev is not None:
+                trail.epoch = self._epoch
+        self._send(owners, Forward(key, mid, payload, is_stored, _unknown(mid) if prev is None else prev))
 
     def forward_unsaved(self, key: Key, mid: Mid, payload: bytes) -> None:
         """Forward a message that is not stored; see forward()."""
@@ -162,7 +167,10 @@ class Forwarder:
             return
         # Without a connection here nothing else makes them increase.
         mid = trail.last = max(mid, Mid(trail.last + STEP))
-        self._send(owners, Forward(key, mid, payload, False, trail.stored))
+        # Of a single earlier owner nothing is missing that was not forwarded from here. One of
+        # several may have stored what it could not forward to another.
+        is_known = len(self._memberships) == 1 or trail.epoch == self._epoch
+        self._send(owners, Forward(key, mid, payload, False, trail.stored if is_known else _unknown(mid)))
 
     async def close_key(self, key: Key, timeout_s: float) -> None:
         """Have the connections of a deleted key closed elsewhere, too; bounded by the timeout."""
@@ -209,6 +217,11 @@ class Forwarder:
         is_final = held.epoch >= self._epoch and self._owners.get(owner.instance) is owner
         if not held.connections and is_final and len(owner.free_keys) < MAX_FREE_KEYS:
             owner.free_keys.add(key)
+
+
+def _unknown(mid: Mid) -> Mid:
+    """As `prev` of a message: whoever has not delivered all below that reads the store first."""
+    return Mid(mid - STEP)
 
 
 def _retrieve(answer: asyncio.Future[Held]) -> None:

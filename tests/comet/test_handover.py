@@ -240,6 +240,33 @@ async def test_messages_of_a_key_that_moves_twice_reach_all_who_held_it(tmp_path
         assert values([await first[5].next_document(), await second[5].next_document()]) == ["far", "far"]
 
 
+@pytest.mark.parametrize("comes_back", [False, True])
+async def test_an_unsaved_message_does_not_hide_what_another_earlier_owner_could_not_forward(
+    tmp_path: Path, comes_back: bool
+) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        await nodes.start(ONE, close_pace_per_s=SLOWLY)
+        three = await nodes.start(THREE, weight=0)
+        keys = [key for key in keys_of(THREE, (ONE, TWO, THREE)) if key in MOVED][:6]
+        key = keys[5]
+        crowd = [await nodes.subscribe(ONE, one) for one in keys]
+        await nodes.start(TWO)
+        assert three._entry._registration is not None
+        last, but_one = (TWO, THREE) if comes_back else (THREE, TWO)
+        if comes_back:
+            await nodes.push(TWO, key, "known")
+            await three._entry._registration.update(replace(three._entry._info(), weight=1))
+        (owner,) = (
+            one for one in forwarder_of(nodes, but_one).earlier_owners(key) if one.instance.startswith(ONE)
+        )
+        owner.in_flight += MAX_IN_FLIGHT
+        assert (await nodes.push(but_one, key, "not forwarded")).failed == []
+        await three._entry._registration.update(replace(three._entry._info(), weight=int(not comes_back)))
+        assert (await nodes.push(last, key, "unsaved", 0)).failed == []
+        expected = [*(["known"] if comes_back else []), "not forwarded", "unsaved"]
+        assert values(await crowd[5].documents(len(expected))) == expected
+
+
 async def test_a_node_that_drains_is_not_asked_over_and_over_whether_it_is_done(tmp_path: Path) -> None:
     async with running_nodes(tmp_path) as nodes:
         one = await nodes.start(ONE, close_pace_per_s=10)
