@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from uhashring import HashRing
 
@@ -53,6 +53,13 @@ class Ring:
         if self._points is None:
             raise NoNodeError("no comet node is registered")
         return NodeName(self._points.get_node(key))
+
+    def order(self, key: Key) -> Iterator[NodeName]:
+        """Each node once: after the owner of a key the one that would own it without that one, and so on."""
+        if self._points is not None:
+            yield from (NodeName(node["nodename"]) for node in self._points.range(key))
+        elif self.sole is not None:
+            yield self.sole
 
     def shares(self) -> dict[NodeName, float]:
         """Fraction of the hash space that each node owns; they sum to 1."""

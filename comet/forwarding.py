@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from cluster.contracts.handover import Forward, HandoverService, Held
-from cluster.errors import NoNodeError
-from cluster.membership import Membership
 from cluster.mids import STEP
 from cluster.model import Epoch, Key, Mid, NodeInfo
+from comet.interval import Interval
 from comet.metrics import CometMetrics
 
 # Of one earlier owner: what it has not answered yet, and keys that it has said to have no
@@ -77,7 +76,7 @@ class Forwarder:
         self._is_own = is_own
         self._metrics = metrics
         self._epoch: Epoch = (0, 0)
-        self._memberships: Sequence[Membership] = ()
+        self._earlier: Sequence[Interval] = ()
         self._owners: dict[str, EarlierOwner] = {}
         # Every earlier owner is done with saving, and what it has saved was read.
         self._is_settled = True
@@ -85,16 +84,16 @@ class Forwarder:
         self.settled_keys: set[Key] = set()
         self._trails: dict[Key, _Trail] = {}
 
-    def begin(self, epoch: Epoch, memberships: Sequence[Membership], owners: dict[str, EarlierOwner]) -> None:
+    def begin(self, epoch: Epoch, earlier: Sequence[Interval], owners: dict[str, EarlierOwner]) -> None:
         """Forward from now on; replaces what was before.
 
         Args:
             epoch: of the present membership.
-            memberships: the recent ones.
-            owners: by instance, those that serve in one of them, without this one.
+            earlier: the recent memberships.
+            owners: by instance, those that serve in one of them, or may have, without this one.
         """
         self._epoch = epoch
-        self._memberships = memberships
+        self._earlier = earlier
         self._owners = owners
         self._is_settled = False
         self.settled_keys = set()
@@ -108,7 +107,7 @@ class Forwarder:
     def end(self) -> None:
         """No key has an earlier owner any more."""
         self.is_active = False
-        self._memberships = ()
+        self._earlier = ()
         self._owners = {}
         self._trails = {}
 
@@ -118,16 +117,13 @@ class Forwarder:
         return sum(not owner.is_released for owner in self._owners.values())
 
     def earlier_owners(self, key: Key) -> list[EarlierOwner]:
-        """Who owned a key under the recent memberships, without this node."""
+        """Who owned a key under the recent memberships, or may have, without this node."""
         found: dict[str, EarlierOwner] = {}
-        for membership in self._memberships:
-            try:
-                node = membership.owner(key)
-            except NoNodeError:
-                continue
-            owner = self._owners.get(node.instance)
-            if owner is not None and not self._is_own(node):
-                found[node.instance] = owner
+        for interval in self._earlier:
+            for node in interval.owners(key):
+                owner = self._owners.get(node.instance)
+                if owner is not None and not self._is_own(node):
+                    found[node.instance] = owner
         return list(found.values())
 
     def must_read(self, key: Key) -> bool:
@@ -169,7 +165,8 @@ class Forwarder:
         mid = trail.last = max(mid, Mid(trail.last + STEP))
         # Of a single earlier owner nothing is missing that was not forwarded from here. One of
         # several may have stored what it could not forward to another.
-        is_known = len(self._memberships) == 1 or trail.epoch == self._epoch
+        is_single = len(self._earlier) == 1 and self._earlier[0].is_whole
+        is_known = is_single or trail.epoch == self._epoch
         self._send(owners, Forward(key, mid, payload, False, trail.stored if is_known else _unknown(mid)))
 
     async def close_key(self, key: Key, timeout_s: float) -> None:

@@ -20,6 +20,7 @@ from cluster.model import Key, NodeInfo, NodeKind
 from comet.filling import Filler
 from comet.forwarding import EarlierOwner, Forwarder
 from comet.hub import Hub
+from comet.interval import Interval
 from comet.metrics import CometMetrics
 from comet.push import Pusher
 
@@ -78,7 +79,7 @@ class Succession:
         self._metrics = metrics
         self._current: Membership | None = None
         # Earlier ones, oldest first, whose owners are not all done.
-        self._earlier: list[Membership] = []
+        self._earlier: list[Interval] = []
         self._owners: dict[str, EarlierOwner] = {}
         # An earlier owner has said something.
         self._news = asyncio.Event()
@@ -107,11 +108,11 @@ class Succession:
         self._current = membership
         if previous.serving_nodes == membership.serving_nodes:
             return
-        self._earlier = [*self._earlier, previous][-MAX_MEMBERSHIPS:]
+        self._earlier = [*self._earlier, Interval(previous, membership)][-MAX_MEMBERSHIPS:]
         nodes = {
             node.instance: node
-            for earlier in self._earlier
-            for node in earlier.serving_nodes.values()
+            for interval in self._earlier
+            for node in interval.nodes
             if not self._is_own(node)
         }
         if self._task is not None:

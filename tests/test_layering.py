@@ -51,6 +51,7 @@ PURE = (
     "comet/frames.py",
     "comet/handshake.py",
     "comet/hub.py",
+    "comet/interval.py",
     "comet/metrics.py",
     "comet/outgoing.py",
     "comet/ownership.py",

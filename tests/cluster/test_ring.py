@@ -75,3 +75,17 @@ def test_weight_that_grows_takes_keys_and_moves_none_between_the_others() -> Non
     moved = {key for key in KEYS if before[key] != after[key]}
     assert moved
     assert {after[key] for key in moved} == {"c"}
+
+
+def test_the_order_of_a_key_names_who_owns_it_when_those_before_have_gone() -> None:
+    weights = {NodeName("a"): 1, NodeName("b"): 2, NodeName("c"): 1}
+    ring = Ring(weights)
+    for n in range(100):
+        key = Key(f"key-{n}")
+        there = dict(weights)
+        for name in ring.order(key):
+            assert Ring(there).owner(key) == name
+            del there[name]
+        assert not there
+    assert list(Ring({NodeName("a"): 1}).order(Key("k"))) == ["a"]
+    assert list(Ring({}).order(Key("k"))) == []

@@ -26,7 +26,7 @@ from message.fencing import Fencer
 from message.storage.embedded import EmbeddedStore
 from tests.support.comet import ANY_PORT, Comet
 from tests.support.messages import BadWay
-from tests.support.registry import ShakyRegistry
+from tests.support.registry import LateView, ShakyRegistry
 from tests.support.subscriber import TcpSubscriber, subscribe_tcp
 
 ONE, TWO, THREE = "comet-1", "comet-2", "comet-3"
@@ -53,8 +53,9 @@ class Nodes:
         self._stack = stack
         self._pushes = 0
 
-    async def start(self, name: str, **settings: Any) -> CometNode:
-        """Start a node; it joins."""
+    async def start(self, name: str, view: LateView | None = None, **settings: Any) -> CometNode:
+        """Start a node; it joins. A view is what it sees of the registry."""
+        registry = view or self.registry
         config = dataclasses.replace(
             CometConfig(),
             **{
@@ -66,7 +67,7 @@ class Nodes:
                 **settings,
             },
         )
-        members, stats = Members(self.registry), Stats()
+        members, stats = Members(registry), Stats()
         self._stack.callback(members.close)
         peers = CometPeers(members, RpcConfig(backoff_first_s=0.005, backoff_max_s=0.05), CometTimeouts())
         self._stack.push_async_callback(peers.stop)
@@ -77,7 +78,7 @@ class Nodes:
             instance=name,
             version="test",
             messages=self.ways[name],
-            registry=self.registry,
+            registry=registry,
             members=members,
             verifier=TokenVerifier(()),
             stats=stats,

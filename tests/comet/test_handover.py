@@ -13,6 +13,7 @@ from comet.forwarding import MAX_IN_FLIGHT, Forwarder
 from tests.comet.nodes import values
 from tests.comet.pairs import ONE, THREE, TWO, Nodes, keys_of, running_nodes
 from tests.support.eventually import eventually
+from tests.support.registry import LateView
 
 # One connection every second or so: those that wait stay for the length of a test.
 SLOWLY = 1
@@ -238,6 +239,51 @@ async def test_messages_of_a_key_that_moves_twice_reach_all_who_held_it(tmp_path
         await three._entry._registration.update(replace(three._entry._info(), weight=1))
         assert (await nodes.push(THREE, keys[5], "far")).failed == []
         assert values([await first[5].next_document(), await second[5].next_document()]) == ["far", "far"]
+
+
+async def test_an_earlier_owner_of_a_membership_that_was_not_seen_is_not_forgotten(tmp_path: Path) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        await nodes.start(ONE)
+        # It joins right behind another one: both changes are one to it.
+        view = LateView(nodes.registry)
+        await nodes.start(TWO, close_pace_per_s=SLOWLY)
+        keys = [key for key in keys_of(THREE, (ONE, TWO, THREE)) if key in MOVED][:6]
+        crowd = [await nodes.subscribe(TWO, one) for one in keys]
+        gate = nodes.ways[TWO].close_gate(keys[0])
+        accepted = nodes.push(TWO, keys[0], "accepted")
+        await eventually(lambda: nodes.ways[TWO].batches)
+        await nodes.start(THREE, view)
+        view.catch_up()
+        bob = await nodes.subscribe(THREE, keys[0], mid=0)
+        assert (await nodes.push(THREE, keys[5], "stored")).failed == []
+        assert (await nodes.push(THREE, keys[5], "unsaved", 0)).failed == []
+        assert values(await crowd[5].documents(2)) == ["stored", "unsaved"]
+        gate.set()
+        assert (await accepted).failed == []
+        assert values([await bob.next_document()]) == ["accepted"]
+
+
+async def test_an_earlier_owner_that_left_at_once_with_another_is_not_forgotten(tmp_path: Path) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        one = await nodes.start(ONE)
+        two = await nodes.start(TWO, close_pace_per_s=SLOWLY)
+        view = LateView(nodes.registry)
+        view.catch_up()
+        await nodes.start(THREE, view)
+        everyone = (ONE, TWO, THREE)
+        first = keys_of(ONE, everyone)
+        keys = [key for key in keys_of(TWO, (TWO, THREE)) if key in first][:6]
+        view.hold()
+        for leaving in (one, two):
+            # Out of the ring, and still there, as one that drains.
+            assert leaving._entry._registration is not None
+            entry = replace(leaving._entry._info(), is_draining=True)
+            await leaving._entry._registration.update(entry)
+            if leaving is one:
+                crowd = [await nodes.subscribe(TWO, key) for key in keys]
+        view.catch_up()
+        assert (await nodes.push(THREE, keys[5], "unsaved", 0)).failed == []
+        assert values([await crowd[5].next_document()]) == ["unsaved"]
 
 
 @pytest.mark.parametrize("comes_back", [False, True])

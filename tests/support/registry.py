@@ -8,7 +8,7 @@ import msgspec
 
 from cluster.errors import UnavailableError
 from cluster.model import NodeInfo
-from cluster.registry.base import SessionState
+from cluster.registry.base import SessionState, Snapshot
 from cluster.registry.memory import MemoryRegistration, MemoryRegistry
 
 
@@ -49,3 +49,42 @@ class ShakyRegistry(MemoryRegistry):
         self._state = state
         for on_state in list(self._session_watchers):
             on_state(state)
+
+
+class LateView(ShakyRegistry):
+    """The view of a registry that one process has: as it was, until it catches up, in one step."""
+
+    def __init__(self, registry: ShakyRegistry) -> None:
+        super().__init__(registry.session_timeout_s)
+        self._registry = registry
+        self._newest = self._shown = registry._snapshot()
+        self._is_late = True
+        self._followers: list[Callable[[Snapshot], None]] = []
+        registry.watch(self._take)
+
+    async def register(self, info: NodeInfo) -> MemoryRegistration:
+        return await self._registry.register(info)
+
+    def watch(self, on_change: Callable[[Snapshot], None]) -> Callable[[], None]:
+        self._followers.append(on_change)
+        on_change(self._shown)
+        return lambda: self._followers.remove(on_change)
+
+    def hold(self) -> None:
+        """See no more changes."""
+        self._is_late = True
+
+    def catch_up(self) -> None:
+        """See what there is now, and each change from now on."""
+        self._is_late = False
+        self._tell()
+
+    def _take(self, snapshot: Snapshot) -> None:
+        self._newest = snapshot
+        if not self._is_late:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._shown = self._newest
+        for follower in list(self._followers):
+            follower(self._newest)
