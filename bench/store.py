@@ -24,7 +24,8 @@ from pathlib import Path
 
 import uvloop
 
-from cluster.contracts.message import SaveBatch, SaveItem, SaveReply
+from bench.saves import EXPIRE_S, PAYLOAD, save_many
+from cluster.contracts.message import SaveBatch, SaveItem
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from cluster.stats import Stats
@@ -32,9 +33,6 @@ from encke.commands.arguments import Parser
 from message.config import EmbeddedSettings
 from message.storage.embedded import EmbeddedStore
 from message.storage.embedded_rows import ManyRows
-
-PAYLOAD = b'{"event":"' + b"x" * 80 + b'"}'
-EXPIRE_S = 600
 
 
 def main() -> None:
@@ -85,32 +83,9 @@ async def measure_saves(store: EmbeddedStore, options: argparse.Namespace) -> No
     """Keep a number of saves in flight, each on a key of its own."""
     names = [Key(f"user:{number:08d}") for number in range(options.keys)]
     random.Random(1).shuffle(names)
-    deadline = Mid(await store.clock() + 600 * TICKS_PER_SECOND)
-    left = options.saves
-    done = asyncio.get_running_loop().create_future()
-    flying = 0
-
-    def save_next(finished: asyncio.Future[SaveReply] | None) -> None:
-        nonlocal left, flying
-        if finished is not None:
-            finished.result()
-            flying -= 1
-        if left == 0:
-            if flying == 0 and not done.done():
-                done.set_result(None)
-            return
-        left -= 1
-        flying += 1
-        # As web nodes make them: the time first.
-        push_id = f"{time.time_ns():016x}{left:016x}"
-        item = SaveItem(push_id, PAYLOAD, EXPIRE_S)
-        store.save(SaveBatch(names[left % len(names)], [item], Mid(0), deadline)).add_done_callback(save_next)
-
     busy = asyncio.create_task(keep_busy(options.busy)) if options.busy else None
     cpu, wall = time.process_time(), time.perf_counter()
-    for _ in range(options.in_flight):
-        save_next(None)
-    await done
+    await save_many(store, names, options.saves, options.in_flight)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     if busy is not None:
         busy.cancel()

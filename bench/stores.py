@@ -12,7 +12,6 @@ design pays. On a shared machine compare ratios within one run.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import shutil
 import tempfile
 import time
@@ -25,18 +24,14 @@ import redis.asyncio
 import uvloop
 
 from bench.backends import MariaDb, Redis
+from bench.saves import PAYLOAD, save_many
 from bench.usage import cpu_s
-from cluster.contracts.message import SaveBatch, SaveItem, SaveReply
-from cluster.mids import TICKS_PER_SECOND
-from cluster.model import Key, Mid
+from cluster.model import Key
 from cluster.stats import Stats
 from encke.commands.arguments import Parser
 from message.config import EmbeddedSettings, MysqlSettings, RedisSettings
 from message.storage.base import MessageStore
 from message.storage.build import build_mysql_store, build_redis_store, init_mysql_schema
-
-PAYLOAD = b'{"event":"' + b"x" * 80 + b'"}'
-EXPIRE_S = 600
 
 
 def main() -> None:
@@ -76,40 +71,16 @@ async def measure_mysql(directory: Path, options: argparse.Namespace) -> None:
 
 async def measure_saves(name: str, store: MessageStore, pid: int, options: argparse.Namespace) -> None:
     """Open a store, and keep a number of saves in flight, each on a key of its own."""
+    keys = [Key(f"user:{number:08d}") for number in range(options.keys)]
     await store.start()
     try:
         # The keys are there, and the code has run, before the measuring begins.
-        await save_all(store, options.keys, options, "warm")
-        await tell(name, pid, options.saves, lambda: save_all(store, options.saves, options, "run"))
+        await save_many(store, keys, options.keys, options.in_flight, "warm")
+        await tell(
+            name, pid, options.saves, lambda: save_many(store, keys, options.saves, options.in_flight, "run")
+        )
     finally:
         await store.stop()
-
-
-async def save_all(store: MessageStore, saves: int, options: argparse.Namespace, name: str) -> None:
-    """Save, always as many at a time as wanted."""
-    keys = [Key(f"user:{number:08d}") for number in range(options.keys)]
-    deadline = Mid(await store.clock() + 600 * TICKS_PER_SECOND)
-    done = asyncio.get_running_loop().create_future()
-    left, flying = saves, 0
-
-    def save_next(finished: asyncio.Future[SaveReply] | None) -> None:
-        nonlocal left, flying
-        if finished is not None:
-            finished.result()
-            flying -= 1
-        if left == 0:
-            if flying == 0 and not done.done():
-                done.set_result(None)
-            return
-        left -= 1
-        flying += 1
-        # As web nodes make them: the time first.
-        item = SaveItem(f"{time.time_ns():016x}{name}{left:012x}", PAYLOAD, EXPIRE_S)
-        store.save(SaveBatch(keys[left % len(keys)], [item], Mid(0), deadline)).add_done_callback(save_next)
-
-    for _ in range(min(options.in_flight, saves)):
-        save_next(None)
-    await done
 
 
 async def add_bare(client: redis.asyncio.Redis, options: argparse.Namespace) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from tests.support.cluster import Cluster
-from tests.support.eventually import DEADLINE_S
+from tests.support.eventually import DEADLINE_S, eventually_told
 from tests.support.system import Server
 
 COMETS = (("comet", "comet-1"), ("comet", "comet-2"))
@@ -25,11 +24,14 @@ async def listed(web: Server) -> Views:
 
 async def wait_listed(web: Server, condition: Callable[[Views], object]) -> Views:
     """Ask until the listing is as wanted."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + DEADLINE_S
-    while not condition(views := await listed(web)):
-        assert loop.time() < end, {name: view["fault"] for name, view in views.items()}
-        await asyncio.sleep(0.05)
+    views: Views = {}
+
+    async def as_wanted() -> object:
+        nonlocal views
+        views = await listed(web)
+        return condition(views)
+
+    await eventually_told(as_wanted, story=lambda: {name: view["fault"] for name, view in views.items()})
     return views
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from tests.e2e.hostile import undisturbed
 from tests.support.system import Server, running
 
 
@@ -26,3 +27,10 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield described
     finally:
         described.kill()
+
+
+@pytest.fixture
+async def bystander(server: Server) -> AsyncIterator[None]:
+    """Subscribers whom what the test does must not disturb."""
+    async with undisturbed(server):
+        yield

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.hostile import ENDS_WITHIN_S, SHORT_DEADLINES, answer_of, undisturbed
+from tests.e2e.hostile import ENDS_WITHIN_S, SHORT_DEADLINES, answer_of
 from tests.support.peer import Peer
 from tests.support.system import Server, running
 
@@ -20,10 +20,7 @@ from tests.support.system import Server, running
 CONFIG = SHORT_DEADLINES
 
 
-@pytest.fixture(autouse=True)
-async def bystander(server: Server) -> AsyncIterator[None]:
-    async with undisturbed(server):
-        yield
+pytestmark = pytest.mark.usefixtures("bystander")
 
 
 async def assert_nothing_happened(server: Server, key: str) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from cluster.model import Key
 from cluster.tokens import mint
-from tests.e2e.hostile import ENDS_WITHIN_S, SHORT_DEADLINES, answer_of, undisturbed
+from tests.e2e.hostile import ENDS_WITHIN_S, SHORT_DEADLINES, answer_of
 from tests.support.http import read_response
 from tests.support.peer import Peer
 from tests.support.system import Server, running
@@ -23,10 +23,7 @@ JSON_TYPE = "application/json;charset=utf-8"
 SCRIPT_TYPE = "application/javascript;charset=utf-8"
 
 
-@pytest.fixture(autouse=True)
-async def bystander(server: Server) -> AsyncIterator[None]:
-    async with undisturbed(server):
-        yield
+pytestmark = pytest.mark.usefixtures("bystander")
 
 
 # -- public

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.e2e.hostile import ENDS_WITHIN_S, SHORT_DEADLINES, answer_of, drip_bytes, undisturbed
+from tests.e2e.hostile import ENDS_WITHIN_S, SHORT_DEADLINES, answer_of, drip_bytes
 from tests.support.peer import Peer
 from tests.support.subscriber import End, command
 from tests.support.system import Server
@@ -19,10 +18,7 @@ CONFIG = SHORT_DEADLINES
 MEGABYTE = 1024 * 1024
 
 
-@pytest.fixture(autouse=True)
-async def bystander(server: Server) -> AsyncIterator[None]:
-    async with undisturbed(server):
-        yield
+pytestmark = pytest.mark.usefixtures("bystander")
 
 
 REFUSED = {

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.e2e.hostile import ENDS_WITHIN_S, SHORT_DEADLINES, answer_of, drip_bytes, undisturbed
+from tests.e2e.hostile import ENDS_WITHIN_S, SHORT_DEADLINES, answer_of, drip_bytes
 from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 from tests.support.peer import Peer
 from tests.support.subscriber import End, Line, WebSocketSubscriber, handshake, subscribe_websocket
@@ -19,10 +18,7 @@ from tests.support.system import Server
 CONFIG = SHORT_DEADLINES
 
 
-@pytest.fixture(autouse=True)
-async def bystander(server: Server) -> AsyncIterator[None]:
-    async with undisturbed(server):
-        yield
+pytestmark = pytest.mark.usefixtures("bystander")
 
 
 BAD_PARAMETERS = {

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from cluster.contracts.message import Outcome, SaveBatch, SaveItem
 from cluster.errors import EnckeError, UnavailableError
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from message.storage.base import MessageStore
+from tests.support.eventually import eventually_done
 
 BOB = Key("bob")
 
@@ -34,14 +33,9 @@ async def loaded(store: MessageStore, key: Key = BOB) -> list[bytes]:
     return [message.payload for message in page.messages]
 
 
-async def until_saved(store: MessageStore, batch: SaveBatch, within_s: float = 10.0) -> Outcome:
+async def until_saved(store: MessageStore, batch: SaveBatch) -> Outcome:
     """Repeat a batch of one until it is answered; what became of it."""
-    async with asyncio.timeout(within_s):
-        while True:
-            try:
-                return (await store.save(batch)).results[0].outcome
-            except EnckeError:
-                await asyncio.sleep(0.01)
+    return (await eventually_done(lambda: store.save(batch), EnckeError)).results[0].outcome
 
 
 async def save_until_it_fails(store: MessageStore, key: Key) -> tuple[list[bytes], SaveBatch]:
