@@ -37,7 +37,8 @@ class Members:
         # Called with the new membership after each change, in order of subscription.
         self.on_change: list[Callable[[Membership], None]] = []
         self._registry = registry
-        self._current = Membership(Snapshot(epoch=(0, 0), nodes=()))
+        # Read it once per decision: the next read may give another one. Plain, because every push asks.
+        self.current = Membership(Snapshot(epoch=(0, 0), nodes=()))
         # Snapshots whose turn is to come, numbered in their order; the first is being built.
         self._waiting: deque[tuple[int, Snapshot]] = deque()
         # Number of the snapshot that came last, and of the one behind `current`.
@@ -49,11 +50,6 @@ class Members:
         self._is_known = asyncio.Event()
         self._is_closed = False
         self._unwatch = registry.watch(self._take)
-
-    @property
-    def current(self) -> Membership:
-        """Read it once per decision: the next read may give another one."""
-        return self._current
 
     async def wait_known(self) -> None:
         """Return when `current` is what the registry has told; before, nobody seems to be there.
@@ -114,7 +110,7 @@ class Members:
     def _ready_ring(self, snapshot: Snapshot) -> Ring | None:
         """The present ring when the nodes are the same, a new one when it is small."""
         weights = weights_of(snapshot)
-        ring = self._current.ring
+        ring = self.current.ring
         if weights == ring.weights:
             return ring
         return Ring(weights) if point_count(weights) <= MAX_POINTS_ON_LOOP else None
@@ -140,7 +136,7 @@ class Members:
     def _set(self, number: int, membership: Membership) -> None:
         """Make it the current one; those who follow may bring about the next, which waits meanwhile."""
         self._taken = number
-        self._current = membership
+        self.current = membership
         self._is_known.set()
         for call in self.on_change:
             try:

@@ -47,7 +47,7 @@ class CometPeers:
         self._stubs: dict[str, CometStub] = {}
         _follow(members, self._take)
 
-    def __call__(self, node: NodeInfo) -> CometStub:
+    def of(self, node: NodeInfo) -> CometStub:
         """The service of an instance; of one that has gone meanwhile one that is not available."""
         stub = self._stubs.get(node.instance)
         return self._stub_of_nobody(node) if stub is None else stub
@@ -90,7 +90,7 @@ class MessagePeers:
         self.service = MessageNodes(self._balancer)
         _follow(members, self._take)
 
-    def __call__(self, node: NodeInfo) -> MessageNodeService:
+    def of(self, node: NodeInfo) -> MessageNodeService:
         """One node; of one that has gone, or drains, one that is not available."""
         return self._stubs.get(node.instance) or _NoMessageNode()
 

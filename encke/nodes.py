@@ -164,7 +164,7 @@ class NodeProcess:
         capacity = connection_capacity(descriptor_limit, self._config.process.reserve_descriptors)
         peers = CometPeers(self._members, self._config.rpc, CometTimeouts(), self._rpc_metrics)
         self._peers.append(peers)
-        self._comet = self._parts.comet(self._config.comet, messages, capacity, peers)
+        self._comet = self._parts.comet(self._config.comet, messages, capacity, peers.of)
         return self._comet
 
     def _build_message(self, tasks: ServiceTasks) -> Node:
@@ -176,7 +176,7 @@ class NodeProcess:
         messages = self._message_peers()
         comets = CometPeers(self._members, self._config.rpc, CometTimeouts(), self._rpc_metrics)
         self._peers.append(comets)
-        services = NodeServices(comets, messages, WebStub)
+        services = NodeServices(comets.of, messages.of, WebStub)
         self._web = self._parts.web(messages.service, services, status_address)
         return self._web
 

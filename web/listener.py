@@ -68,7 +68,8 @@ class Listener:
         self._tasks: set[asyncio.Task[None]] = set()
         self._web_server: WebServer | None = None
         self._server: asyncio.Server | None = None
-        self._in_progress = 0
+        # Requests that are not answered yet. Plain, because it changes with each; down by count_out() only.
+        self.in_progress = 0
         self._is_draining = False
         # Set when no request is in progress any more; made by a drain that waits for it.
         self._emptied: asyncio.Event | None = None
@@ -80,11 +81,6 @@ class Listener:
         self.connection_count = 0
         # Bound "host:port", once started.
         self.address = ""
-
-    @property
-    def in_progress(self) -> int:
-        """Requests that are not answered yet."""
-        return self._in_progress
 
     async def start(self, bind: str) -> None:
         """Listen.
@@ -125,16 +121,12 @@ class Listener:
     @property
     def has_room(self) -> bool:
         """Whether another request is taken."""
-        return not self._is_draining and self._in_progress < self._config.max_requests
-
-    def count_in(self) -> None:
-        """A request is in progress."""
-        self._in_progress += 1
+        return not self._is_draining and self.in_progress < self._config.max_requests
 
     def count_out(self) -> None:
         """One less is in progress."""
-        self._in_progress -= 1
-        if not self._in_progress:
+        self.in_progress -= 1
+        if not self.in_progress:
             self._is_overloaded = False
             if self._emptied is not None:
                 self._emptied.set()
@@ -158,14 +150,14 @@ class Listener:
         self._is_draining = True
         if self._server is not None:
             self._server.close()
-        if not self._in_progress:
+        if not self.in_progress:
             return
         self._emptied = self._emptied or asyncio.Event()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._emptied.wait()
         except TimeoutError:
-            log.warning("%s requests of the %s API not answered in time", self._in_progress, self._name)
+            log.warning("%s requests of the %s API not answered in time", self.in_progress, self._name)
 
     async def stop(self) -> None:
         """Close everything that is left."""
@@ -189,9 +181,9 @@ class Listener:
         return Request(message, payload, protocol, writer, self._budget, self._config.body_timeout_s)
 
     async def _handle(self, request: Request) -> _Sent:
-        if self._in_progress >= self._config.max_requests:
+        if self.in_progress >= self._config.max_requests:
             return await self._refuse(request)
-        self.count_in()
+        self.in_progress += 1
         try:
             answer = await self._serve(request)
             if answer is None:
@@ -218,7 +210,7 @@ class Listener:
     async def _refuse(self, request: Request) -> _Sent:
         if not self._is_overloaded:
             self._is_overloaded = True
-            log.warning("overloaded: %s requests of the %s API in progress", self._in_progress, self._name)
+            log.warning("overloaded: %s requests of the %s API in progress", self.in_progress, self._name)
         answer = refusal(503, api_of(request.path), "too many requests in progress")
         try:
             return await self._send(request, answer)

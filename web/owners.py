@@ -41,7 +41,8 @@ class Owners:
             timeout_s: what is asked may take so long, all tries together.
             attempt_s: one node may take so long for a push.
         """
-        self._members = members
+        # Its `current` is the membership; read it once per decision.
+        self.members = members
         self.comets = comets
         self.timeout_s = timeout_s
         self.attempt_s = min(attempt_s, timeout_s)
@@ -54,7 +55,7 @@ class Owners:
     @property
     def membership(self) -> Membership:
         """Read it once per decision."""
-        return self._members.current
+        return self.members.current
 
     async def ask(self, key: Key, question: Callable[[CometService, Epoch], Awaitable[_T]]) -> _T:
         """Put a question to the owner of a key, to the next owner when the first says it is none.
@@ -129,7 +130,7 @@ class Owners:
     async def _refresh(self) -> None:
         try:
             async with asyncio.timeout(self.timeout_s):
-                await self._members.refresh()
+                await self.members.refresh()
         except (EnckeError, TimeoutError) as error:
             log.debug("membership not refreshed: reason=%r", error)
         finally:

@@ -73,8 +73,10 @@ def escape(json: bytes) -> bytes:
     These characters occur only inside JSON's strings, so replacing them
     anywhere changes no value.
     """
-    # Nearly all payloads need none: four searches cost half of a loop over the table.
-    if b"<" in json or b">" in json or b"&" in json or b"\xe2\x80" in json:
+    # Nearly all payloads need none: four searches cost half of a loop over the table. Not `in`: it first
+    # asks whether bytes are a number, and what it costs to raise and drop that error is ten searches.
+    find = json.find
+    if find(b"<") >= 0 or find(b">") >= 0 or find(b"&") >= 0 or find(b"\xe2\x80") >= 0:
         for raw, escaped in _ESCAPES:
             json = json.replace(raw, escaped)
     return json

@@ -39,6 +39,8 @@ MAX_HEAD_BYTES = 2048
 MAX_BODY_BYTES = 4096
 # What a client may send behind a request that is not answered yet before it is not read any more.
 MAX_BEHIND_BYTES = 64 * 1024
+# Of a header section: none is as long.
+_UNKNOWN = -1
 # Header sections that are remembered. Clients repeat theirs, but for the length.
 MAX_SECTIONS = 512
 
@@ -80,7 +82,11 @@ class QuickPushes:
         self._counters = {path.encode(): metrics.requests.child(path) for path in PATHS}
         # Length of the body by header section, None where the usual way must be gone.
         self._lengths: dict[bytes, int | None] = {}
-        self._ok = compatible()
+        # The answer of a push that has succeeded.
+        self.ok = compatible()
+        # See Pusher. Handed on like this because each call on the way counts.
+        self.take_success = pusher.take_success
+        self.expect = pusher.expect
 
     def begin(self, data: bytes, peer: object) -> PendingPush | None:
         """Begin the push of a request; None = go the usual way, nothing was done.
@@ -92,25 +98,29 @@ class QuickPushes:
             return None
         end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
         line_end = data.find(b"\r\n")
-        length = self._length(data[line_end:end]) if end > 0 else None
+        if end <= 0:
+            return None
+        section = data[line_end:end]
+        length = self._lengths.get(section, _UNKNOWN)
+        if length == _UNKNOWN:
+            length = self._remember(section)
         if length is None or len(data) != end + 4 + length:
             return None
-        line = _PLAIN_LINE.match(data) or _REQUEST_LINE.fullmatch(data, 0, line_end)
+        line = _PLAIN_LINE.match(data)
+        query = None
+        if line is None:
+            query = line = _REQUEST_LINE.fullmatch(data, 0, line_end)
         counter = self._counters.get(line[1]) if line is not None else None
         if line is None or counter is None:
             return None
         try:
-            key, expire_s = _read_query(line)
+            key, expire_s = (Key(line[2].decode()), int(line[3])) if query is None else _read_query(query)
             payload = canonical(data[end + 4 :], self._max_payload_bytes)
             pending = self._pusher.begin_one(key, payload, expire_s)
         except EnckeError:
             return None
         counter.value += 1
         return pending
-
-    def answer(self, pending: PendingPush) -> Answer | None:
-        """The answer of a push that has succeeded, None for one that has not (yet): see settle()."""
-        return self._ok if self._pusher.take_success(pending) else None
 
     async def settle(self, pending: PendingPush) -> Answer:
         """Do what a push still needs, whatever has come of it so far; its answer."""
@@ -122,15 +132,9 @@ class QuickPushes:
             self._metrics.errors.value += 1
             log.exception("push failed: key=%s", pending.keys[0])
             return failure(EnckeError("internal error"), Api.COMPATIBLE)
-        return failure_code(reply.failed[0].code, "", Api.COMPATIBLE) if reply.failed else self._ok
+        return failure_code(reply.failed[0].code, "", Api.COMPATIBLE) if reply.failed else self.ok
 
-    def expect(self, pending: PendingPush) -> None:
-        """Give the push up when it is not answered in time: its future is cancelled then."""
-        self._pusher.expect(pending)
-
-    def _length(self, section: bytes) -> int | None:
-        if section in self._lengths:
-            return self._lengths[section]
+    def _remember(self, section: bytes) -> int | None:
         if len(self._lengths) >= MAX_SECTIONS:
             self._lengths.clear()
         length = self._lengths[section] = self._read_section(section)
@@ -163,8 +167,6 @@ def _read_query(line: re.Match[bytes]) -> tuple[Key, int]:
     Raises:
         RequestError: one is missing or wrong.
     """
-    if line.re is _PLAIN_LINE:
-        return Key(line[2].decode()), int(line[3])
     params = parse_query(line[2].decode())
     return key_param(params.get("key", "")), expire_param(params.get("expire", ""))
 
@@ -201,7 +203,7 @@ class QuickConnection(Connection):
             super().data_received(data)
             return
         self._next_keepalive_close_time = pending.sent_at + self._keepalive_timeout
-        self._server.listener.count_in()
+        self._server.listener.in_progress += 1
         self._pending = pending
         future = pending.calls[0][1]
         if future.done():
@@ -230,11 +232,11 @@ class QuickConnection(Connection):
 
     def _on_result(self, future: asyncio.Future[PushReply]) -> None:
         assert self._pending is not None
-        answer = self._pushes.answer(self._pending)
-        if answer is None:
-            self._server.listener.spawn(self._settle(self._pending))
+        pushes = self._pushes
+        if pushes.take_success(self._pending):
+            self._answer(pushes.ok)
         else:
-            self._answer(answer)
+            self._server.listener.spawn(self._settle(self._pending))
 
     async def _settle(self, pending: PendingPush) -> None:
         self._answer(await self._pushes.settle(pending))

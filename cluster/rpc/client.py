@@ -98,7 +98,9 @@ class RpcClient:
         self._last_number = 0
         self._deadlines = Deadlines(self._loop, self._expire)
         self._idle: asyncio.Future[None] | None = None
+        self._max_calls, self._max_call_bytes = config.max_calls, config.max_call_bytes
         self._create_future = self._loop.create_future
+        self._now = self._loop.time
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode_fault = msgspec.msgpack.Decoder(Fault).decode
         self._down_reason = "not started"
@@ -185,13 +187,16 @@ class RpcClient:
             return future
         size = len(payload)
         link = self._link
+        calls = self._calls
         if (
             link is None
             or timeout_s <= 0
             or self._is_closing
             or method.since > self._version
             or size > self._max_payload_bytes
-            or self._config.is_full(len(self._calls), self._call_bytes, size)
+            # As RpcConfig.is_full() decides; that one is asked only when it may be.
+            or len(calls) >= self._max_calls
+            or self._call_bytes + size > self._max_call_bytes
         ):
             refusal = self._refusal(method, size, timeout_s)
             if refusal is not None:
@@ -202,8 +207,8 @@ class RpcClient:
             self._unsent[number] = payload
         else:
             link.send(request_head(size, number, method.number, int(timeout_s * 1000) + 1), payload)
-        deadline = self._loop.time() + timeout_s
-        self._calls[number] = (future, method, deadline, size)
+        deadline = self._now() + timeout_s
+        calls[number] = (future, method, deadline, size)
         self._call_bytes += size
         if deadline < self._deadlines.next_at:
             self._deadlines.wake_at(deadline)
@@ -249,10 +254,11 @@ class RpcClient:
 
     def on_frames(self, frames: list[bytes]) -> None:
         """Give each answer to its call."""
-        calls = self._calls
+        take = self._calls.pop
+        unpack = HEAD.unpack_from
         for frame in frames:
-            kind, number = HEAD.unpack_from(frame)
-            call = calls.pop(number, None)
+            kind, number = unpack(frame)
+            call = take(number, None)
             if call is None:
                 self._on_other(kind, number)
                 continue
@@ -262,7 +268,8 @@ class RpcClient:
                 continue
             try:
                 if kind == REPLY:
-                    future.set_result(method.decode_result(frame[HEAD.size :]))
+                    # 9 = HEAD.size
+                    future.set_result(method.decode_result(frame[9:]))
                 else:
                     self._fail(future, self._read_fault(kind, frame))
             except (msgspec.MsgspecError, RemoteProtocolError, RecursionError) as error:
@@ -270,7 +277,7 @@ class RpcClient:
                 # A wrong type is well formed: the peer may be of another version.
                 if not isinstance(error, msgspec.ValidationError):
                     raise RemoteProtocolError(f"not an answer: {error}") from error
-        if not calls:
+        if not self._calls:
             self._become_idle()
 
     def on_down(self, reason: Exception) -> None:

@@ -36,34 +36,23 @@ from cluster.rpc.metrics import ServerMetrics
 log = logging.getLogger(__name__)
 
 
-class CallInProgress:
-    """A call that a handler works on."""
+class CallInProgress(msgspec.Struct, eq=False):
+    """A call that a handler works on. A struct: made in a third of the time of a class."""
 
-    __slots__ = ("deadline", "dispatcher", "future", "is_answered", "method", "number", "size")
-
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        number: int,
-        method: Method[Any],
-        deadline: float,
-        size: int,
-        future: asyncio.Future[Any],
-    ) -> None:
-        self.dispatcher = dispatcher
-        self.number = number
-        self.method = method
-        # Loop time.
-        self.deadline = deadline
-        # Bytes of the request.
-        self.size = size
-        # Of the handler; a task when it is a coroutine.
-        self.future = future
-        # With an error, at its deadline; what the handler says later is dropped.
-        self.is_answered = False
+    dispatcher: Dispatcher
+    number: int
+    method: Method[Any]
+    # Loop time.
+    deadline: float
+    # Bytes of the request.
+    size: int
+    # Of the handler; a task when it is a coroutine.
+    future: asyncio.Future[Any]
+    # With an error, at its deadline; what the handler says later is dropped.
+    is_answered: bool = False
 
     def on_done(self, future: asyncio.Future[Any]) -> None:
-        """Take the handler's result."""
+        """The handler is done: answer, and make room for another call."""
         self.dispatcher.finish(self, future)
 
 
@@ -84,12 +73,14 @@ class Dispatcher:
             tasks: the server's; those of coroutines are added, so that it can end them.
         """
         self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time
         self._link = link
         self._routes = routes
         self._tasks = tasks
         self._config = config
         self._begun, self._errors = metrics.calls, metrics.errors
         self._max_payload_bytes = config.max_frame_bytes - HEAD.size
+        self._max_calls, self._max_call_bytes = config.max_calls, config.max_call_bytes
         self.is_draining = False
         # By the peer's number. A call stays until its handler is done, also when
         # its deadline has passed or the peer has gone: it still uses this node.
@@ -126,11 +117,12 @@ class Dispatcher:
         Raises:
             RemoteProtocolError, struct.error, msgspec.DecodeError: the peer breaks the protocol.
         """
+        calls, find_route, unpack = self._calls, self._routes.get, REQUEST_HEAD.unpack_from
         for frame in frames:
-            kind, number, method_number, timeout_ms = REQUEST_HEAD.unpack_from(frame)
-            if kind != REQUEST or number in self._calls:
+            kind, number, method_number, timeout_ms = unpack(frame)
+            if kind != REQUEST or number in calls:
                 raise RemoteProtocolError(f"unexpected frame of kind {kind} for call {number}")
-            route = self._routes.get(method_number)
+            route = find_route(method_number)
             if route is None:
                 self._fault(number, LocalProtocolError(f"no method has the number {method_number}"))
             elif self._deferred or (self._has_spawned and not route.is_coroutine):
@@ -139,7 +131,11 @@ class Dispatcher:
                 self._fault(number, UnavailableError("this node is stopping"))
             elif not timeout_ms:
                 self._fault(number, DeadlinePassedError(f"{route.method.name}: no time left"))
-            elif self._config.is_full(len(self._calls), self._call_bytes, len(frame)):
+            elif (
+                # Only then it can be; asked for every call, so without another one.
+                (len(calls) >= self._max_calls or self._call_bytes + len(frame) > self._max_call_bytes)
+                and self._config.is_full(len(calls), self._call_bytes, len(frame))
+            ):
                 self._fault(number, OverloadedError("too many calls in progress"))
             else:
                 self._begin(route, number, timeout_ms, frame)
@@ -160,7 +156,8 @@ class Dispatcher:
         method = route.method
         self._begun.value += 1
         try:
-            arguments = method.decode_arguments(frame[REQUEST_HEAD.size :])
+            # 15 = REQUEST_HEAD.size
+            arguments = method.decode_arguments(frame[15:])
         except (msgspec.ValidationError, RecursionError) as error:
             # Bytes that are no msgpack at all end the connection instead.
             self._fault(number, LocalProtocolError(f"{method.name}: {error}"))
@@ -176,10 +173,10 @@ class Dispatcher:
             # A push to idle keys, for one. It never was in progress.
             self._answer(number, method, future)
             return
-        deadline = self._loop.time() + timeout_ms / 1000
-        call = CallInProgress(self, number, method, deadline, len(frame), future)
-        self._calls[number] = call
-        self._call_bytes += call.size
+        deadline = self._now() + timeout_ms / 1000
+        size = len(frame)
+        call = self._calls[number] = CallInProgress(self, number, method, deadline, size, future)
+        self._call_bytes += size
         future.add_done_callback(call.on_done)
         if deadline < self._deadlines.next_at:
             self._deadlines.wake_at(deadline)

@@ -105,8 +105,8 @@ async def test_an_instance_that_has_gone_is_answered_for_as_not_available() -> N
     peers = CometPeers(Members(registry), QUICK, CometTimeouts())
     node = info(NodeKind.COMET, "a", "127.0.0.1:1")
     entry = await registry.register(node)
-    assert peers(node) is peers(node)
+    assert peers.of(node) is peers.of(node)
     await entry.withdraw()
     with pytest.raises(UnavailableError):
-        await peers(node).status()
+        await peers.of(node).status()
     await peers.stop()

@@ -83,7 +83,7 @@ class Nodes:
             verifier=TokenVerifier(()),
             stats=stats,
             rpc=RpcConfig(),
-            peers=peers,
+            peers=peers.of,
         )
         self._stack.push_async_callback(node.stop)
         self.comets[name] = Comet(node, self.registry, stats)
