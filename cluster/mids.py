@@ -77,11 +77,14 @@ class StoreClock:
         if clock == self._heard and asked_at_ns <= self._heard_at_ns:
             # Of the same commit, as most answers are when many wait.
             return
-        bound_when_asked = self._heard + (asked_at_ns - self._heard_at_ns) // 100
-        if clock >= bound_when_asked and clock < self.now():
+        heard_at_ns, now_ns = self._heard_at_ns, self._monotonic_ns()
+        bound_when_asked = self._heard + (asked_at_ns - heard_at_ns) // 100
+        # What now() would say, without asking for the time once more.
+        ticks = self._heard + (now_ns - heard_at_ns) // 100
+        if bound_when_asked <= clock < ticks - ticks % STEP:
             return
         self._heard = clock
-        self._heard_at_ns = self._monotonic_ns()
+        self._heard_at_ns = now_ns
 
     def now(self) -> Mid:
         """The bound at this moment, a multiple of STEP."""

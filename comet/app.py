@@ -150,7 +150,7 @@ class CometNode:
             metrics,
             self._acknowledgements.forget,
         )
-        routes = [*comet_routes(self), *handover_routes(self._yielding)]
+        routes = [*comet_routes(self, push=self._admission.push), *handover_routes(self._yielding)]
         self._rpc = None if rpc is None else RpcServer(SERVICE, routes, rpc, stats=stats)
         self._reception = Reception(
             config,

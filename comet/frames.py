@@ -285,6 +285,10 @@ def data_frame(opcode: Opcode, payload: bytes) -> bytes:
 
 def text_frame(payload: bytes) -> bytes:
     """A text message; the caller has seen to its being UTF-8."""
+    size = len(payload)
+    if size < 126:
+        # As data_frame() would, which every delivery would call.
+        return b"\x81%c%b" % (size, payload)
     return data_frame(Opcode.TEXT, payload)
 
 

@@ -16,6 +16,8 @@ import logging
 import time
 from collections import deque
 
+import msgspec
+
 from cluster.contracts.message import SaveItem
 from cluster.errors import DeadlinePassedError, EnckeError, NotOwnerError, UnavailableError
 from cluster.model import Key
@@ -33,37 +35,39 @@ MAX_BATCH_BYTES = 1024 * 1024
 MAX_TURNS_AT_ONCE = 256
 
 
-class KeyQueue:
-    """The turns of one busy key."""
+class KeyQueue(msgspec.Struct, eq=False):
+    """The turns of one busy key. A struct: made in a third of the time of a class."""
 
-    __slots__ = ("_context", "_is_stopped", "_key", "_reading", "_saving", "_turns")
-
-    def __init__(self, context: QueueContext, key: Key) -> None:
-        self._context = context
-        self._key = key
-        self._turns: deque[PushTurn | ExclusiveTurn] = deque()
-        # What is being saved.
-        self._saving: Saving | None = None
-        # The turn that is not stored and waits for a read.
-        self._reading: PushTurn | None = None
-        self._is_stopped = False
+    _context: QueueContext
+    _key: Key
+    # None until something has to wait: most keys have one turn at a time.
+    _turns: deque[PushTurn | ExclusiveTurn] | None = None
+    # What is being saved.
+    _saving: Saving | None = None
+    # The turn that is not stored and waits for a read.
+    _reading: PushTurn | None = None
+    _is_stopped: bool = False
 
     def __len__(self) -> int:
         saving = 0 if self._saving is None else len(self._saving)
-        return len(self._turns) + saving + (self._reading is not None)
+        waiting = 0 if self._turns is None else len(self._turns)
+        return waiting + saving + (self._reading is not None)
 
     def begin(self, turn: PushTurn | ExclusiveTurn) -> None:
         """Take the first turn. Most keys have one at a time: it is saved without being queued."""
-        if isinstance(turn, tuple) and turn[0].is_saved:
+        if isinstance(turn, tuple) and turn[0].item is not None:
             now = time.monotonic()
-            if turn[0].expires_at > now:
-                self._save([turn], [turn[0].item], now)
+            job = turn[0]
+            if job.expires_at > now:
+                self._save([turn], [turn[0].item], job.expires_at, now)
                 return
-        self._turns.append(turn)
+        self.append(turn)
         self.go()
 
     def append(self, turn: PushTurn | ExclusiveTurn) -> None:
         """Queue a turn behind the first. The pusher has checked the bounds."""
+        if self._turns is None:
+            self._turns = deque()
         self._turns.append(turn)
 
     def stop(self) -> None:
@@ -72,7 +76,7 @@ class KeyQueue:
         Exclusive turns are dropped.
         """
         self._is_stopped = True
-        turns, self._turns = self._turns, deque()
+        turns, self._turns = self._turns or (), None
         saving, self._saving = self._saving, None
         if saving is not None:
             saving.stop()
@@ -99,7 +103,7 @@ class KeyQueue:
                 self._context.spawn(self._run_exclusive(head))
                 return
             job, index = head
-            if not job.is_saved:
+            if job.item is None:
                 turns.popleft()
                 if not self._context.owns(self._key):
                     # Its mid would be above what the new owner has saved meanwhile.
@@ -160,16 +164,21 @@ class KeyQueue:
         turns, items = self._take_batch(now)
         if not turns:
             return False
-        self._save(turns, items, now)
+        expires_at = turns[0][0].expires_at if len(turns) == 1 else max(job.expires_at for job, _ in turns)
+        self._save(turns, items, expires_at, now)
         return True
 
-    def _save(self, turns: list[PushTurn], items: list[SaveItem], now: float) -> None:
-        self._saving = Saving(self._context, self._key, turns, now, self._on_saving_ended)
-        self._saving.begin(items)
+    def _save(self, turns: list[PushTurn], items: list[SaveItem], expires_at: float, now: float) -> None:
+        saving = Saving(self._context, self._key, turns, expires_at, now, self._on_saving_ended)
+        self._saving = saving
+        saving.begin(items)
 
     def _on_saving_ended(self) -> None:
         self._saving = None
-        self.go()
+        if self._turns or self._is_stopped:
+            self.go()
+        else:
+            self._context.forget(self._key)
 
     def _take_batch(self, now: float) -> tuple[list[PushTurn], list[SaveItem]]:
         waiting = self._turns
@@ -178,9 +187,11 @@ class KeyQueue:
         size = 0
         while waiting and len(items) < MAX_BATCH_ITEMS:
             head = waiting[0]
-            if not isinstance(head, tuple) or not head[0].is_saved:
+            if not isinstance(head, tuple):
                 break
             job = head[0]
+            if job.item is None:
+                break
             size += len(job.push.payload)
             if items and size > MAX_BATCH_BYTES:
                 break

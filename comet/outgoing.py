@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from cluster.model import Mid
 from comet.protocol import ClientVersion, Wire, message_document
 
 
-class Outgoing:
+class Outgoing(msgspec.Struct, eq=False, gc=False):
     """A settled message and its bytes.
 
     A push of an unsaved payload to many keys uses one of these for all keys
-    that get the same mid: framing then costs a dictionary look-up per key
-    (bench/fanout.py).
+    that get the same mid: framing then costs a comparison per key
+    (bench/fanout.py). It holds nothing that could hold it, so the garbage
+    collector need not follow it.
     """
 
-    __slots__ = ("_documents", "_frames", "is_stored", "mid", "payload")
-
-    def __init__(self, mid: Mid, payload: bytes, is_stored: bool) -> None:
-        self.mid = mid
-        self.payload = payload
-        # The store has it: a connection that must drop it can read it again.
-        self.is_stored = is_stored
-        self._frames: dict[Wire, bytes] = {}
-        # By whether the client gets the payload itself (True) or a string of it.
-        self._documents: dict[bool, bytes] = {}
+    mid: Mid
+    payload: bytes
+    # The store has it: a connection that must drop it can read it again.
+    is_stored: bool
+    # The first wire that asked, and its frame: nearly always there is no other.
+    _wire: Wire | None = None
+    _frame: bytes = b""
+    _others: dict[Wire, bytes] | None = None
+    # With the payload itself, and with a string of it.
+    _document: bytes | None = None
+    _text_document: bytes | None = None
 
     def frame_for(self, wire: Wire) -> bytes:
         """The bytes for connections of a wire."""
-        frame = self._frames.get(wire)
-        if frame is None:
-            is_raw = wire.version is not ClientVersion.OLD
-            document = self._documents.get(is_raw)
-            if document is None:
-                document = self._documents[is_raw] = message_document(self.mid, self.payload, wire.version)
-            frame = self._frames[wire] = wire.frame(document)
-        return frame
+        if wire is self._wire:
+            return self._frame
+        if self._wire is None:
+            self._wire = wire
+            self._frame = frame = wire.frame(self._document_for(wire.version))
+            return frame
+        if self._others is None:
+            self._others = {}
+        other = self._others.get(wire)
+        if other is None:
+            other = self._others[wire] = wire.frame(self._document_for(wire.version))
+        return other
+
+    def _document_for(self, version: ClientVersion) -> bytes:
+        # OLD is 0.
+        if version:
+            if self._document is None:
+                self._document = message_document(self.mid, self.payload, version)
+            return self._document
+        if self._text_document is None:
+            self._text_document = message_document(self.mid, self.payload, version)
+        return self._text_document

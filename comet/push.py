@@ -60,8 +60,9 @@ class Pusher:
             forwarder: earlier owners of keys; None where keys do not move.
         """
         # Kept: asking for it asks the kernel for the process, each time.
-        self._loop = asyncio.get_running_loop()
+        self._create_future = asyncio.get_running_loop().create_future
         self._config = config
+        self._max_pending_keys, self._max_pending_bytes = config.max_pending_keys, config.max_pending_bytes
         self._metrics = metrics
         # Only keys with something in progress have a queue.
         self._queues: dict[Key, KeyQueue] = {}
@@ -90,8 +91,8 @@ class Pusher:
         self._pending_bytes = 0
         self._is_draining = False
         self._is_stopped = False
-        self._is_idle = asyncio.Event()
-        self._is_idle.set()
+        # Done when nothing is in progress; made by those who wait for it.
+        self._emptied: asyncio.Future[None] | None = None
 
     @property
     def busy_key_count(self) -> int:
@@ -113,21 +114,33 @@ class Pusher:
 
     def push(self, push: Push) -> asyncio.Future[PushReply]:
         """See CometService.push(); a push to idle keys with expire 0 is answered before this returns."""
-        future: asyncio.Future[PushReply] = self._loop.create_future()
-        refusal = self._refusal(push)
-        if refusal is not None:
-            self._metrics.pushes.inc("refused", len(push.keys))
-            future.set_exception(refusal)
-            return future
-        job = PushJob(push, future, time.monotonic())
-        self._pending_keys += len(push.keys)
-        self._pending_bytes += len(push.payload)
-        self._is_idle.clear()
+        future: asyncio.Future[PushReply] = self._create_future()
+        keys, size = len(push.keys), len(push.payload)
+        pending_keys = self._pending_keys + keys
+        pending_bytes = self._pending_bytes + size
+        if (
+            self._is_draining
+            or not keys
+            or pending_keys > self._max_pending_keys
+            or pending_bytes > self._max_pending_bytes
+        ):
+            refusal = self._refusal(push)
+            if refusal is not None:
+                self._metrics.pushes.inc("refused", keys)
+                future.set_exception(refusal)
+                return future
+        job = PushJob.begin(push, future, time.monotonic())
+        self._pending_keys, self._pending_bytes = pending_keys, pending_bytes
         if self._backlog.unfinished:
             self._backlog.index()
-        elif job.is_saved and len(push.keys) == 1:
+        elif keys == 1 and job.item is not None:
             # As _serve_slice() would, which is made for many.
-            self._take_turn(push.keys[0], job, 0)
+            key = push.keys[0]
+            if key in self._queues:
+                self._take_turn(key, job, 0)
+            else:
+                queue = self._queues[key] = KeyQueue(self._context, key)
+                queue.begin((job, 0))
             return future
         self._serve_slice(job, 0)
         return future
@@ -197,7 +210,7 @@ class Pusher:
     async def drain(self) -> None:
         """Refuse new pushes and wait for those in progress. The caller bounds the wait."""
         self._is_draining = True
-        await self._is_idle.wait()
+        await self._wait_idle()
 
     async def stop(self) -> None:
         """End all work; answer what is in progress by what is known of it. May be called more than once."""
@@ -214,7 +227,13 @@ class Pusher:
             if not outcome.done():
                 outcome.set_exception(_stopping())
         # Slices of large pushes come to their ends, refused.
-        await self._is_idle.wait()
+        await self._wait_idle()
+
+    async def _wait_idle(self) -> None:
+        while self._pending_keys:
+            if self._emptied is None:
+                self._emptied = self._create_future()
+            await asyncio.shield(self._emptied)
 
     def _refusal(self, push: Push) -> EnckeError | None:
         if self._is_draining:
@@ -252,7 +271,7 @@ class Pusher:
             if start and not context.owns(key):
                 self._refuse_turn(job, index, NotOwnerError.code)
                 continue
-            if not job.is_saved and key not in queues and (must_read is None or not must_read(key)):
+            if job.item is None and key not in queues and (must_read is None or not must_read(key)):
                 deliver_unsaved(context, job, index, message)
             else:
                 self._take_turn(key, job, index)
@@ -288,7 +307,7 @@ class Pusher:
 
     def _refuse_turn(self, job: PushJob, index: int, code: str) -> None:
         job.fail(index, code)
-        if job.is_done:
+        if not job.pending:
             self._on_done(job)
 
     def _enqueue(self, key: Key, turn: tuple[PushJob, int] | ExclusiveTurn) -> None:
@@ -301,15 +320,17 @@ class Pusher:
 
     def _on_done(self, job: PushJob) -> None:
         metrics = self._metrics
-        failed = job.failed_count
-        metrics.pushed.value += len(job.push.keys) - failed
+        push, failed = job.push, len(job.failed)
+        keys = len(push.keys)
+        metrics.pushed.value += keys - failed
         if failed:
             metrics.pushes.inc("failed", failed)
         metrics.push_seconds.observe(time.monotonic() - job.started_at)
-        self._pending_keys -= len(job.push.keys)
-        self._pending_bytes -= len(job.push.payload)
-        if not self._pending_keys:
-            self._is_idle.set()
+        self._pending_keys -= keys
+        self._pending_bytes -= len(push.payload)
+        if self._emptied is not None and not self._pending_keys:
+            self._emptied.set_result(None)
+            self._emptied = None
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -38,61 +38,35 @@ LAST_REPEAT_S = 1.0
 DOUBT_GRACE_S = 5.0
 
 
-class Saving:
-    """Turns of one key that are being saved."""
+class Saving(msgspec.Struct, eq=False):
+    """Turns of one key that are being saved. A struct: made in a third of the time of a class."""
 
-    __slots__ = (
-        "_context",
-        "_expires_at",
-        "_is_asked",
-        "_is_in_doubt",
-        "_is_stopped",
-        "_key",
-        "_on_end",
-        "_repeat_s",
-        "_since",
-        "_turns",
-    )
-
-    def __init__(
-        self,
-        context: QueueContext,
-        key: Key,
-        turns: Sequence[PushTurn],
-        now: float,
-        on_end: Callable[[], object],
-    ) -> None:
-        """Prepare; begin() asks the store.
-
-        Args:
-            turns: at least one.
-            now: monotonic seconds.
-            on_end: called once, when every turn has its answer; not after stop().
-        """
-        self._context = context
-        self._key = key
-        self._turns = turns
-        self._on_end = on_end
-        # Monotonic seconds until which somebody waits.
-        self._expires_at = turns[0][0].expires_at if len(turns) == 1 else max(t[0].expires_at for t in turns)
-        # Monotonic seconds at which the batch was first asked to be saved.
-        self._since = now
-        self._repeat_s = FIRST_REPEAT_S
-        # An answer to the batch was lost.
-        self._is_in_doubt = False
-        # The store has been asked to save the batch, and has not refused.
-        self._is_asked = False
-        self._is_stopped = False
+    _context: QueueContext
+    _key: Key
+    # At least one.
+    _turns: Sequence[PushTurn]
+    # Monotonic seconds until which somebody waits.
+    _expires_at: float
+    # Monotonic seconds at which the batch was first asked to be saved.
+    _since: float
+    # Called once, when every turn has its answer; not after stop().
+    _on_end: Callable[[], object]
+    _repeat_s: float = FIRST_REPEAT_S
+    # An answer to the batch was lost.
+    _is_in_doubt: bool = False
+    # The store has been asked to save the batch, and has not refused.
+    _is_asked: bool = False
+    _is_stopped: bool = False
 
     def __len__(self) -> int:
         return len(self._turns)
 
     def begin(self, items: list[SaveItem]) -> None:
         """Ask to save the turns' items."""
-        channel = self._context.hub.channel(self._key)
-        sent = channel.cursor if channel else Mid(0)
-        deadline = self._deadline(self._since)
-        self._save(SaveBatch(self._key, items, sent, deadline, self._context.incarnation()))
+        context, key = self._context, self._key
+        channel = context.hub.channel(key)
+        sent = Mid(0) if channel is None else channel.cursor
+        self._save(SaveBatch(key, items, sent, self._deadline(self._since), context.incarnation()))
 
     def stop(self) -> None:
         """Answer the turns now: in doubt when the store was asked, else surely not done."""
@@ -182,14 +156,16 @@ class Saving:
         self._repeat_s = min(self._repeat_s * 2, LAST_REPEAT_S)
 
     def _on_saved(self, reply: SaveReply) -> None:
-        context = self._context
-        context.clocks.hear(self._key, reply.clock, int(self._since * 1e9))
+        context, key = self._context, self._key
+        context.clocks.hear(key, reply.clock, int(self._since * 1e9))
         context.metrics.save_seconds.observe(time.monotonic() - self._since)
-        channel = context.hub.channel(self._key)
+        channel = context.hub.channel(key)
         if channel is not None and has_hole(channel.cursor, reply.results):
             context.spawn(self._fill_and_deliver(reply))
-        else:
-            self._deliver(reply, {})
+            return
+        # As _deliver(), which a save that was stopped does not come to here.
+        deliver_saved(context, key, self._turns, reply.results, {}, was_in_doubt=self._is_in_doubt)
+        self._on_end()
 
     async def _fill_and_deliver(self, reply: SaveReply) -> None:
         """The channel has missed what another node saved: read that first, so that order holds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cluster.contracts.comet import CometService, CometStatus, ConnectionInfo, Push, PushReply
@@ -39,10 +40,16 @@ class CometTimeouts:
     other_s: float = field(default=5.0, metadata={"doc": "For everything that is not a push.", "min": 0.05})
 
 
-def comet_routes(service: CometService) -> list[Route]:
-    """What a server needs to serve any implementation."""
+def comet_routes(
+    service: CometService, *, push: Callable[[Push], asyncio.Future[PushReply]] | None = None
+) -> list[Route]:
+    """What a server needs to serve any implementation.
+
+    Args:
+        push: what the service's own would only call.
+    """
     return [
-        Route(PUSH, service.push),
+        Route(PUSH, push or service.push),
         Route(DELETE_KEY, service.delete_key),
         Route(CONNECTIONS, service.connections),
         Route(STATUS, service.status),

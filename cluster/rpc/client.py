@@ -86,6 +86,8 @@ class RpcClient:
         self._link: Link | None = None
         # Of the connection, once there was one.
         self._version = 0
+        # Connected to a peer that takes calls. Plain, because every call asks; changed only here.
+        self.is_up = False
         # Calls are finished but not taken: the peer has said goodbye, or we were stopped.
         self._is_closing = False
         self._is_stopped = False
@@ -104,11 +106,6 @@ class RpcClient:
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode_fault = msgspec.msgpack.Decoder(Fault).decode
         self._down_reason = "not started"
-
-    @property
-    def is_up(self) -> bool:
-        """Connected to a peer that takes calls."""
-        return self._link is not None and not self._is_closing
 
     @property
     def is_connecting(self) -> bool:
@@ -145,6 +142,7 @@ class RpcClient:
             finish_s: how long to wait for calls in flight; then they fail.
         """
         self._is_stopped = self._is_closing = True
+        self.is_up = False
         self._down_reason = "stopped"
         try:
             if self._calls and finish_s > 0:
@@ -240,6 +238,7 @@ class RpcClient:
     def on_up(self, link: Link, version: int) -> None:
         """Send what has waited."""
         self._link = link
+        self.is_up = not self._is_closing
         self._version = version
         self._metrics.connects.inc(self.service)
         now = self._loop.time()
@@ -283,6 +282,7 @@ class RpcClient:
     def on_down(self, reason: Exception) -> None:
         """Sent calls have lost their answers; waiting ones wait on while the peer is dialled at once."""
         self._link = None
+        self.is_up = False
         self._is_closing = self._is_stopped
         self._down_reason = str(reason)
         self._fail_calls(str(reason), is_final=self._connector.state is not State.CONNECTING)
@@ -296,6 +296,7 @@ class RpcClient:
         """Handle what belongs to no call: an answer that comes too late is dropped."""
         if kind == GOODBYE:
             self._is_closing = True
+            self.is_up = False
         elif number > self._last_number or kind not in (REPLY, FAULT):
             raise RemoteProtocolError(f"frame of kind {kind} for call {number}, which was never made")
 

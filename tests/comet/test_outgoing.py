@@ -25,5 +25,3 @@ def test_frame_is_made_once_for_all_connections_of_a_wire() -> None:
     message = Outgoing(Mid(80), b"[1]", is_stored=True)
     for wire in (*TCP, *WEBSOCKET):
         assert message.frame_for(wire) is message.frame_for(wire)
-    # Two shapes for six wires.
-    assert len(message._documents) == 2
