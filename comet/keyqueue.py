@@ -20,9 +20,11 @@ import msgspec
 
 from cluster.contracts.message import SaveItem
 from cluster.errors import DeadlinePassedError, EnckeError, NotOwnerError, UnavailableError
-from cluster.model import Key
+from cluster.mids import STEP, TICKS_PER_SECOND
+from cluster.model import Key, Mid
 from comet.delivering import ExclusiveTurn, PushTurn, QueueContext, deliver_unsaved, fail
 from comet.outgoing import Outgoing
+from comet.pushjob import PushJob
 from comet.saving import Saving
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,9 @@ MAX_BATCH_BYTES = 1024 * 1024
 
 # Unsaved turns of one key delivered before other work of the loop.
 MAX_TURNS_AT_ONCE = 256
+
+# Longest wait for the store's clock before another look.
+LEAD_STEP_S = 0.05
 
 
 class KeyQueue(msgspec.Struct, eq=False):
@@ -109,8 +114,7 @@ class KeyQueue(msgspec.Struct, eq=False):
                     # Its mid would be above what the new owner has saved meanwhile.
                     fail(self._context, head, NotOwnerError.code)
                     continue
-                forwarder = self._context.forwarder
-                if forwarder is not None and forwarder.is_active and forwarder.must_read(self._key):
+                if self._must_read():
                     self._reading = head
                     self._context.spawn(self._read_and_deliver(head))
                     return
@@ -126,17 +130,16 @@ class KeyQueue(msgspec.Struct, eq=False):
         finally:
             self.go()
 
-    async def _read_and_deliver(self, turn: PushTurn) -> None:
-        """Deliver a message that is not stored while an earlier owner may still be saving for the key.
+    def _must_read(self) -> bool:
+        forwarder = self._context.forwarder
+        return forwarder is not None and forwarder.is_active and forwarder.must_read(self._key)
 
-        What that one has saved so far has mids below ours, so it goes first; what it
-        will save has mids above the store's clock of this moment.
-        """
+    async def _read_and_deliver(self, turn: PushTurn) -> None:
+        """Deliver a message that is not stored while an earlier owner may still be saving for the key."""
         context = self._context
         job, index = turn
-        message = Outgoing(context.clocks.now(self._key), job.push.payload, False)
         try:
-            await context.filler.fill(self._key, None)
+            mid = await self._read_before(job)
         except (EnckeError, TimeoutError) as error:
             log.warning("not delivered, the store does not tell: key=%s reason=%r", self._key, error)
             self._end_reading(UnavailableError.code)
@@ -149,8 +152,33 @@ class KeyQueue(msgspec.Struct, eq=False):
                 self._end_reading(NotOwnerError.code)
             elif self._reading is not None:
                 self._reading = None
+                message = Outgoing(mid, job.push.payload, False)
                 deliver_unsaved(context, job, index, message, is_exact=True)
         self.go()
+
+    async def _read_before(self, job: PushJob) -> Mid:
+        """Deliver what an earlier owner has stored; a mid between that and what it will store.
+
+        What it has stored so far goes first; what it will store has mids above the store's clock of this
+        moment. So must ours not have: while the channel is ahead of that clock (a burst was stored, say),
+        this waits for it, and reads again.
+
+        Raises:
+            UnavailableError: the clock is too far behind for the time that the push has.
+            EnckeError, TimeoutError: the store did not answer.
+        """
+        context = self._context
+        while True:
+            bound = context.clocks.now(self._key)
+            await context.filler.fill(self._key, None)
+            channel = context.hub.channel(self._key)
+            lead_s = 0.0 if channel is None else (channel.cursor + STEP - bound) / TICKS_PER_SECOND
+            if lead_s <= 0 or not self._must_read():
+                return bound
+            if time.monotonic() + lead_s >= job.expires_at:
+                raise UnavailableError(f"the key is {lead_s:.3f} s ahead of the store's clock")
+            # In steps: it may have become needless.
+            await asyncio.sleep(min(lead_s, LEAD_STEP_S))
 
     def _end_reading(self, code: str) -> None:
         """Fail the turn that waits for a read, unless stop() has done it."""

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from cluster.contracts.message import SaveItem
 from cluster.errors import StorageError
+from cluster.mids import TICKS_PER_SECOND
+from cluster.model import Mid
 from comet.forwarding import MAX_IN_FLIGHT, Forwarder
 from tests.comet.nodes import values
 from tests.comet.pairs import ONE, THREE, TWO, Nodes, keys_of, running_nodes
@@ -180,6 +183,59 @@ async def test_an_unsaved_message_does_not_overtake_what_the_earlier_owner_has_s
         assert (await accepted).failed == []
         assert not forwarder.must_read(other) or forwarder.is_active
         await eventually(lambda: not forwarder.is_active)
+
+
+async def test_an_unsaved_message_behind_a_burst_does_not_hide_what_the_earlier_owner_is_saving(
+    tmp_path: Path,
+) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        await nodes.start(ONE)
+        key = MOVED[0]
+        way = nodes.ways[ONE]
+        gate = way.close_gate(key)
+        accepted = nodes.push(ONE, key, "accepted")
+        await eventually(lambda: way.batches)
+        await nodes.start(TWO)
+        bob = await nodes.subscribe(TWO, key, mid=0)
+        await eventually(lambda: nodes.counted(TWO, "resuming") == 0)
+        # What is stored runs ahead of the store's clock.
+        ahead = Mid(await way.store.clock() + TICKS_PER_SECOND // 2)
+        burst = replace(way.batches[0], items=[SaveItem("burst", b'"burst"', 600)], sent=ahead)
+        await way.store.save(burst)
+        unsaved = nodes.push(TWO, key, "unsaved", 0)
+        first = await bob.next_document()
+        assert values([first]) == ["burst"]
+        # Right above the burst, where the unsaved message must not be yet.
+        gate.set()
+        assert (await accepted).failed == []
+        rest = await bob.documents(2)
+        assert sorted(values(rest)) == ["accepted", "unsaved"]
+        assert first.mid < rest[0].mid < rest[1].mid
+        assert (await unsaved).online == [1]
+
+
+async def test_an_unsaved_message_does_not_wait_longer_than_its_push_for_the_stores_clock(
+    tmp_path: Path,
+) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        await nodes.start(ONE)
+        key = MOVED[0]
+        gate = nodes.ways[ONE].close_gate(key)
+        accepted = nodes.push(ONE, key, "accepted")
+        await eventually(lambda: nodes.ways[ONE].batches)
+        two = await nodes.start(TWO)
+        bob = await nodes.subscribe(TWO, key)
+        channel = two._hub.channel(key)
+        assert channel is not None
+        # The store's clock was set back by an hour.
+        channel.cursor = Mid(channel.cursor + 3600 * TICKS_PER_SECOND)
+        reply = await nodes.push(TWO, key, "unsaved", 0)
+        assert [failed.code for failed in reply.failed] == ["unavailable"]
+        gate.set()
+        assert (await accepted).failed == []
+        await eventually(lambda: not forwarder_of(nodes, TWO).must_read(key))
+        assert (await nodes.push(TWO, key, "unsaved", 0)).online == [1]
+        assert values([await bob.next_document()]) == ["unsaved"]
 
 
 @pytest.mark.parametrize(
