@@ -186,4 +186,7 @@ def _state(membership: Membership, node: NodeInfo) -> str:
         return "draining"
     if node.kind is NodeKind.COMET and not membership.is_serving(node):
         return "standby"
+    if node.kind is NodeKind.MESSAGE and not node.weight:
+        # Nobody chooses it.
+        return "standby"
     return "serving"

@@ -38,6 +38,7 @@ from message.storage.counters import StoreCounters
 from message.storage.guarantees import Promise
 from message.storage.redis_durability import guarantee, read_settings
 from message.storage.redis_link import RedisLink
+from message.storage.redis_outage import Outage
 from message.storage.redis_reads import Reads
 from message.storage.redis_replies import read_save_reply, read_single_saved
 from message.storage.redis_requests import pack_save
@@ -68,8 +69,15 @@ class RedisStore:
         self._heard = HeardClock(monotonic_ns)
         self._promise = Promise(guarantee(server.name, None))
         self._waiting = Waiting(limits)
+        self._outage = Outage(server.name)
         link = partial(
-            RedisLink, server.url, server.name, settings, self._scripts.all(), self._look_at_settings
+            RedisLink,
+            server.url,
+            server.name,
+            settings,
+            self._scripts.all(),
+            self._look_at_settings,
+            self._outage,
         )
         self._writing, self._reading = link(), link()
         self._reads = Reads(self._reading, self._scripts, limits, counters, self._heard, self._waiting)
@@ -116,7 +124,7 @@ class RedisStore:
         """See MessageStore.start_fault()."""
         if self._promise.is_heard:
             return None
-        reason = self._writing.down_reason or self._reading.down_reason or "no answer yet"
+        reason = self._outage.reason or "no answer yet"
         return f"{self._server.name}: {reason}"
 
     def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:

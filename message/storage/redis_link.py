@@ -26,6 +26,7 @@ from redis.exceptions import RedisError
 
 from cluster.errors import EnckeError, InDoubtError, StorageError, UnavailableError
 from message.config import RedisSettings
+from message.storage.redis_outage import Outage
 from message.storage.redis_requests import Call, OnAnswer, pack_arguments
 from message.storage.redis_scripts import Script
 
@@ -47,13 +48,20 @@ class RedisLink:
     """A connection that comes back. Belongs to one event loop."""
 
     def __init__(
-        self, url: str, name: str, settings: RedisSettings, scripts: Iterable[Script], on_connect: OnConnect
+        self,
+        url: str,
+        name: str,
+        settings: RedisSettings,
+        scripts: Iterable[Script],
+        on_connect: OnConnect,
+        outage: Outage,
     ) -> None:
         """Make it; nothing is connected before the first call.
 
         Args:
             name: of the server, for logs and errors; without secrets.
             on_connect: called with each new connection before it is used; may ask what it wants.
+            outage: the server's.
 
         Raises:
             ValueError: the URL is wrong.
@@ -77,8 +85,7 @@ class RedisLink:
         self._is_flushing = False
         self._is_stopping = False
         self._task: asyncio.Task[None] | None = None
-        # Why connecting has failed, once that was logged; empty when it is up.
-        self.down_reason = ""
+        self._outage = outage
         self._watch: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -160,9 +167,7 @@ class RedisLink:
             except (RedisError, OSError, TimeoutError) as error:
                 await self._on_failed_connect(error)
                 continue
-            if self.down_reason:
-                self.down_reason = ""
-                _log.info("redis is back: %s", self._name)
+            self._outage.end()
             self._connection = connection
             self._flush()
             await self._read(connection)
@@ -183,12 +188,7 @@ class RedisLink:
         return connection
 
     async def _on_failed_connect(self, error: Exception) -> None:
-        reason = str(error) or type(error).__name__
-        if not self.down_reason:
-            self.down_reason = reason
-            _log.error(
-                "redis does not answer, messages of its keys are not stored: %s: %s", self._name, reason
-            )
+        self._outage.begin(str(error) or type(error).__name__)
         self._fail(self._waiting, UnavailableError(f"redis does not answer: {self._name}"))
         if not self._is_stopping:
             await asyncio.sleep(self._settings.retry_s)

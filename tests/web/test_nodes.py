@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from cluster.contracts.web import STATUS_PATH
@@ -36,7 +37,9 @@ async def test_every_node_is_listed_with_its_state_share_and_numbers(comet: Scri
         await registry.register(comet_info("comet-1", instance="second", weight=2, version="1.2"))
         await registry.register(comet_info("comet-1", instance="third", is_draining=True))
         await registry.register(message_info())
+        await registry.register(msgspec.structs.replace(message_info(weight=0), instance="idle"))
         listed = await listing(web)
+    assert listed["message/idle"]["state"] == "standby"
     first, second = listed["comet/comet-1"], listed["comet/second"]
     assert (first["state"], first["share"], first["connections"], first["channels"]) == ("serving", 1.0, 7, 5)
     assert (first["capacity"], first["weight"], first["pushes"], first["fault"]) == (100, 1, 9, None)
