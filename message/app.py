@@ -13,7 +13,8 @@ from cluster.contracts.message_rpc import SERVICE, message_node_routes, message_
 from cluster.errors import EnckeError, StorageError
 from cluster.members import Members
 from cluster.model import NodeInfo, NodeKind, NodeName
-from cluster.registry.base import Registration, Registry
+from cluster.registry.base import Registry
+from cluster.registry.entry import NodeEntry
 from cluster.rpc.config import RpcConfig
 from cluster.rpc.methods import Route
 from cluster.rpc.metrics import ClientMetrics
@@ -70,7 +71,7 @@ class MessageNode:
         self._metrics = metrics
         self._fencer = Fencer(registry, store)
         self._rpc = None if rpc is None else RpcServer(SERVICE, self._routes(), rpc, stats=stats)
-        self._registration: Registration | None = None
+        self._entry = NodeEntry(registry, self._info)
         self._is_open = asyncio.Event()
 
     @property
@@ -81,7 +82,7 @@ class MessageNode:
     @property
     def is_ready(self) -> bool:
         """The store is open, and others know of it."""
-        return self._registration is not None
+        return self._entry.is_registered
 
     def fault(self) -> str | None:
         """Why it can serve no key since it was started; None when it can, or could once."""
@@ -117,7 +118,7 @@ class MessageNode:
         # Before, so that nobody saves here meanwhile; and after, for two that start at once.
         if alone is not None:
             await alone.wait(self._registry.session_timeout_s)
-        self._registration = await self._registry.register(self._info(is_draining=False))
+        await self._entry.register()
         if alone is not None:
             await alone.check()
 
@@ -135,24 +136,18 @@ class MessageNode:
         """Send the callers to other nodes, finish what was asked for within the time, unregister."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
-        if self._registration is not None:
-            await self._registration.update(self._info(is_draining=True))
+        await self._entry.mark_draining()
         if self._rpc is not None:
             await self._rpc.stop(max(0.0, end - loop.time()))
-        await self._unregister()
+        await self._entry.withdraw()
 
     async def stop(self) -> None:
         """Close everything, the store last. May be called without start() or drain()."""
         await self._fencer.stop()
         if self._rpc is not None:
             await self._rpc.stop(0.0)
-        await self._unregister()
+        await self._entry.withdraw()
         await self.store.stop()
-
-    async def _unregister(self) -> None:
-        registration, self._registration = self._registration, None
-        if registration is not None:
-            await registration.withdraw()
 
     async def _wait_answered(self) -> None:
         reason = self.fault()
@@ -169,7 +164,7 @@ class MessageNode:
             *message_node_routes(self),
         ]
 
-    def _info(self, *, is_draining: bool) -> NodeInfo:
+    def _info(self) -> NodeInfo:
         advertise = self._config.rpc_advertise
         return NodeInfo(
             kind=NodeKind.MESSAGE,
@@ -179,7 +174,6 @@ class MessageNode:
                 purpose: (advertised_address(advertise, bound),) for purpose, bound in self.addresses.items()
             },
             weight=self._config.weight,
-            is_draining=is_draining,
             version=self._version,
             started_at=self._started_at,
         )
@@ -188,5 +182,5 @@ class MessageNode:
         """Watches that no other message node is there, where none may be."""
         if self._rpc_config is None or self._config.store != "embedded":
             return None
-        own = self._info(is_draining=False).addresses
+        own = self._info().addresses
         return Solitude(self._members, own, self._rpc_config, self._metrics)

@@ -16,7 +16,8 @@ from cluster.errors import ConfigError
 from cluster.members import Members
 from cluster.model import NodeInfo, NodeKind, NodeName
 from cluster.peers import NodeServices
-from cluster.registry.base import Registration, Registry
+from cluster.registry.base import Registry
+from cluster.registry.entry import NodeEntry
 from cluster.settings import advertised_address
 from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
@@ -78,68 +79,33 @@ class WebNode:
         self._config = config
         self._instance = instance
         self._version = version
-        self._registry = registry
-        self._registration: Registration | None = None
+        self._entry = NodeEntry(registry, self._info)
         self._started_at = unix_time()
-        metrics = WebMetrics(stats)
-        self._metrics = metrics
+        self._unix_time = unix_time
+        self._metrics = WebMetrics(stats)
         self._status_address = status_address
         self._departures = Departures(members, time.monotonic)
-        owners = self._owners = Owners(
+        self._owners = Owners(
             members,
             services.comets,
             timeout_s=config.request_timeout_s,
             attempt_s=config.comet_timeout_s,
         )
-        parser = BodyParser(config.max_keys_per_push)
         # Random: no other run of any web node may ever make the same push ids.
-        self._pusher = Pusher(owners, metrics, f"{secrets.token_hex(8)}-", config.idempotency_ttl_s)
+        prefix = f"{secrets.token_hex(8)}-"
+        self._pusher = Pusher(self._owners, self._metrics, prefix, config.idempotency_ttl_s)
         questions = StoreQuestions(config.request_timeout_s)
         self._store_time = StoreTime(messages, questions, time.monotonic)
-        pushes = PushApi(self._pusher, parser, config.max_payload_bytes, config.max_many_body_bytes)
-        self._streams = PushStreams(pushes, parser, owners, config)
-        offline = Offline(
-            messages,
-            questions,
-            self._store_time,
-            verifier,
-            FailureLimiter(config.token_failures_per_minute, time.monotonic),
-            metrics,
-            max_bytes=config.max_fetch_bytes,
-            unix_time=unix_time,
-        )
-        listing = NodeListing(
-            members,
-            replace(services, webs=lambda node: self if self._is_own(node) else services.webs(node)),
-            self._departures,
-            lambda: registry.session,
-            timeout_s=config.status_timeout_s,
-            unix_time=unix_time,
-        )
-        inspector = Inspector(owners, messages, questions)
+        parser = BodyParser(config.max_keys_per_push)
+        self._pushes = PushApi(self._pusher, parser, config.max_payload_bytes, config.max_many_body_bytes)
+        self._streams = PushStreams(self._pushes, parser, self._owners, config)
         self._budget = ByteBudget(config.max_buffered_bytes)
-        # Of its own: subscribers behind the address of a backend do not keep it waiting.
-        guesses = FailureLimiter(config.token_failures_per_minute, time.monotonic)
-        public = Router(
-            with_document(public_routes(Locator(owners), offline)),
-            Access(config.public_origins, "", refuses_foreign=False, methods="GET"),
-            metrics,
-            guesses,
-        )
-        admin_access = Access(
-            config.admin_origins, config.admin_token, refuses_foreign=True, methods="GET, POST, DELETE"
-        )
-        admin = Router(
-            with_document(admin_routes(pushes, self._streams, inspector, listing)),
-            admin_access,
-            metrics,
-            guesses,
-        )
-        quick = QuickPushes(self._pusher, admin_access, metrics, config.max_payload_bytes, guesses)
-        self._public = Listener(public.serve, config, self._budget, "public")
-        self._admin = Listener(
-            admin.serve, config, self._budget, "admin", partial(QuickConnection, pushes=quick)
-        )
+        # Of bad admin tokens. Subscribers behind the address of a backend have another: see Offline.
+        self._guesses = FailureLimiter(config.token_failures_per_minute, time.monotonic)
+        self._public = self._public_listener(messages, questions, verifier)
+        inspector = Inspector(self._owners, messages, questions)
+        listing = self._listing(registry, members, services)
+        self._admin = self._admin_listener(inspector, listing)
         self._add_gauges(stats)
 
     @property
@@ -150,7 +116,7 @@ class WebNode:
     @property
     def is_ready(self) -> bool:
         """Bound and registered."""
-        return self._registration is not None
+        return self._entry.is_registered
 
     async def status(self) -> WebStatus:
         """See WebNodeService.status()."""
@@ -172,15 +138,14 @@ class WebNode:
         await self._admin.start(self._config.admin_bind)
         if self._config.admin_insecure and not self._config.admin_token:
             log.warning("the admin API at %s asks for no token", self._admin.address)
-        self._registration = await self._registry.register(self._info(is_draining=False))
+        await self._entry.register()
 
     async def drain(self, timeout_s: float) -> None:
         """Stop accepting and answer what was accepted, within timeout_s; unregister."""
-        if self._registration is not None:
-            await self._registration.update(self._info(is_draining=True))
+        await self._entry.mark_draining()
         self._streams.drain()
         await asyncio.gather(self._public.drain(timeout_s), self._admin.drain(timeout_s))
-        await self._unregister()
+        await self._entry.withdraw()
 
     async def stop(self) -> None:
         """Close what is left. May be called without start() or drain()."""
@@ -189,17 +154,52 @@ class WebNode:
         await self._owners.stop()
         self._pusher.close()
         self._departures.close()
-        await self._unregister()
+        await self._entry.withdraw()
 
-    def _is_own(self, node: NodeInfo) -> bool:
-        return self._registration is not None and node.instance == self._registration.instance
+    def _public_listener(
+        self, messages: MessageService, questions: StoreQuestions, verifier: TokenVerifier
+    ) -> Listener:
+        config = self._config
+        offline = Offline(
+            messages,
+            questions,
+            self._store_time,
+            verifier,
+            FailureLimiter(config.token_failures_per_minute, time.monotonic),
+            self._metrics,
+            max_bytes=config.max_fetch_bytes,
+            unix_time=self._unix_time,
+        )
+        router = Router(
+            with_document(public_routes(Locator(self._owners), offline)),
+            Access(config.public_origins, "", refuses_foreign=False, methods="GET"),
+            self._metrics,
+            self._guesses,
+        )
+        return Listener(router.serve, config, self._budget, "public")
 
-    async def _unregister(self) -> None:
-        registration, self._registration = self._registration, None
-        if registration is not None:
-            await registration.withdraw()
+    def _listing(self, registry: Registry, members: Members, services: NodeServices) -> NodeListing:
+        return NodeListing(
+            members,
+            replace(services, webs=lambda node: self if self._entry.is_own(node) else services.webs(node)),
+            self._departures,
+            lambda: registry.session,
+            timeout_s=self._config.status_timeout_s,
+            unix_time=self._unix_time,
+        )
 
-    def _info(self, *, is_draining: bool) -> NodeInfo:
+    def _admin_listener(self, inspector: Inspector, listing: NodeListing) -> Listener:
+        config = self._config
+        access = Access(
+            config.admin_origins, config.admin_token, refuses_foreign=True, methods="GET, POST, DELETE"
+        )
+        routes = with_document(admin_routes(self._pushes, self._streams, inspector, listing))
+        router = Router(routes, access, self._metrics, self._guesses)
+        quick = QuickPushes(self._pusher, access, self._metrics, config.max_payload_bytes, self._guesses)
+        connection = partial(QuickConnection, pushes=quick)
+        return Listener(router.serve, config, self._budget, "admin", connection)
+
+    def _info(self) -> NodeInfo:
         told = {purpose: advertised_address("", bound) for purpose, bound in self.addresses.items()}
         if self._status_address:
             told["status"] = advertised_address(self._config.status_advertise, self._status_address)
@@ -208,7 +208,6 @@ class WebNode:
             name=NodeName(self._config.name),
             instance=self._instance,
             addresses={purpose: (address,) for purpose, address in told.items()},
-            is_draining=is_draining,
             version=self._version,
             started_at=self._started_at,
         )
