@@ -104,8 +104,15 @@ class Listener:
                     self._rest(error)
                 # Anything else is about one peer, which has gone already. The next turn comes by itself.
                 return
-            accepted = SocketType(family, socket.SOCK_STREAM, proto, descriptor)
+            self._take_in(SocketType(family, socket.SOCK_STREAM, proto, descriptor))
+
+    def _take_in(self, accepted: SocketType) -> None:
+        try:
             SocketTransport(self._poller, accepted, self._make_user()).begin()
+        except Exception:
+            # No memory for another watch, or a bug: it costs this one, not those who wait behind it.
+            log.exception("new socket not served: address=%s", self.address)
+            accepted.close()
 
     def _rest(self, error: OSError) -> None:
         """Accept nothing for a while: those who wait would be told of again and again."""

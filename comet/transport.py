@@ -127,16 +127,28 @@ class SocketTransport:
         """
         if self._is_write_closed:
             return False
-        if self._backlog is None:
-            now = self._poller.now()
-            if now != self._wrote_at:
-                self._wrote_at = now
-                return self._send(data)
+        if self._backlog is not None:
+            self._backlog.append(data)
+            self._add_unread(len(data))
+            return True
+        now = self._poller.now()
+        if now == self._wrote_at:
             self._backlog = deque((data,))
             self._poller.next_turn(self._take_turn)
-        else:
-            self._backlog.append(data)
-        self._add_unread(len(data))
+            self._add_unread(len(data))
+            return True
+        self._wrote_at = now
+        try:
+            sent = self._socket.send(data, _AT_ONCE)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.abort()
+            return False
+        if sent < len(data):
+            self._backlog = deque((memoryview(data)[sent:],))
+            self._ask_for(self._mask | WRITABLE)
+            self._add_unread(len(data) - sent)
         return True
 
     def write_eof(self) -> None:
@@ -168,20 +180,6 @@ class SocketTransport:
         self._mask = 0
         self._poller.unwatch(self._socket.fileno())
         self._poller.next_turn(self._take_turn)
-
-    def _send(self, data: bytes) -> bool:
-        try:
-            sent = self._socket.send(data, _AT_ONCE)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.abort()
-            return False
-        if sent < len(data):
-            self._backlog = deque((memoryview(data)[sent:],))
-            self._ask_for(self._mask | WRITABLE)
-            self._add_unread(len(data) - sent)
-        return True
 
     def _add_unread(self, size: int) -> None:
         self.unread_bytes += size

@@ -18,7 +18,7 @@ from comet.config import CometConfig
 from comet.door import MAX_SPARE_SOCKETS, OpenSockets
 from comet.listener import start_tcp
 from comet.protocol import CloseReason
-from comet.transport import SocketTransport
+from comet.transport import SocketTransport, TransportUser
 from tests.support.comet import running_comet
 from tests.support.eventually import eventually
 from tests.support.peer import Peer
@@ -115,6 +115,27 @@ async def test_without_free_descriptors_nobody_is_accepted_until_there_are_some(
                 assert await loop.sock_recv(new, 100) == b"+h\r\n"
         await old.close()
     assert caplog.text.count("no room for new sockets") == 1
+
+
+async def test_socket_that_cannot_be_served_is_cut_and_the_next_one_is_served(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_comet(tmp_path) as comet:
+        listener = comet.node._listeners["tcp"]
+        make_user = listener._make_user
+
+        def fail() -> TransportUser:
+            listener._make_user = make_user
+            raise ValueError
+
+        listener._make_user = fail
+        cut = await Peer.connect(comet.tcp)
+        assert await cut.read_to_end() == b""
+        await cut.close()
+        served = await subscribe_tcp(comet.tcp, "k")
+        await served.open()
+        await served.close()
+    assert caplog.text.count("new socket not served") == 1
 
 
 async def test_drain_ends_when_the_last_socket_has_gone(tmp_path: Path) -> None:
