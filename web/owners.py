@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_S = 0.1
 LAST_PAUSE_S = 1.0
 
+# After so long without news from the registry what a node refuses is not tried again: without
+# news it goes to the same node. A registry that changes its leader is back by then.
+CUT_OFF_S = 2.0
+
 _T = TypeVar("_T")
 
 
@@ -33,6 +37,7 @@ class Owners:
         *,
         timeout_s: float,
         attempt_s: float,
+        cut_off_s: float = CUT_OFF_S,
     ) -> None:
         """Follow `members`.
 
@@ -40,13 +45,17 @@ class Owners:
             comets: gives the service of an instance, the same one each time.
             timeout_s: what is asked may take so long, all tries together.
             attempt_s: one node may take so long for a push.
+            cut_off_s: nobody waits longer for a registry that does not answer.
         """
         # Its `current` is the membership; read it once per decision.
         self.members = members
         self.comets = comets
         self.timeout_s = timeout_s
         self.attempt_s = min(attempt_s, timeout_s)
+        self._cut_off_s = cut_off_s
         self._refreshing: asyncio.Task[None] | None = None
+        # Loop clock of the first question for news that was not answered; None = the last one was.
+        self._unanswered_since: float | None = None
         # Done at the next epoch; None while nobody waits for it.
         self._changed: asyncio.Future[None] | None = None
         self._epoch = members.current.epoch
@@ -64,7 +73,7 @@ class Owners:
 
         Raises:
             NoNodeError: no comet node is registered.
-            NotOwnerError: no node took the key in time.
+            NotOwnerError: no node took the key in time, or the registry does not tell which would.
             InDoubtError: no answer in time.
             Whatever the node answers.
         """
@@ -85,10 +94,14 @@ class Owners:
                     self.refresh()
                 if not await self.wait_newer(membership.epoch, deadline, pause_s):
                     raise
+                if isinstance(error, NotOwnerError) and self.is_cut_off(membership.epoch):
+                    raise
             pause_s = min(pause_s * 2, LAST_PAUSE_S)
 
     def refresh(self) -> None:
         """See to it that the membership is read anew: a node knows a newer one than this."""
+        if self._unanswered_since is None:
+            self._unanswered_since = asyncio.get_running_loop().time()
         if self._refreshing is None:
             self._refreshing = asyncio.create_task(self._refresh())
 
@@ -112,6 +125,16 @@ class Owners:
         await asyncio.wait([self._changed], timeout=min(pause_s, remaining - FIRST_PAUSE_S / 2))
         return True
 
+    def is_cut_off(self, epoch: Epoch) -> bool:
+        """Whether nothing newer than `epoch` is known, and the registry has not answered for a while.
+
+        Other pushes are not to wait behind those that cannot succeed here; another web node may know more.
+        """
+        since = self._unanswered_since
+        if since is None or self.membership.epoch > epoch:
+            return False
+        return asyncio.get_running_loop().time() - since >= self._cut_off_s
+
     async def stop(self) -> None:
         """End a question to the registry that is under way."""
         if self._refreshing is not None:
@@ -119,6 +142,7 @@ class Owners:
             await asyncio.gather(self._refreshing, return_exceptions=True)
 
     def _take(self, membership: Membership) -> None:
+        self._unanswered_since = None
         if membership.epoch == self._epoch:
             # Only other kinds of nodes have come or gone.
             return
@@ -131,6 +155,7 @@ class Owners:
         try:
             async with asyncio.timeout(self.timeout_s):
                 await self.members.refresh()
+            self._unanswered_since = None
         except (EnckeError, TimeoutError) as error:
             log.debug("membership not refreshed: reason=%r", error)
         finally:

@@ -239,11 +239,17 @@ class Pusher:
             again = merge.take_again()
             if not again:
                 return merge.reply()
-            if NotOwnerError.code in again.values():
+            refused = {key: code for key, code in again.items() if code == NotOwnerError.code}
+            if refused:
                 owners.refresh()
             if not await owners.wait_newer(pending.epoch, pending.deadline, pause_s):
                 merge.give_up(again)
                 return merge.reply()
+            if refused and owners.is_cut_off(pending.epoch):
+                merge.give_up(refused)
+                again = {key: code for key, code in again.items() if key not in refused}
+                if not again:
+                    return merge.reply()
             pause_s = min(pause_s * 2, LAST_PAUSE_S)
             self._metrics.retries.value += 1
             pending.tries += 1

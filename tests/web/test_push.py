@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from cluster.contracts.comet import Push, PushReply
+from cluster.contracts.comet import CometService, Push, PushReply
 from cluster.errors import (
     DeadlinePassedError,
     EnckeError,
@@ -19,7 +19,7 @@ from cluster.errors import (
     UnavailableError,
 )
 from cluster.members import Members
-from cluster.model import Key, Mid
+from cluster.model import Epoch, Key, Mid
 from cluster.registry.memory import MemoryRegistry
 from cluster.stats import Stats
 from tests.support.eventually import eventually
@@ -34,16 +34,19 @@ class AskedRegistry(MemoryRegistry):
     """Counts how often it was asked for news."""
 
     asked = 0
+    is_away = False
 
     async def refresh(self) -> None:
         self.asked += 1
+        if self.is_away:
+            raise UnavailableError("away")
         await super().refresh()
 
 
 class Pushing:
     """A pusher in front of scripted comet nodes."""
 
-    def __init__(self, timeout_s: float = 5.0, attempt_s: float = 3.0) -> None:
+    def __init__(self, timeout_s: float = 5.0, attempt_s: float = 3.0, cut_off_s: float = 2.0) -> None:
         self.registry = AskedRegistry()
         self.members = Members(self.registry)
         self.comets: dict[str, ScriptedComet] = {}
@@ -53,6 +56,7 @@ class Pushing:
             lambda info: self.comets[info.name],
             timeout_s=timeout_s,
             attempt_s=attempt_s,
+            cut_off_s=cut_off_s,
         )
         self.pusher = Pusher(self.owners, self.metrics, "web-", idempotency_ttl_s=3600)
 
@@ -365,3 +369,35 @@ async def test_push_that_is_too_much_or_that_the_store_refuses_is_not_sent_again
     for code in ("storage", "overloaded"):
         assert await pushing.pusher.push_one(Key("k"), b"1", 60) == code
     assert len(comet.pushes) == 2
+
+
+async def test_what_its_node_refuses_is_given_up_before_its_time_while_the_registry_is_away() -> None:
+    pushing = Pushing(timeout_s=3600.0, attempt_s=3600.0, cut_off_s=0.3)
+    comet = await pushing.add("one")
+    comet.fates.extend([not_owner()] * 20)
+    pushing.registry.is_away = True
+    async with asyncio.timeout(20):
+        with pytest.raises(NotOwnerError):
+            await pushing.push("a")
+        # Those behind it do not wait as long.
+        tries = len(comet.pushes)
+        with pytest.raises(NotOwnerError):
+            await pushing.push("a")
+        assert len(comet.pushes) == tries + 1
+        with pytest.raises(NotOwnerError):
+            await pushing.owners.ask(Key("a"), ask_not_owner)
+        # What another node may still take is not given up.
+        comet.fates.clear()
+        comet.fates.extend([failing({"a": "not_owner", "b": "unavailable"})] * 2)
+        reply = await pushing.push("a", "b")
+        assert [(failure.index, failure.code) for failure in reply.failed] == [(0, "not_owner")]
+        # It is back.
+        pushing.registry.is_away = False
+        comet.fates.clear()
+        comet.fates.extend([not_owner()] * 4)
+        assert (await pushing.push("a")).failed == []
+    pushing.pusher.close()
+
+
+async def ask_not_owner(comet: CometService, epoch: Epoch) -> None:
+    raise not_owner()
