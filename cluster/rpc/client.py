@@ -33,7 +33,10 @@ from cluster.rpc.frames import (
     FAULT,
     GOODBYE,
     HEAD,
+    MAX_TIMEOUT_MS,
     REPLY,
+    REQUEST,
+    REQUEST_FRAME_HEAD,
     REQUEST_HEAD,
     request_head,
     timeout_ms,
@@ -204,7 +207,11 @@ class RpcClient:
         if link is None:
             self._unsent[number] = payload
         else:
-            link.send(request_head(size, number, method.number, int(timeout_s * 1000) + 1), payload)
+            # As request_head() does.
+            left_ms = int(timeout_s * 1000) + 1
+            if left_ms > MAX_TIMEOUT_MS:
+                left_ms = MAX_TIMEOUT_MS
+            link.send(REQUEST_FRAME_HEAD.pack(size + 15, REQUEST, number, method.number, left_ms), payload)
         deadline = self._now() + timeout_s
         calls[number] = (future, method, deadline, size)
         self._call_bytes += size

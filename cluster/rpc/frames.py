@@ -33,9 +33,10 @@ REQUEST_HEAD = struct.Struct(">BQHI")
 PING = LENGTH.pack(0)
 MAX_TIMEOUT_MS = 2**32 - 1
 
-# The same with the length before it: packed for every call, so in one go.
-_FRAME = struct.Struct(">IBQ")
-_REQUEST_FRAME = struct.Struct(">IBQHI")
+# The same with the length before it: packed for every call, so in one go. What is asked for most uses
+# them as they are, see request_head() and frame_head().
+FRAME_HEAD = struct.Struct(">IBQ")
+REQUEST_FRAME_HEAD = struct.Struct(">IBQHI")
 
 
 def request_head(payload_bytes: int, call: int, method: int, timeout_ms: int) -> bytes:
@@ -47,13 +48,13 @@ def request_head(payload_bytes: int, call: int, method: int, timeout_ms: int) ->
     if timeout_ms > MAX_TIMEOUT_MS:
         timeout_ms = MAX_TIMEOUT_MS
     # 15 = REQUEST_HEAD.size
-    return _REQUEST_FRAME.pack(payload_bytes + 15, REQUEST, call, method, timeout_ms)
+    return REQUEST_FRAME_HEAD.pack(payload_bytes + 15, REQUEST, call, method, timeout_ms)
 
 
 def frame_head(payload_bytes: int, kind: int, call: int) -> bytes:
     """Start of any other frame; its payload follows it."""
     # 9 = HEAD.size
-    return _FRAME.pack(payload_bytes + 9, kind, call)
+    return FRAME_HEAD.pack(payload_bytes + 9, kind, call)
 
 
 def timeout_ms(timeout_s: float) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster.contracts.message import MAX_INCARNATION_BYTES, MAX_PUSH_ID_BYTES, SaveBatch
 from cluster.errors import EnckeError, RequestError, UnavailableError
-from cluster.model import key_fault
+from cluster.model import MAX_KEY_BYTES, key_fault
 from message.config import StoreLimits
 from message.storage.base import MAX_DEVICE_BYTES
 
@@ -31,12 +31,17 @@ def save_refusal(
 
 def batch_fault(batch: SaveBatch) -> str | None:
     """Say why a batch can never be stored, or None."""
-    if fault := key_fault(batch.key):
+    # What nearly all are is seen here, without the calls that tell what is wrong with the others: every
+    # save is looked at.
+    key, incarnation = batch.key, batch.incarnation
+    is_plain = 0 < len(key) <= MAX_KEY_BYTES and key.isascii() and key.isprintable()
+    if not is_plain and (fault := key_fault(key)):
         return fault
-    if batch.incarnation and (fault := incarnation_fault(batch.incarnation)):
+    if incarnation and (fault := incarnation_fault(incarnation)):
         return fault
     for item in batch.items:
-        if not 0 < _utf8_size(item.push_id) <= MAX_PUSH_ID_BYTES:
+        push_id = item.push_id
+        if not 0 < (len(push_id) if push_id.isascii() else _utf8_size(push_id)) <= MAX_PUSH_ID_BYTES:
             return f"a push id must have 1 to {MAX_PUSH_ID_BYTES} bytes of UTF-8"
         if item.expire_s < 0:
             return "expire_s must not be negative"

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Any
 
-from cluster.contracts.message import SaveBatch
+import msgspec
+
+from cluster.contracts.message import SaveBatch, SaveItem
 from message.storage.redis_scripts import Script
 
 DIGEST_BYTES = 16
@@ -24,29 +26,28 @@ OnAnswer = Callable[[Any], None]
 _TWO_DOUBLES = struct.Struct("<dd")
 _HEAD = b"$1\r\n1\r\n" + b"$%d\r\n%b\r\n" * 3
 _ITEM = b"$%d\r\n%b\r\n" * 3
+_SINGLE = _HEAD + _ITEM
 
 
-class Call:
-    """One script call, and who waits for it."""
+class Call(msgspec.Struct, eq=False):
+    """One script call, and who waits for it. A struct: made in a third of the time of a class."""
 
-    __slots__ = ("count", "has_body", "on_answer", "packed", "script", "sent_at")
-
-    def __init__(self, script: Script, count: int, packed: bytes, on_answer: OnAnswer) -> None:
-        self.script = script
-        # Of the arguments, the number of keys and the keys among them.
-        self.count = count
-        self.packed = packed
-        self.on_answer = on_answer
-        # The server did not know the script: send its text.
-        self.has_body = False
-        # Loop time of the write.
-        self.sent_at = 0.0
+    script: Script
+    # Of the arguments, the number of keys and the keys among them.
+    count: int
+    packed: bytes
+    on_answer: OnAnswer
+    # The server did not know the script: send its text.
+    has_body: bool = False
+    # Loop time of the write.
+    sent_at: float = 0.0
 
     def pack(self) -> bytes:
         """The call in the server's protocol."""
-        name, text = (b"EVAL", self.script.body) if self.has_body else (b"EVALSHA", self.script.sha)
-        head = (self.count + 2, len(name), name, len(text), text, self.packed)
-        return b"*%d\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % head
+        if not self.has_body:
+            return b"*%d\r\n%b%b" % (self.count + 2, self.script.by_name, self.packed)
+        body = self.script.body
+        return b"*%d\r\n$4\r\nEVAL\r\n$%d\r\n%b\r\n%b" % (self.count + 2, len(body), body, self.packed)
 
 
 def pack_arguments(arguments: Iterable[bytes]) -> bytes:
@@ -61,11 +62,18 @@ def pack_save(batch: SaveBatch, bound: bytes) -> tuple[int, bytes]:
     """
     key = batch.key.encode()
     head = _TWO_DOUBLES.pack(batch.deadline, batch.sent) + batch.incarnation.encode()
-    parts = [_HEAD % (len(key), key, len(bound), bound, len(head), head)]
-    for item in batch.items:
-        push_id = item.push_id.encode()
-        payload = item.payload
-        digest = blake2b(payload, digest_size=DIGEST_BYTES).digest()
-        about = _TWO_DOUBLES.pack(item.expire_s, item.id_ttl_s) + digest
-        parts.append(_ITEM % (len(push_id), push_id, len(about), about, len(payload), payload))
-    return 4 + 3 * len(batch.items), b"".join(parts)
+    about_batch = (len(key), key, len(bound), bound, len(head), head)
+    items = batch.items
+    if len(items) == 1:
+        # As nearly all are.
+        return 7, _SINGLE % (*about_batch, *_about(items[0]))
+    parts = [_HEAD % about_batch]
+    parts += [_ITEM % _about(item) for item in items]
+    return 4 + 3 * len(items), b"".join(parts)
+
+
+def _about(item: SaveItem) -> tuple[int, bytes, int, bytes, int, bytes]:
+    push_id, payload = item.push_id.encode(), item.payload
+    digest = blake2b(payload, digest_size=DIGEST_BYTES).digest()
+    about = _TWO_DOUBLES.pack(item.expire_s, item.id_ttl_s) + digest
+    return len(push_id), push_id, len(about), about, len(payload), payload

@@ -42,11 +42,13 @@ TRIM_SLACK = 32
 class Script:
     """A script's text and the name that the server gives it."""
 
-    __slots__ = ("body", "sha")
+    __slots__ = ("body", "by_name", "sha")
 
     def __init__(self, body: str) -> None:
         self.body = body.encode()
         self.sha = sha1(self.body).hexdigest().encode()
+        # How a call of it begins, in the server's protocol.
+        self.by_name = b"$7\r\nEVALSHA\r\n$%d\r\n%b\r\n" % (len(self.sha), self.sha)
 
 
 # ARGV: bound, score to begin above, most messages, most bytes.

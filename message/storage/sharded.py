@@ -85,7 +85,8 @@ class ShardedStore:
 
     def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
         """Store a batch; see MessageService.save()."""
-        return self._store(batch.key).save(batch)
+        stores = self._stores
+        return (stores[0] if len(stores) == 1 else self._store(batch.key)).save(batch)
 
     async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
         """Read a page; see MessageService.load_after()."""
