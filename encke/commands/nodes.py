@@ -33,7 +33,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "nodes",
         help="list the nodes",
-        description="List the nodes of a cluster, also those that have just gone.",
+        description="List the nodes of a cluster, also those that have just gone. On a terminal the table fits"
+        " its width; in a pipe each node has one line, unless $COLUMNS is set.",
     )
     parser.add_argument("--url", default=DEFAULT_URL, help=f"admin address of a web node ({DEFAULT_URL})")
     parser.add_argument(
@@ -104,9 +105,16 @@ def _paint(lines: Sequence[str]) -> None:
 
 
 def _lines(text: str) -> list[str]:
-    width = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 0
     answer: dict[str, Any] = json.loads(text)
-    return lines_of(answer, width)
+    return lines_of(answer, _width())
+
+
+def _width() -> int:
+    """Of the terminal; of a pipe what $COLUMNS says (`watch` sets it), else 0: a line per node, for tools."""
+    if sys.stdout.isatty():
+        return shutil.get_terminal_size((80, 24)).columns
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isascii() and columns.isdigit() and len(columns) < 6 else 0
 
 
 def _ask(args: argparse.Namespace) -> str:

@@ -156,8 +156,27 @@ def command(server: Server, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "encke.cli", "nodes", "--url", f"{host}:{port}", *arguments]
 
 
+def listed(server: Server, **environ: str) -> subprocess.CompletedProcess[str]:
+    """The listing in a pipe, under an environment without a width of its own."""
+    kept = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    return subprocess.run(
+        command(server), capture_output=True, text=True, timeout=PATIENCE_S, env={**kept, **environ}
+    )
+
+
+@pytest.mark.parametrize("columns", ["", "0", "-5", "wide"])
+def test_pipe_whose_reader_has_no_width_gets_a_line_per_node(server: Server, columns: str) -> None:
+    assert len(listed(server, COLUMNS=columns).stdout.splitlines()) == 4
+
+
+def test_pipe_gets_lines_of_the_width_that_its_reader_says(server: Server) -> None:
+    lines = listed(server, COLUMNS="60").stdout.splitlines()
+    assert len(lines) > 4
+    assert max(map(len, lines)) <= 60
+
+
 def test_nodes_of_one_process_are_listed(server: Server) -> None:
-    done = subprocess.run(command(server), capture_output=True, text=True, timeout=PATIENCE_S)
+    done = listed(server)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert " ".join(lines[0].split()) == (
