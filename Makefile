@@ -1,5 +1,6 @@
 # make serve   run the server            make test    run all tests
 # make check   format, lint, types       make bench   measure
+# make constraints   take newer dependencies into the image
 #
 # Works from a fresh clone on Debian with Python 3.11 or newer. Stamps under
 # .venv make repeated runs quick; `make clean` begins anew.
@@ -21,7 +22,7 @@ TEST_PACKAGES := chromium chromium-driver default-jre-headless faketime gcc libc
 	mariadb-server redis-server strace systemd
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: serve test check format bench clean system-packages
+.PHONY: serve test check format bench constraints clean system-packages
 
 serve: $(VENV)/.installed
 	$(BIN)/encke serve $(ARGS)
@@ -41,6 +42,17 @@ format: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m bench $(ARGS)
+
+# What docker/constraints.txt names: the newest that pyproject.toml allows, on the Python of the image.
+constraints: | $(VENV)/bin/pip
+	work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && \
+	$(BIN)/python -m venv "$$work/venv" && \
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+		> "$$work/wanted.txt" && \
+	"$$work/venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$$work/wanted.txt" && \
+	{ sed -n '/^#/p' docker/constraints.txt; "$$work/venv/bin/pip" freeze --disable-pip-version-check; } \
+		> "$$work/constraints.txt" && \
+	cp "$$work/constraints.txt" docker/constraints.txt
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -33,8 +33,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "nodes",
         help="list the nodes",
-        description="List the nodes of a cluster, also those that have just gone. On a terminal the table fits"
-        " its width; in a pipe each node has one line, unless $COLUMNS is set.",
+        description="List the nodes of a cluster, also those that have just gone. On a terminal the table"
+        " fits its width; in a pipe each node has one line, unless $COLUMNS is set.",
     )
     parser.add_argument("--url", default=DEFAULT_URL, help=f"admin address of a web node ({DEFAULT_URL})")
     parser.add_argument(

@@ -7,6 +7,9 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from encke.version import encke_version
 from tests.docker.conftest import DOCKER, ROOT
 from tests.support.compose import Healthcheck, Service
@@ -25,6 +28,23 @@ def test_base_is_a_pinned_python_that_the_project_allows() -> None:
         found = re.fullmatch(r"python:(\d+)\.(\d+)-slim-[a-z]+", stage.base)
         assert found, stage.base
         assert (int(found[1]), int(found[2])) >= oldest
+
+
+def test_dependencies_are_pinned_within_what_the_project_allows() -> None:
+    lines = (DOCKER / "constraints.txt").read_text().splitlines()
+    pins = {
+        canonicalize_name(name): version
+        for name, version in (line.split("==") for line in lines if not line.startswith("#"))
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for wanted in map(Requirement, project["dependencies"]):
+        assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), wanted
+
+
+def test_build_installs_what_is_pinned() -> None:
+    build = read_dockerfile(DOCKER / "Dockerfile")[0]
+    assert "--constraint constraints.txt" in " ".join(build.all("RUN"))
+    assert ("docker/constraints.txt", "./") in build.copied
 
 
 def test_build_has_every_file_of_every_package(image: Image) -> None:
