@@ -201,6 +201,15 @@ class CometNode:
         if self._standing is not None:
             self._standing.start()
 
+    async def run(self) -> None:
+        """End when the node cannot watch over its registration any more: others could have its keys unnoticed.
+
+        Raises:
+            Exception: the bug that keeps it from that.
+        """
+        if self._standing is not None:
+            await self._standing.wait_failed()
+
     async def drain(self, timeout_s: float) -> None:
         """Leave the ring, finish pushes, close subscribers with 1001 spread over the time, unregister.
 

@@ -71,6 +71,8 @@ class Standing:
         self._waiting: list[Callable[[], None]] = []
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        # Gets what ended the task, if anything but stop() did.
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._unwatch: Callable[[], None] | None = None
 
@@ -80,6 +82,7 @@ class Standing:
             return
         self._unwatch = self._registry.watch_session(self._take_session)
         self._task = asyncio.create_task(self._run(), name="standing")
+        self._task.add_done_callback(self._on_ended)
         self._beat_at = time.monotonic()
         self._beat()
 
@@ -93,6 +96,14 @@ class Standing:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._answer()
+
+    async def wait_failed(self) -> None:
+        """Return never.
+
+        Raises:
+            Exception: a bug has ended the watching; this instance owns nothing from then on.
+        """
+        await asyncio.shield(self._failed)
 
     def is_sure(self) -> bool:
         """Whether there is no reason to doubt what Ownership says; after False comes when_sure().
@@ -232,6 +243,16 @@ class Standing:
             log.warning("not registered anew, trying on: reason=%s", error)
         except Exception:
             log.exception("not registered anew, trying on")
+
+    def _on_ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        self._failed.set_exception(error)
+        # Told above; nobody may wait for it.
+        self._failed.exception()
+        self._ownership.halt()
+        self._answer()
 
     # -- conclusions
 

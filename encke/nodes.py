@@ -121,7 +121,7 @@ class NodeProcess:
         await self._registry.start()
         match self._kind:
             case NodeKind.COMET:
-                self._node = node = await self._build_comet(limit)
+                self._node = node = await self._build_comet(tasks, limit)
             case NodeKind.MESSAGE:
                 self._node = node = self._build_message(tasks)
             case NodeKind.WEB:
@@ -158,13 +158,14 @@ class NodeProcess:
         self._members.close()
         await self._registry.stop()
 
-    async def _build_comet(self, descriptor_limit: int) -> Node:
+    async def _build_comet(self, tasks: ServiceTasks, descriptor_limit: int) -> Node:
         messages = self._message_peers().service
         await _wait_store(messages)
         capacity = connection_capacity(descriptor_limit, self._config.process.reserve_descriptors)
         peers = CometPeers(self._members, self._config.rpc, CometTimeouts(), self._rpc_metrics)
         self._peers.append(peers)
         self._comet = self._parts.comet(self._config.comet, messages, capacity, peers.of)
+        tasks.spawn("standing", self._comet.run())
         return self._comet
 
     def _build_message(self, tasks: ServiceTasks) -> Node:

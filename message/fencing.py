@@ -147,6 +147,12 @@ class Fencer:
                         log.warning("not fenced, trying on: node=%s reason=%s", incarnation, error)
                     self._wake.set()
                     continue
+                except Exception:
+                    # A bug: nobody would be fenced any more if it ended this.
+                    if pause_s == FIRST_PAUSE_S:
+                        log.exception("not fenced, trying on: node=%s", incarnation)
+                    self._wake.set()
+                    continue
                 del self._ended[incarnation]
                 pause_s = FIRST_PAUSE_S
                 log.info("fenced: node=%s", incarnation)

@@ -203,3 +203,22 @@ async def test_a_session_that_has_ended_takes_the_keys_until_the_node_is_registe
         registry.become(SessionState.CONNECTED)
         await eventually(lambda: core.node._ownership.owns(Key("bob")))
         assert await refusal_of(core) == "done"
+
+
+async def test_a_bug_that_ends_the_watching_ends_the_node_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    async with running(tmp_path) as (core, registry):
+
+        def fail() -> None:
+            raise ZeroDivisionError("a bug")
+
+        assert core.node._standing is not None
+        core.node._standing._on_change = fail
+        running_on = asyncio.create_task(core.node.run())
+        registry.become(SessionState.SUSPENDED)
+        await fence(core)
+        with pytest.raises(ZeroDivisionError):
+            await running_on
+        # Nobody would notice that the keys are somebody else's.
+        assert await refusal_of(core) is NotOwnerError
+        stop_the_loop(TIMEOUT_S)
+        assert await refusal_of(core) is NotOwnerError

@@ -19,14 +19,15 @@ from tests.support.registry import ShakyRegistry
 class Fences:
     """Takes fences, after some refusals, and knows them."""
 
-    def __init__(self, refusals: int = 0) -> None:
+    def __init__(self, refusals: int = 0, refusal: Exception | None = None) -> None:
         self.taken: list[str] = []
         self._refusals = refusals
+        self._refusal = refusal or UnavailableError("redis is away")
 
     async def fence(self, incarnation: str) -> None:
         if self._refusals:
             self._refusals -= 1
-            raise UnavailableError("redis is away")
+            raise self._refusal
         self.taken.append(incarnation)
 
     async def is_fenced(self, incarnation: str) -> bool:
@@ -58,8 +59,9 @@ async def test_only_a_comet_node_that_has_gone_is_fenced() -> None:
     assert fences.taken == ["comet"]
 
 
-async def test_a_store_that_refuses_is_told_again() -> None:
-    registry, fences = MemoryRegistry(), Fences(refusals=2)
+@pytest.mark.parametrize("refusal", [UnavailableError("redis is away"), ZeroDivisionError("a bug")])
+async def test_a_store_that_refuses_is_told_again(refusal: Exception) -> None:
+    registry, fences = MemoryRegistry(), Fences(2, refusal)
     first = await registry.register(node(NodeKind.COMET, "first"))
     second = await registry.register(node(NodeKind.COMET, "second"))
     async with following(registry, fences):
