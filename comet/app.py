@@ -202,7 +202,7 @@ class CometNode:
             self._standing.start()
 
     async def run(self) -> None:
-        """End when the node cannot watch over its registration any more: others could have its keys unnoticed.
+        """End when the node cannot watch over its registration any more, and could lose its keys unawares.
 
         Raises:
             Exception: the bug that keeps it from that.
