@@ -23,19 +23,19 @@ TRIM_SLACK = 32
 _LOAD_KEYS = ManyRows(
     "SELECT json_group_array(json_array(v.column1, k.id, k.last, k.stored, k.messages, k.payload_bytes,"
     " k.trimmed, k.trimmed_until, k.ids_until))"
-    " FROM (VALUES {rows}) v CROSS JOIN keys k ON k.key = v.column2",
+    " FROM (VALUES {rows}) v CROSS JOIN keys k ON k.key = v.column2 WHERE v.column1 >= 0",
     width=2,
 )
 _ADD_KEYS = ManyRows(
     "INSERT OR FAIL INTO keys"
     " (id, key, last, stored, messages, payload_bytes, trimmed, trimmed_until, ids_until)"
-    " SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL",
+    " SELECT * FROM (VALUES {rows}) WHERE column1 >= 0",
     width=9,
 )
 _SET_KEYS = ManyRows(
     "UPDATE OR FAIL keys SET last = v.column2, stored = v.column3, messages = v.column4,"
     " payload_bytes = v.column5, trimmed = v.column6, trimmed_until = v.column7, ids_until = v.column8"
-    " FROM (VALUES {rows}) v WHERE keys.id = v.column1",
+    " FROM (VALUES {rows}) v WHERE keys.id = v.column1 AND v.column1 >= 0",
     width=8,
 )
 _OLDEST = (

@@ -36,7 +36,7 @@ _FIND = ManyRows(
     "  SELECT json_group_array(json_array(mid, expires_at, size)) FROM ("
     "   SELECT m.mid, m.expires_at, length(m.payload) AS size FROM messages m INDEXED BY messages_by_key"
     "   WHERE m.key_id = k.id AND m.mid > v.column3 AND m.expires_at > ? ORDER BY m.mid LIMIT ?)))))"
-    " FROM (VALUES {rows}) v CROSS JOIN keys k ON k.key = v.column2",
+    " FROM (VALUES {rows}) v CROSS JOIN keys k ON k.key = v.column2 WHERE v.column1 >= 0",
     width=3,
 )
 # All payloads behind each other, and whose they are in that order: [number of the load, mid, end, size].
@@ -44,7 +44,8 @@ _FETCH = ManyRows(
     "SELECT json_group_array(json_array(v.column1, m.mid, m.expires_at, length(m.payload))),"
     " CAST(group_concat(m.payload, '') AS BLOB)"
     " FROM (VALUES {rows}) v CROSS JOIN messages m INDEXED BY messages_by_key"
-    " ON m.key_id = v.column2 AND m.mid > v.column3 AND m.mid <= v.column4 WHERE m.expires_at > ?",
+    " ON m.key_id = v.column2 AND m.mid > v.column3 AND m.mid <= v.column4"
+    " WHERE v.column1 >= 0 AND m.expires_at > ?",
     width=4,
 )
 

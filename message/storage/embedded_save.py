@@ -29,7 +29,8 @@ DIGEST_BYTES = 16
 # The first column is the caller's number of the row.
 _LOAD_IDS = ManyRows(
     "SELECT json_group_array(json_array(v.column1, i.mid, hex(i.digest), i.until))"
-    " FROM (VALUES {rows}) v CROSS JOIN ids i ON i.push_id = v.column2 AND i.key_id = v.column3",
+    " FROM (VALUES {rows}) v CROSS JOIN ids i ON i.push_id = v.column2 AND i.key_id = v.column3"
+    " WHERE v.column1 >= 0",
     width=3,
 )
 _KNOWS_ID = (
@@ -37,12 +38,12 @@ _KNOWS_ID = (
 )
 _ADD_MESSAGES = ManyRows(
     "INSERT OR FAIL INTO messages (key_id, mid, expires_at, payload)"
-    " SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL",
+    " SELECT * FROM (VALUES {rows}) WHERE column1 >= 0",
     width=4,
 )
 _ADD_IDS = ManyRows(
     "INSERT OR FAIL INTO ids (push_id, key_id, mid, digest, until)"
-    " SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL",
+    " SELECT * FROM (VALUES {rows}) WHERE column2 >= 0",
     width=5,
 )
 _SET_ID = "UPDATE OR FAIL ids SET mid = ?, digest = ?, until = ? WHERE push_id = ? AND key_id = ?"
@@ -153,7 +154,7 @@ class _Group:
             rows: list[Any] = []
             for place in self._new_ids:
                 known = ids[place]
-                rows += (*place, known.mid, known.digest, known.until)
+                rows += (*place, known.mid, bytearray(known.digest), known.until)
             _ADD_IDS.execute(connection, rows)
         for place, known in self._changed_ids.items():
             connection.execute(_SET_ID, (known.mid, known.digest, known.until, *place))
@@ -195,7 +196,7 @@ class _Group:
         self._tally.saved += 1
         prev = Mid(state.stored)
         if item.expire_s > 0:
-            self._new_messages += (state.id, mid, self._expiry_base + item.expire_s, item.payload)
+            self._new_messages += (state.id, mid, self._expiry_base + item.expire_s, bytearray(item.payload))
             state.stored = mid
             state.messages += 1
             state.payload_bytes += len(item.payload)
