@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -42,13 +42,13 @@ class ManyRows:
         row = f"({','.join('?' * width)})"
         self._statements = {size: template.replace("{rows}", ",".join([row] * size)) for size in SIZES}
 
-    def execute(self, connection: sqlite3.Connection, parameters: list[Any]) -> None:
+    def execute(self, connection: sqlite3.Connection, parameters: Sequence[Any]) -> None:
         """Run it over rows that stand one after the other in a flat list."""
         for _ in self._run(connection, parameters, (), ()):
             pass
 
     def select(
-        self, connection: sqlite3.Connection, parameters: list[Any], before: tuple[Any, ...] = ()
+        self, connection: sqlite3.Connection, parameters: Sequence[Any], before: tuple[Any, ...] = ()
     ) -> list[Any]:
         """Run a query that returns one JSON array; the arrays one after the other.
 
@@ -61,7 +61,7 @@ class ManyRows:
         return found
 
     def rows(
-        self, connection: sqlite3.Connection, parameters: list[Any], after: tuple[Any, ...]
+        self, connection: sqlite3.Connection, parameters: Sequence[Any], after: tuple[Any, ...] = ()
     ) -> list[tuple[Any, ...]]:
         """Run a query that returns one row; a row per 256 rows of parameters.
 
@@ -73,7 +73,7 @@ class ManyRows:
     def _run(
         self,
         connection: sqlite3.Connection,
-        parameters: list[Any],
+        parameters: Sequence[Any],
         before: tuple[Any, ...],
         after: tuple[Any, ...],
     ) -> Iterator[sqlite3.Cursor]:

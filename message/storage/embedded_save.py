@@ -26,12 +26,11 @@ from message.storage.embedded_rows import ManyRows
 # Of a payload, to tell a repeat from another payload under the same id.
 DIGEST_BYTES = 16
 
-# The first column is the caller's number of the row.
 _LOAD_IDS = ManyRows(
-    "SELECT json_group_array(json_array(v.column1, i.mid, hex(i.digest), i.until))"
-    " FROM (VALUES {rows}) v CROSS JOIN ids i ON i.push_id = v.column2 AND i.key_id = v.column3"
-    " WHERE v.column1 >= 0",
-    width=3,
+    "SELECT json_group_array(json_array(i.push_id, i.key_id, i.mid, hex(i.digest), i.until))"
+    " FROM (VALUES {rows}) v CROSS JOIN ids i ON i.push_id = v.column1 AND i.key_id = v.column2"
+    " WHERE v.column2 >= 0",
+    width=2,
 )
 _KNOWS_ID = (
     "SELECT 1 FROM keys k JOIN ids i ON i.key_id = k.id WHERE k.key = ? AND i.push_id = ? AND i.until > ?"
@@ -41,25 +40,18 @@ _ADD_MESSAGES = ManyRows(
     " SELECT * FROM (VALUES {rows}) WHERE column1 >= 0",
     width=4,
 )
-_ADD_IDS = ManyRows(
+_PUT_IDS = ManyRows(
     "INSERT OR FAIL INTO ids (push_id, key_id, mid, digest, until)"
-    " SELECT * FROM (VALUES {rows}) WHERE column2 >= 0",
+    " SELECT * FROM (VALUES {rows}) WHERE column2 >= 0"
+    " ON CONFLICT (push_id, key_id)"
+    " DO UPDATE SET mid = excluded.mid, digest = excluded.digest, until = excluded.until",
     width=5,
 )
-_SET_ID = "UPDATE OR FAIL ids SET mid = ?, digest = ?, until = ? WHERE push_id = ? AND key_id = ?"
 
-
-class _KnownId:
-    """A row of `ids`."""
-
-    __slots__ = ("digest", "is_in_table", "mid", "until")
-
-    def __init__(self, mid: Mid, digest: bytes, until: int, *, is_in_table: bool) -> None:
-        self.mid = mid
-        self.digest = digest
-        self.until = until
-        # Inserted by an earlier group; otherwise by this one.
-        self.is_in_table = is_in_table
+# A row of `ids`, but for its key: mid, digest and end. The digest as SQLite takes it.
+_Known = tuple[Mid, bytearray, int]
+# Push id and number of the key.
+_Place = tuple[str, int]
 
 
 class Saver:
@@ -78,21 +70,35 @@ class Saver:
             sqlite3.Error: roll the transaction back, nothing is saved.
         """
         clock = self._time.mid()
-        incarnations = {batch.incarnation for batch in batches if batch.incarnation}
-        fenced = {one for one in incarnations if is_fenced(self._connection, one, to_whole_s(clock))}
-        refusals = [
-            NotOwnerError("the node that saves has lost its keys")
-            if batch.incarnation in fenced
-            else self._refusal(batch, clock, tally)
-            for batch in batches
-        ]
-        good = [b for b, refusal in zip(batches, refusals, strict=True) if refusal is None]
+        refused = self._refused(batches, clock, tally)
+        good = (
+            [batch for number, batch in enumerate(batches) if number not in refused] if refused else batches
+        )
         if not good:
-            return [refusal for refusal in refusals if refusal is not None]
+            return list(refused.values())
         group = _Group(self, good, clock, tally)
-        replies = iter(group.settle())
+        replies = group.settle()
         group.write()
-        return [next(replies) if refusal is None else refusal for refusal in refusals]
+        if not refused:
+            return replies
+        left = iter(replies)
+        return [refused.get(number) or next(left) for number in range(len(batches))]
+
+    def _refused(self, batches: Sequence[SaveBatch], clock: Mid, tally: Tally) -> dict[int, EnckeError]:
+        """Batches that are not saved, by their numbers, and why."""
+        incarnations = {batch.incarnation for batch in batches}
+        fenced = {one for one in incarnations if one and is_fenced(self._connection, one, to_whole_s(clock))}
+        latest = clock + self._settings.max_deadline_s * TICKS_PER_SECOND
+        farthest = clock + MAX_SENT_LEAD
+        refused: dict[int, EnckeError] = {}
+        for number, batch in enumerate(batches):
+            if batch.incarnation in fenced:
+                refused[number] = NotOwnerError("the node that saves has lost its keys")
+            elif batch.sent > farthest or not clock <= batch.deadline <= latest:
+                refusal = self._refusal(batch, clock, tally)
+                if refusal is not None:
+                    refused[number] = refusal
+        return refused
 
     def _refusal(self, batch: SaveBatch, clock: Mid, tally: Tally) -> EnckeError | None:
         if batch.sent > clock + MAX_SENT_LEAD:
@@ -121,7 +127,7 @@ class _Group:
 
     def __init__(self, saver: Saver, batches: Sequence[SaveBatch], clock: Mid, tally: Tally) -> None:
         self._connection = saver._connection
-        self._settings = saver._settings
+        self._max_id_ttl_s = saver._settings.max_id_ttl_s
         self._batches = batches
         self._clock = clock
         self._clock_s = to_whole_s(clock)
@@ -130,89 +136,80 @@ class _Group:
         self._expiry_base = saver._time.expires_at(0)
         self._tally = tally
         self._keys = saver._keys
-        self._states = self._keys.load(batch.key for batch in batches)
+        self._states = self._keys.load([batch.key for batch in batches])
+        # Ids in the table, and those of this group.
         self._ids = self._load_ids()
-        # Parameters of the statements to come, row after row.
+        # Of these, what the table does not know yet.
+        self._new_ids: dict[_Place, _Known] = {}
+        # Parameters of the statement, row after row.
         self._new_messages: list[Any] = []
-        self._new_ids: list[tuple[str, int]] = []
-        self._changed_ids: dict[tuple[str, int], _KnownId] = {}
 
-    def settle(self) -> list[SaveReply]:
+    def settle(self) -> list[SaveReply | EnckeError]:
         """Decide about every item; changes only what is in memory."""
-        return [
-            SaveReply([self._settle_item(batch, state, item) for item in batch.items], self._clock)
-            for batch in self._batches
-            for state in (self._states[batch.key],)
-        ]
+        replies: list[SaveReply | EnckeError] = []
+        for batch in self._batches:
+            state = self._states[batch.key]
+            until = batch.deadline // TICKS_PER_SECOND + 1 + ID_GRACE_S
+            results = [self._settle_item(state, item, batch.sent, until) for item in batch.items]
+            replies.append(SaveReply(results, self._clock))
+        return replies
 
     def write(self) -> None:
         """Put the decisions into the tables."""
-        connection, ids = self._connection, self._ids
-        if self._new_messages:
-            _ADD_MESSAGES.execute(connection, self._new_messages)
-        if self._new_ids:
-            rows: list[Any] = []
-            for place in self._new_ids:
-                known = ids[place]
-                rows += (*place, known.mid, bytearray(known.digest), known.until)
-            _ADD_IDS.execute(connection, rows)
-        for place, known in self._changed_ids.items():
-            connection.execute(_SET_ID, (known.mid, known.digest, known.until, *place))
-        self._tally.trimmed += self._keys.write(self._states, self._now_s)
+        _ADD_MESSAGES.execute(self._connection, self._new_messages)
+        rows: list[Any] = []
+        for place, known in self._new_ids.items():
+            rows += place
+            rows += known
+        _PUT_IDS.execute(self._connection, rows)
+        self._tally.trimmed += self._keys.write(self._states.values(), self._now_s)
 
-    def _load_ids(self) -> dict[tuple[str, int], _KnownId]:
-        places = [
-            (item.push_id, state.id)
-            for batch in self._batches
-            for state in (self._states[batch.key],)
-            if not state.is_new
-            for item in batch.items
-        ]
-        if not places:
-            return {}
-        numbered = [value for number, place in enumerate(places) for value in (number, *place)]
+    def _load_ids(self) -> dict[_Place, _Known]:
+        places: list[Any] = []
+        for batch in self._batches:
+            state = self._states[batch.key]
+            # Otherwise all its ids have lapsed, or there are none.
+            if state.ids_until > self._clock_s:
+                for item in batch.items:
+                    places += (item.push_id, state.id)
         return {
-            places[number]: _KnownId(mid, bytes.fromhex(digest), until, is_in_table=True)
-            for number, mid, digest, until in _LOAD_IDS.select(self._connection, numbered)
+            (push_id, key_id): (mid, bytearray.fromhex(digest), until)
+            for push_id, key_id, mid, digest, until in _LOAD_IDS.select(self._connection, places)
         }
 
-    def _settle_item(self, batch: SaveBatch, state: KeyState, item: SaveItem) -> SaveResult:
-        digest = blake2b(item.payload, digest_size=DIGEST_BYTES).digest()
-        ttl_s = min(item.id_ttl_s, self._settings.max_id_ttl_s)
-        until = max(batch.deadline // TICKS_PER_SECOND + 1 + ID_GRACE_S, self._clock_s + ttl_s)
+    def _settle_item(self, state: KeyState, item: SaveItem, sent: Mid, until: int) -> SaveResult:
+        payload = item.payload
+        digest = bytearray(blake2b(payload, digest_size=DIGEST_BYTES).digest())
+        if item.id_ttl_s:
+            until = max(until, self._clock_s + min(item.id_ttl_s, self._max_id_ttl_s))
         place = (item.push_id, state.id)
         known = self._ids.get(place)
-        if known is not None and known.until > self._clock_s:
+        if known is not None and known[2] > self._clock_s:
             return self._repeat(state, place, known, digest, until)
-        mid = settle(self._clock, Mid(state.last), batch.sent)
+        mid = settle(self._clock, state.last, sent)
         state.last = mid
-        state.ids_until = max(state.ids_until, until)
-        if known is None:
-            self._ids[place] = _KnownId(mid, digest, until, is_in_table=False)
-            self._new_ids.append(place)
-        else:
-            known.mid, known.digest, known.until = mid, digest, until
-            self._changed_ids[place] = known
+        if until > state.ids_until:
+            state.ids_until = until
+        self._ids[place] = self._new_ids[place] = (mid, digest, until)
         self._tally.saved += 1
-        prev = Mid(state.stored)
+        prev = state.stored
         if item.expire_s > 0:
-            self._new_messages += (state.id, mid, self._expiry_base + item.expire_s, bytearray(item.payload))
+            self._new_messages += (state.id, mid, self._expiry_base + item.expire_s, bytearray(payload))
             state.stored = mid
             state.messages += 1
-            state.payload_bytes += len(item.payload)
+            state.payload_bytes += len(payload)
         return SaveResult(Outcome.SAVED, mid, prev)
 
     def _repeat(
-        self, state: KeyState, place: tuple[str, int], known: _KnownId, digest: bytes, until: int
+        self, state: KeyState, place: _Place, known: _Known, digest: bytearray, until: int
     ) -> SaveResult:
-        if known.digest != digest:
+        mid, first_digest, first_until = known
+        if first_digest != digest:
             self._tally.conflicts += 1
             return SaveResult(Outcome.CONFLICT, Mid(0), Mid(0))
         self._tally.repeated += 1
-        if until > known.until:
+        if until > first_until:
             # The repeat may be repeated in its turn, until its own deadline.
-            known.until = until
+            self._ids[place] = self._new_ids[place] = (mid, digest, until)
             state.ids_until = max(state.ids_until, until)
-            if known.is_in_table:
-                self._changed_ids[place] = known
-        return SaveResult(Outcome.REPEATED, known.mid, Mid(0))
+        return SaveResult(Outcome.REPEATED, mid, Mid(0))
