@@ -12,23 +12,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster.contracts.comet import PushReply
 from cluster.errors import EnckeError
 from cluster.model import MAX_KEY_BYTES, Key
 from web.access import Access, Verdict
+from web.connection import Connection, WebServer
 from web.limits import FailureLimiter
-from web.listener import Connection
 from web.metrics import WebMetrics
 from web.params import expire_param, key_param, parse_query
 from web.payload import canonical
 from web.push import PendingPush, Pusher
 from web.replies import Answer, Api, compatible, failure, failure_code
 from web.request import host_of
-
-if TYPE_CHECKING:
-    from web.listener import WebServer
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,145 @@
+"""A connection of a listener: aiohttp's, with a deadline for heads and terse answers to nonsense."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from web.replies import transport_error
+from web.request import Request
+
+if TYPE_CHECKING:
+    from web.listener import Listener
+
+log = logging.getLogger(__name__)
+
+
+class Sent:
+    """Stands for an answer where aiohttp wants one; its bytes have been written already."""
+
+    __slots__ = ("keep_alive",)
+
+    def __init__(self, keep_alive: bool) -> None:
+        self.keep_alive = keep_alive
+
+    async def prepare(self, request: object) -> None:
+        pass
+
+    async def write_eof(self) -> None:
+        pass
+
+
+# Whether the connection goes on after it.
+KEEP = Sent(True)
+CLOSE = Sent(False)
+
+
+class WebServer(web.Server):
+    """Makes our kind of connection."""
+
+    def __init__(
+        self,
+        listener: Listener,
+        handler: Any,
+        header_timeout_s: float,
+        max_connections: int,
+        make_connection: Callable[..., Connection],
+        **options: Any,
+    ) -> None:
+        super().__init__(handler, **options)
+        self.listener = listener
+        self.header_timeout_s = header_timeout_s
+        self.max_connections = max_connections
+        self.make_connection = make_connection
+
+    def __call__(self) -> RequestHandler:
+        return self.make_connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
+
+
+class Connection(RequestHandler):
+    """aiohttp's connection, with a deadline for the head of a request and terse answers to nonsense."""
+
+    __slots__ = ("_head_timer", "_server")
+
+    def __init__(self, server: WebServer, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+        super().__init__(server, loop=loop, **options)
+        self._server = server
+        # Runs while the head of a request is awaited: from connecting, later
+        # from its first byte. Idling between requests has keep_alive_s.
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._server.listener.connection_count += 1
+        if self._server.listener.connection_count > self._server.max_connections:
+            cast("asyncio.Transport", transport).abort()
+            return
+        self._start_head_timer()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._server.listener.connection_count -= 1
+        self._stop_head_timer()
+        # Between an answer and the rest of its request's body aiohttp waits for bytes that will not come.
+        lingering = None if self._request_in_progress else self._task_handler
+        super().connection_lost(exc)
+        if lingering is not None:
+            lingering.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        before = self._request_count
+        waiter = self._waiter
+        super().data_received(data)
+        if self._request_count != before:
+            self._stop_head_timer()
+        elif self._head_timer is None and waiter is not None and not waiter.done():
+            # Idle until now, and no request is complete: it is a part of a head.
+            self._start_head_timer()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Skip what aiohttp does after every read of a body when nothing was paused: 3 us a request."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Answer a client that has shut down its own direction after the request."""
+        request = cast("Request | None", self._current_request)
+        if request is not None and request.is_body_read:
+            self.close()
+            return True
+        return None
+
+    def handle_error(
+        self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> Any:
+        """Answer what is no HTTP request in one line; log only what is our own fault."""
+        if status == 500:
+            log.error("request failed in the listener", exc_info=exc)
+        elif isinstance(exc, LineTooLong) or "Too many headers" in (message or ""):
+            status = 431
+        self._write_error(status)
+        return CLOSE
+
+    def _start_head_timer(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._head_timer = loop.call_later(self._server.header_timeout_s, self._give_up_head)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up_head(self) -> None:
+        self._head_timer = None
+        self._write_error(408)
+        self.force_close()
+
+    def _write_error(self, status: int) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            answer = transport_error(status)
+            self.transport.write(b"%bConnection: close\r\n\r\n%b" % (answer.head, answer.body))
