@@ -18,6 +18,9 @@ from tests.support.cluster import Cluster, owned_by
 from tests.support.eventually import eventually, eventually_told
 from tests.support.peer import Address
 
+# A node that is stopped says nothing for longer than usual connections last; what was asked of it stays.
+PATIENT = RpcConfig(secret="between us", silence_s=120.0)
+
 TWO = ("comet-1", "comet-2")
 NODES = (
     ("message", "message-1"),
@@ -30,7 +33,7 @@ NODES = (
 @asynccontextmanager
 async def stub_of(address: Address) -> AsyncIterator[CometStub]:
     """What a web node has of a comet node."""
-    client = RpcClient(f"{address[0]}:{address[1]}", SERVICE, RpcConfig(secret="between us"))
+    client = RpcClient(f"{address[0]}:{address[1]}", SERVICE, PATIENT)
     client.start()
     try:
         await eventually(lambda: client.is_up)
