@@ -12,7 +12,7 @@ def push_failure(url: str, error: Exception, push_id: str = "") -> PushError:
 
     Both are worth another attempt.
     """
-    if isinstance(error, aiohttp.ClientConnectorError):
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         return PushError("unavailable", failure_words(url, error), push_id)
     return PushTimeoutError(failure_words(url, error), push_id)
 
@@ -21,6 +21,8 @@ def failure_words(url: str, error: Exception) -> str:
     """Say it in one line, without what the library repeats."""
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"{url} cannot be reached: {error.os_error.strerror or error.os_error}"
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return f"{url} cannot be reached: no connection in time"
     if isinstance(error, TimeoutError):
         return f"{url} did not answer in time"
     return f"{url} did not answer: {error or type(error).__name__}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 
 import msgspec
 import pytest
@@ -112,6 +114,24 @@ async def test_server_that_is_not_there_is_named() -> None:
     async with Publisher("http://127.0.0.1:1", timeout_s=0.3) as publisher:
         with pytest.raises(PushError, match=r"127\.0\.0\.1:1 cannot be reached") as caught:
             await publisher.push("bob", 1)
+    assert caught.value.is_retryable
+
+
+async def test_server_that_takes_no_connection_in_time_was_surely_not_asked() -> None:
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        # Nobody accepts: after these the kernel answers nobody any more.
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        async with Publisher(url, timeout_s=0.5) as publisher:
+            with pytest.raises(PushError, match="cannot be reached") as caught:
+                await publisher.push("bob", 1)
+    assert not isinstance(caught.value, PushTimeoutError)
     assert caught.value.is_retryable
 
 
