@@ -1,6 +1,6 @@
-# make serve   run the server            make test    run all tests
-# make check   format, lint, types       make bench   measure
-# make constraints   take newer dependencies into the image
+# make serve    run the server            make test         run all tests
+# make check    format, lint, types       make bench        measure
+# make format   do what check asks for    make constraints  take newer dependencies into the image
 #
 # Works from a fresh clone on Debian with Python 3.11 or newer. Stamps under
 # .venv make repeated runs quick; `make clean` begins anew.
@@ -22,10 +22,13 @@ TEST_PACKAGES := chromium chromium-driver default-jre-headless faketime gcc libc
 	mariadb-server redis-server strace systemd
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: serve test check format bench constraints clean system-packages
+.PHONY: help serve test check format bench constraints clean system-packages
 
 serve: $(VENV)/.installed
 	$(BIN)/encke serve $(ARGS)
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 test: system-packages $(VENV)/.installed-dev
 	$(BIN)/pytest $(ARGS)

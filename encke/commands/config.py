@@ -8,13 +8,15 @@ import argparse
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Describe the arguments."""
     parser = subparsers.add_parser(
-        "config", help="check a configuration file, or print the documented example"
+        "config",
+        help="check a configuration file, or print the documented example",
+        description="Flags win over the environment (ENCKE_TABLE__KEY=...), and that over the file.",
     )
-    actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action")
+    actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action", help="one of:")
     check = actions.add_parser(
         "check", help="read a file (and the environment) as a node would; tell all faults"
     )
-    check.add_argument("file", metavar="FILE")
+    check.add_argument("file", metavar="FILE", help="TOML, as `encke config example` prints it")
     actions.add_parser("example", help="print a file with every key, its default and what it does")
 
 

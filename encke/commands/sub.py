@@ -22,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Print the messages of a key, one a line: its mid and its JSON. Reconnects and resumes by"
         " itself; what happens to the connection is told on stderr. Ctrl-C ends it.",
     )
-    parser.add_argument("key", metavar="KEY")
+    parser.add_argument("key", metavar="KEY", help="whose messages")
     parser.add_argument(
         "--resume",
         metavar="MID|ack",
@@ -33,10 +33,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--device", metavar="NAME", default="", help="whose acknowledgements (default: none)")
     parser.add_argument(
         "--token",
+        metavar="TOKEN",
         default=os.environ.get("ENCKE_TOKEN", ""),
         help="subscriber token, see encke token ($ENCKE_TOKEN)",
     )
-    parser.add_argument("--transport", choices=["websocket", "tcp"], default="websocket")
+    parser.add_argument(
+        "--transport",
+        choices=["websocket", "tcp"],
+        default="websocket",
+        help="what to connect by (websocket)",
+    )
     parser.add_argument("--json", action="store_true", help="print each message or gap as one JSON object")
     parser.add_argument("--count", metavar="N", type=_count, help="end after so many messages")
     parser.add_argument(

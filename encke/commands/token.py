@@ -19,7 +19,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="mint a subscriber token",
         description="Mint a token that lets its bearer subscribe to a key for a while.",
     )
-    parser.add_argument("key", metavar="KEY", type=_key)
+    parser.add_argument("key", metavar="KEY", type=_key, help="what it lets its bearer subscribe to")
     parser.add_argument(
         "--ttl",
         metavar="TIME",

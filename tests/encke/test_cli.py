@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,17 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         main([command, "--help"])
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith(f"usage: encke {command} ")
+
+
+@pytest.mark.parametrize("command", [*([name] for name in COMMANDS), ["config", "check"]])
+def test_help_says_what_every_argument_is_for(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    # An argument stands at two spaces, with its words behind it or in the next line.
+    for line, below in pairwise([*lines, ""]):
+        if re.match(r"  \S", line) and not line.startswith("  encke "):
+            assert re.search(r"\S  +\S", line.strip()) or re.match(r" {8}", below), line
 
 
 @pytest.mark.parametrize(
