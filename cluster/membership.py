@@ -24,6 +24,8 @@ class Membership:
         # Name → the instance that serves.
         self._serving = _serving(snapshot)
         self.ring = Ring(weights_of(snapshot)) if ring is None else ring
+        # The instance that serves all keys, when there is exactly one: every push asks.
+        self._sole = None if self.ring.sole is None else self._serving.get(self.ring.sole)
 
     def owner(self, key: Key) -> NodeInfo:
         """The comet instance that serves a key.
@@ -31,7 +33,7 @@ class Membership:
         Raises:
             NoNodeError: no comet node is registered.
         """
-        return self._serving[self.ring.owner(key)]
+        return self._sole or self._serving[self.ring.owner(key)]
 
     def group_by_owner(self, keys: list[Key]) -> list[tuple[NodeInfo, list[Key]]]:
         """Split keys by the instance that serves them, each group in the order of `keys`.

@@ -10,6 +10,9 @@ from cluster.contracts.comet import Failure, Push, PushReply
 from cluster.contracts.message import SaveItem
 from cluster.model import Mid
 
+# Mid(...) is a call in Python.
+_NO_MID = Mid(0)
+
 
 class PushJob(msgspec.Struct, eq=False):
     """Results of one push, by index of its keys.
@@ -44,7 +47,7 @@ class PushJob(msgspec.Struct, eq=False):
         is_saved = expire_s > 0 or id_ttl_s > 0
         item = SaveItem(push.push_id, push.payload, expire_s, id_ttl_s) if is_saved else None
         return cls(
-            push, future, now, now + push.timeout_s, item, count, [Mid(0)] * count, [0] * count, [], []
+            push, future, now, now + push.timeout_s, item, count, [_NO_MID] * count, [0] * count, [], []
         )
 
     def settle(self, index: int, mid: Mid, online: int, is_repeat: bool = False) -> None:
@@ -53,8 +56,8 @@ class PushJob(msgspec.Struct, eq=False):
         self._online[index] = online
         if is_repeat:
             self._repeated.append(index)
-        self.pending -= 1
-        if not self.pending:
+        pending = self.pending = self.pending - 1
+        if not pending:
             self._answer()
 
     def fail(self, index: int, code: str) -> None:

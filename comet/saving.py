@@ -37,6 +37,9 @@ LAST_REPEAT_S = 1.0
 # carry it out any more, and what it has done of it the next save's `prev` tells.
 DOUBT_GRACE_S = 5.0
 
+# Mid(...) is a call in Python.
+_NO_MID = Mid(0)
+
 
 class Saving(msgspec.Struct, eq=False):
     """Turns of one key that are being saved. A struct: made in a third of the time of a class."""
@@ -65,7 +68,7 @@ class Saving(msgspec.Struct, eq=False):
         """Ask to save the turns' items."""
         context, key = self._context, self._key
         channel = context.hub.channel(key)
-        sent = Mid(0) if channel is None else channel.cursor
+        sent = _NO_MID if channel is None else channel.cursor
         self._save(SaveBatch(key, items, sent, self._deadline(self._since), context.incarnation()))
 
     def stop(self) -> None:

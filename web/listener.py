@@ -69,7 +69,10 @@ class Listener:
         self._server: asyncio.Server | None = None
         # Requests that are not answered yet. Plain, because it changes with each; down by count_out() only.
         self.in_progress = 0
-        self._is_draining = False
+        # No request is taken any more; answers end their connections. Plain, as the next.
+        self.is_draining = False
+        # How many requests may be in progress before another one is taken by itself.
+        self.max_in_progress = config.max_requests
         # Set when no request is in progress any more; made by a drain that waits for it.
         self._emptied: asyncio.Event | None = None
         self._date = b""
@@ -112,16 +115,6 @@ class Listener:
         name = self._server.sockets[0].getsockname()
         self.address = join_address(name[0], name[1])
 
-    @property
-    def is_draining(self) -> bool:
-        """No request is taken any more; answers end their connections."""
-        return self._is_draining
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another request is taken."""
-        return not self._is_draining and self.in_progress < self._config.max_requests
-
     def count_out(self) -> None:
         """One less is in progress."""
         self.in_progress -= 1
@@ -146,7 +139,8 @@ class Listener:
 
     async def drain(self, timeout_s: float) -> None:
         """Stop accepting, and wait until what was accepted is answered, at most timeout_s."""
-        self._is_draining = True
+        self.is_draining = True
+        self.max_in_progress = 0
         if self._server is not None:
             self._server.close()
         if not self.in_progress:
@@ -160,7 +154,8 @@ class Listener:
 
     async def stop(self) -> None:
         """Close everything that is left."""
-        self._is_draining = True
+        self.is_draining = True
+        self.max_in_progress = 0
         if self._server is not None:
             self._server.close()
         if self._web_server is not None:
@@ -186,7 +181,7 @@ class Listener:
         try:
             answer = await self._serve(request)
             if answer is None:
-                return KEEP if request.is_body_read and not self._is_draining else CLOSE
+                return KEEP if request.is_body_read and not self.is_draining else CLOSE
             return await self._send(request, answer)
         except DisconnectedError:
             return CLOSE
@@ -195,7 +190,7 @@ class Listener:
             self.count_out()
 
     async def _send(self, request: Request, answer: Answer) -> Sent:
-        is_kept = request.is_body_read and not (request.wants_close or self._is_draining)
+        is_kept = request.is_body_read and not (request.wants_close or self.is_draining)
         head = answer.head
         connection = b"" if is_kept else b"Connection: close\r\n"
         if request.is_http10:

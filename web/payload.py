@@ -58,8 +58,12 @@ def canonical(body: bytes, max_bytes: int) -> bytes:
         raise RequestError(f"the payload is not JSON: {error}") from None
     except UnicodeDecodeError:
         raise RequestError("the payload is not UTF-8") from None
-    # Counting is faster than measuring, and nearly always enough.
-    if compact.count(b"[") + compact.count(b"{") > MAX_DEPTH and _depth(compact) > MAX_DEPTH:
+    # Counting is faster than measuring, and nearly always enough; what is short need not even be counted.
+    if (
+        len(compact) > MAX_DEPTH
+        and compact.count(b"[") + compact.count(b"{") > MAX_DEPTH
+        and _depth(compact) > MAX_DEPTH
+    ):
         raise RequestError(f"the payload is nested deeper than {MAX_DEPTH}")
     escaped = escape(compact)
     if len(escaped) > max_bytes:

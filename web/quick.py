@@ -219,12 +219,13 @@ class QuickConnection(Connection):
     def _is_idle(self) -> bool:
         """Whether aiohttp has answered everything and holds no part of a request."""
         waiter = self._waiter
+        listener = self._server.listener
         return (
             waiter is not None
             and not waiter.done()
             and self._head_timer is None
             and not (self._paused or self._upgraded or self._close or self._force_close)
-            and self._server.listener.has_room
+            and listener.in_progress < listener.max_in_progress
         )
 
     def _on_result(self, future: asyncio.Future[PushReply]) -> None:

@@ -76,6 +76,8 @@ class Balancer(Generic[P]):
 
         When all are down, the first: its error tells why. None when there are no peers.
         """
+        if self._sole:
+            return self._sole[0]
         order = self.order(key)
         for peer in order:
             if peer.is_up:

@@ -137,7 +137,7 @@ class RedisStore:
         if refusal is not None:
             future.set_exception(refusal)
             return future
-        count, packed = pack_save(batch, self._bound())
+        count, packed = pack_save(batch, b"%d" % self._heard.bound())
         on_answer = partial(self._on_saved, batch, payload_bytes, future, clocks.monotonic())
         self._writing.send(self._scripts.save, count, packed, on_answer)
         return future

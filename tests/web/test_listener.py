@@ -324,7 +324,7 @@ async def test_requests_in_progress_are_answered_by_a_drain(web: Web, comet: Scr
     await busy.send(post(PUSH, b"1"))
     await eventually(lambda: comet.held_count)
     drain = asyncio.create_task(web.node.drain(5.0))
-    await eventually(lambda: web.node._admin._is_draining)
+    await eventually(lambda: web.node._admin.is_draining)
     with pytest.raises(OSError):
         await connect(web)
     comet.release()

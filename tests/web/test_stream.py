@@ -293,7 +293,7 @@ async def test_drain_answers_what_was_read_and_ends_the_stream(web: Web, comet: 
         await stream.push("k")
         await eventually(lambda: comet.held_count == 1)
         drain = asyncio.create_task(web.node.drain(5.0))
-        await eventually(lambda: web.node._admin._is_draining)
+        await eventually(lambda: web.node._admin.is_draining)
         await stream.push("late")
         comet.release()
         answers = await stream.rest()
