@@ -52,7 +52,9 @@ async def wait_whole(server: Server, *, but: int) -> None:
     """Until every worker serves, and none in the process that was killed."""
 
     async def is_back() -> bool:
-        return but not in worker_pids(server).values() and await is_whole(server)
+        # All processes first: of one that is killed the supervisor need not have heard yet.
+        pids = worker_pids(server)
+        return set(pids) == ALL and but not in pids.values() and await is_whole(server)
 
     await eventually_told(is_back)
 
