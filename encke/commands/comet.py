@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from encke.commands.running import (
     Listener,
     add_node_flags,
-    add_workers_flag,
     load_node_config,
     run_node,
-    run_process,
-    say,
 )
-
-if TYPE_CHECKING:
-    from encke.config import EnckeConfig
+from encke.commands.supervising import add_workers_flag, run_workers
 
 LISTENERS = (
     Listener("ws", "comet", "ws_bind", "WebSocket subscribers", is_public=True),
@@ -44,18 +38,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run until a signal; 0 after an orderly drain."""
     from cluster.model import NodeKind
+    from encke.workerplan import comet_plans
 
     config = load_node_config(args, NodeKind.COMET, LISTENERS)
     if args.workers is None:
         return run_node(config, NodeKind.COMET, LISTENERS)
-    return _run_workers(config, args.workers)
-
-
-def _run_workers(config: EnckeConfig, count: int) -> int:
-    from encke.supervisor import Supervisor
-    from encke.workerplan import check_doors, comet_plans
-
-    plans = comet_plans(config, count)
-    status = LISTENERS[-1]
-    check_doors([status.door(config), *(door for plan in plans for door in plan.doors)])
-    return run_process(config, lambda stats: Supervisor(config, plans, config.comet.status_bind, stats, say))
+    return run_workers(config, comet_plans(config, args.workers), LISTENERS[-1])

@@ -154,19 +154,6 @@ def run_node(config: EnckeConfig, kind: NodeKind, listeners: Sequence[Listener])
     )
 
 
-def add_workers_flag(parser: argparse.ArgumentParser, words: str) -> None:
-    """How many processes."""
-    parser.add_argument("--workers", metavar="N", type=_worker_count, help=words)
-
-
-def _worker_count(text: str) -> int:
-    from encke.workerplan import MAX_WORKERS
-
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= MAX_WORKERS):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MAX_WORKERS}, got {text!r}")
-    return int(text)
-
-
 def say(line: str) -> None:
     """Write a line of output. Flushed: whoever waits for "ready" reads a pipe."""
     print(line, flush=True)

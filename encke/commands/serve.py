@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING
 from encke.commands.running import (
     Listener,
     add_bind_flags,
-    add_workers_flag,
     bind_overrides,
     run_application,
-    run_process,
     say,
 )
+from encke.commands.supervising import add_workers_flag, run_workers
 
 if TYPE_CHECKING:
     from cluster.config import Override
-    from encke.config import EnckeConfig
 
 
 LISTENERS = (
@@ -61,25 +59,13 @@ def run(args: argparse.Namespace) -> int:
     """Serve until a signal; 0 after an orderly drain."""
     from encke.config import load_config
     from encke.standalone import Standalone
+    from encke.workerplan import serve_plans
 
     config = load_config(args.config, _overrides(args))
     program = _program()
     if args.workers is not None:
-        return _run_workers(config, args.workers, program)
+        return run_workers(config, serve_plans(config, args.workers), LISTENERS[-1], program)
     return run_application(config, LISTENERS, lambda stats: Standalone(config, stats, say, program))
-
-
-def _run_workers(config: EnckeConfig, count: int, program: str) -> int:
-    from encke.supervisor import Supervisor
-    from encke.workerplan import check_doors, serve_plans
-
-    plans = serve_plans(config, count)
-    status = LISTENERS[-1]
-    check_doors([status.door(config), *(door for plan in plans for door in plan.doors)])
-    return run_process(
-        config,
-        lambda stats: Supervisor(config, plans, config.serve.status_bind, stats, say, program=program),
-    )
 
 
 def _program() -> str:
