@@ -1,0 +1,61 @@
+"""Groups of every size through statements of a few: what only fills them up is no key, no id and no page."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from cluster.contracts.message import Outcome, SaveBatch, SaveItem, SaveReply
+from cluster.mids import TICKS_PER_SECOND
+from cluster.model import Key, Mid
+from message.storage.embedded import EmbeddedStore
+from message.storage.embedded_rows import FILLER, SIZES
+from tests.message.stores import open_store
+
+# Looks like a filler to a statement that does not ask for its type.
+LIKE_A_FILLER = Key(str(FILLER))
+
+
+async def save_group(store: EmbeddedStore, keys: list[Key]) -> list[SaveReply]:
+    """Save one message per key, whose id is the key, all in one turn of the loop."""
+    deadline = Mid(await store.clock() + 30 * TICKS_PER_SECOND)
+    return await asyncio.gather(
+        *(store.save(SaveBatch(key, [SaveItem(key, key.encode(), 600)], Mid(0), deadline)) for key in keys)
+    )
+
+
+async def stored(store: EmbeddedStore, key: Key) -> list[bytes]:
+    """Payloads of a key."""
+    return [message.payload for message in (await store.load_after(key, Mid(0), 100, 1_000_000)).messages]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 63, 65, SIZES[-1] - 1, SIZES[-1]])
+async def test_group_of_any_size_is_saved_and_known_again(tmp_path: Path, size: int) -> None:
+    keys = [Key(f"key{number}") for number in range(size)]
+    async with open_store(tmp_path) as store:
+        first = await save_group(store, keys)
+        again = await save_group(store, keys)
+        pages = await asyncio.gather(*(stored(store, key) for key in keys))
+
+    assert [reply.results[0].outcome for reply in first] == [Outcome.SAVED] * size
+    assert [reply.results[0].outcome for reply in again] == [Outcome.REPEATED] * size
+    assert [a.results[0].mid for a in again] == [f.results[0].mid for f in first]
+    assert pages == [[key.encode()] for key in keys]
+
+
+@pytest.mark.parametrize("others", range(5))
+async def test_key_and_id_that_look_like_a_filler_are_like_any_other(tmp_path: Path, others: int) -> None:
+    async with open_store(tmp_path) as store:
+        await save_group(store, [LIKE_A_FILLER])
+
+        # Groups and pages of which the key is no part, but perhaps a filler is.
+        await save_group(store, [Key(f"key{number}") for number in range(others)])
+        mids = [reply.results[0].mid for reply in await save_group(store, [LIKE_A_FILLER])]
+        keys = [LIKE_A_FILLER, *(Key(f"key{number}") for number in range(others))]
+        pages = await asyncio.gather(*(stored(store, key) for key in keys))
+        counted = await store.inspect(LIKE_A_FILLER)
+
+    assert pages == [[key.encode()] for key in keys]
+    assert (counted.messages, counted.last) == (1, mids[0])
