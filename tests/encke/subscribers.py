@@ -1,4 +1,4 @@
-"""Subscribers in a hurry, for tests against a scripted server."""
+"""What tests of the subscriber share; some of it for a scripted server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from encke.client import Gap, Message, Subscriber, SubscriberOptions
 from tests.encke.scripted import Connection, ScriptedServer, message
 
 FAST = SubscriberOptions(backoff_base_s=0.01, backoff_max_s=0.05, connect_timeout_s=5.0)
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 def subscriber(server: ScriptedServer, **arguments: Any) -> Subscriber:
@@ -19,6 +19,7 @@ def subscriber(server: ScriptedServer, **arguments: Any) -> Subscriber:
 
 
 async def take(source: Subscriber, count: int) -> list[Message | Gap]:
+    """The next items, of any server."""
     items = []
     async with asyncio.timeout(DEADLINE_S):
         while len(items) < count:

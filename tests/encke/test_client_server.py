@@ -27,6 +27,7 @@ from encke.client import (
     SubscriberOptions,
     TokenRefusedError,
 )
+from tests.encke.subscribers import take
 from tests.support.eventually import eventually
 from tests.support.system import Server, running
 
@@ -63,11 +64,6 @@ def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
         yield started
 
 
-@pytest.fixture(params=["websocket", "tcp"])
-def transport(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
 def key(request: pytest.FixtureRequest) -> str:
     """A key that no other test uses."""
@@ -85,14 +81,6 @@ def subscriber(server: Server, key: str, **arguments: Any) -> Subscriber:
 
 def publisher(server: Server) -> Publisher:
     return Publisher(url(server, "admin"), timeout_s=DEADLINE_S, attempt_timeout_s=5.0)
-
-
-async def take(source: Subscriber, count: int) -> list[Message | Gap]:
-    items = []
-    async with asyncio.timeout(DEADLINE_S):
-        while len(items) < count:
-            items.append(await anext(source))
-    return items
 
 
 async def values(source: Subscriber, count: int) -> list[Any]:
