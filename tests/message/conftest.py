@@ -8,9 +8,6 @@ import pytest
 
 from tests.support.servers import MariaServer, RedisServer
 
-# Otherwise only test files tell what stood on both sides of an assertion.
-pytest.register_assert_rewrite("tests.message.store_suite")
-
 
 @pytest.fixture(scope="session")
 def timed_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
