@@ -22,6 +22,10 @@ TEST_PACKAGES := chromium chromium-driver default-jre-headless faketime gcc libc
 	mariadb-server redis-server strace systemd
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
+# Installs the Debian packages $(1), says so, and fails if it cannot.
+install = echo "installing $(1)" >&2 && $(SUDO) apt-get update -qq && \
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null
+
 .PHONY: help serve test check format bench constraints clean system-packages
 
 serve: $(VENV)/.installed
@@ -69,15 +73,15 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(VENV)/.installed
 
-# A fresh Debian has Python without venv (ensurepip is a package of its own).
+# A fresh Debian has no Python, or one without venv (ensurepip is a package of its own).
 $(VENV)/bin/pip:
+	@command -v $(PYTHON) >/dev/null || { [ $(PYTHON) = python3 ] && $(call install,python3 python3-venv); } || { \
+		echo "there is no $(PYTHON), and it cannot be installed: install Python 3.11 or newer, with venv" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed; this is $$($(PYTHON) --version 2>&1). Try make PYTHON=python3.12" >&2; \
 		exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-		echo "installing python3-venv" >&2; \
-		{ $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends python3-venv >/dev/null; } || { \
-			echo "cannot make a virtual environment: install the package python3-venv" >&2; exit 1; }; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(call install,python3-venv); } || { \
+		echo "cannot make a virtual environment: install the package python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 system-packages:
@@ -85,8 +89,6 @@ system-packages:
 		| awk '/install ok installed/ {print $$1}' \
 		| (cat; echo $(TEST_PACKAGES) | tr ' ' '\n') | sort | uniq -u | tr '\n' ' '); \
 	if [ -n "$$missing" ]; then \
-		echo "installing $$missing" >&2; \
-		$(SUDO) apt-get update -qq && \
-		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null || { \
+		{ $(call install,$$missing); } || { \
 			echo "cannot install: tests that need $$missing will fail" >&2; exit 1; }; \
 	fi
