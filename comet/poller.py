@@ -23,10 +23,7 @@ class Watched(Protocol):
     """What a poller tells."""
 
     def on_ready(self, mask: int) -> None:
-        """READABLE, WRITABLE or both; EPOLLHUP and EPOLLERR come unasked.
-
-        May come without a reason, meant for who had the descriptor a moment ago.
-        """
+        """READABLE, WRITABLE or both; EPOLLHUP and EPOLLERR come unasked."""
         ...
 
     def abort(self) -> None:
@@ -68,20 +65,28 @@ class Poller:
         self._epoll.close()
 
     def watch(self, descriptor: int, mask: int, watched: Watched) -> None:
-        """Tell from now on when a descriptor is ready."""
+        """Tell from now on when a descriptor is ready.
+
+        Raises:
+            OSError: the kernel has no room for it; nothing is watched then.
+        """
+        self._epoll.register(descriptor, mask)
         try:
             self._watched[descriptor] = watched
         except IndexError:
             self._watched += [None] * (descriptor + 1 - len(self._watched))
             self._watched[descriptor] = watched
-        self._epoll.register(descriptor, mask)
 
     def change(self, descriptor: int, mask: int) -> None:
         """Tell other things than before."""
         self._epoll.modify(descriptor, mask)
 
     def unwatch(self, descriptor: int) -> None:
-        """Tell no more; before the descriptor is closed."""
+        """Tell no more; before the descriptor is closed.
+
+        A socket that ends in a turn is closed after it (next_turn()): its descriptor could be
+        given away at once, and what the turn still has for it be taken for the new one's.
+        """
         self._watched[descriptor] = None
         self._epoll.unregister(descriptor)
 
@@ -90,6 +95,10 @@ class Poller:
         self._waiting.append(call)
         if len(self._waiting) == 1:
             self._loop.call_soon(self._take_waiting)
+
+    def report(self, error: Exception) -> None:
+        """Have the loop tell of a bug that cost one socket."""
+        self._loop.call_exception_handler({"message": "fault at a subscriber's socket", "exception": error})
 
     def _turn(self) -> None:
         sockets = self._watched
@@ -102,7 +111,7 @@ class Poller:
                 watched.on_ready(mask)
             except Exception as error:
                 # A bug: it costs its own socket, not those beside it.
-                self._report(error)
+                self.report(error)
                 watched.abort()
 
     def _take_waiting(self) -> None:
@@ -111,7 +120,4 @@ class Poller:
             try:
                 call()
             except Exception as error:
-                self._report(error)
-
-    def _report(self, error: Exception) -> None:
-        self._loop.call_exception_handler({"message": "fault at a subscriber's socket", "exception": error})
+                self.report(error)

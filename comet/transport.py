@@ -96,9 +96,17 @@ class SocketTransport:
         self._is_ending = False
 
     def begin(self) -> None:
-        """Read, and tell the user."""
+        """Read, and tell the user; one that fails at this costs its own socket.
+
+        Raises:
+            OSError: the kernel has no room to watch it; the socket is the caller's again.
+        """
         self._poller.watch(self._socket.fileno(), READABLE, self)
-        self._user.connection_made(self)
+        try:
+            self._user.connection_made(self)
+        except Exception as error:
+            self._poller.report(error)
+            self.abort()
 
     def hand_to(self, user: TransportUser) -> None:
         """Somebody else is told what happens from now on."""
@@ -273,9 +281,8 @@ class SocketTransport:
 
 def _drop(backlog: deque[bytes | memoryview], size: int) -> None:
     """Take the first bytes out."""
-    while size:
-        piece = backlog.popleft()
-        if len(piece) > size:
-            backlog.appendleft(memoryview(piece)[size:])
-            return
-        size -= len(piece)
+    # With <=, so that an empty piece goes, too: it would be offered to the kernel for ever.
+    while backlog and len(backlog[0]) <= size:
+        size -= len(backlog.popleft())
+    if size:
+        backlog[0] = memoryview(backlog[0])[size:]

@@ -56,6 +56,15 @@ async def test_first_write_of_a_moment_is_out_at_once_and_the_others_follow_toge
         assert pair.read() == b"secondthird"
 
 
+async def test_writes_of_nothing_leave_nothing_behind() -> None:
+    with running_pair(now=lambda: 5.0) as pair:
+        for data in (b"", b"", b"first", b"", b"second", b""):
+            assert pair.transport.write(data)
+        assert await pair.read_until(len(b"firstsecond")) == b"firstsecond"
+        pair.transport.close()
+        await eventually(lambda: pair.user.told == ["made", "lost"])
+
+
 async def test_later_write_is_out_at_once_again() -> None:
     moments = count(1)
     with running_pair(now=lambda: next(moments)) as pair:

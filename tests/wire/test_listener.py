@@ -138,6 +138,33 @@ async def test_socket_that_cannot_be_served_is_cut_and_the_next_one_is_served(
     assert caplog.text.count("new socket not served") == 1
 
 
+async def test_socket_whose_user_fails_at_once_is_cut_and_the_node_stops_as_ever(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost: list[TransportUser] = []
+
+    class Fails(TransportUser):
+        def connection_made(self, transport: SocketTransport) -> None:
+            raise ValueError
+
+        def connection_lost(self) -> None:
+            lost.append(self)
+
+    async with running_comet(tmp_path) as comet:
+        listener = comet.node._listeners["tcp"]
+        make_user = listener._make_user
+        listener._make_user = Fails
+        cut = await Peer.connect(comet.tcp)
+        assert await cut.read_to_end() == b""
+        await cut.close()
+        assert len(lost) == 1
+        listener._make_user = make_user
+        served = await subscribe_tcp(comet.tcp, "k")
+        await served.open()
+        await served.close()
+    assert caplog.text.count("fault at a subscriber's socket") == 1
+
+
 async def test_drain_ends_when_the_last_socket_has_gone(tmp_path: Path) -> None:
     async with running_comet(tmp_path) as comet:
         tcp = await subscribe_tcp(comet.tcp, "a", version="2")
