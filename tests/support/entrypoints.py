@@ -35,7 +35,8 @@ def _zookeeper(environ: Mapping[str, str], config: Path) -> list[str]:
 def _mariadb(options: list[str], environ: Mapping[str, str], own: Path, data: Path) -> list[str]:
     user = ["--user=root"] if os.geteuid() == 0 else []
     subprocess.run(
-        ["mariadb-install-db", "--no-defaults", f"--datadir={data}", "--skip-test-db", *user],
+        # By force: also where the machine's own name does not resolve.
+        ["mariadb-install-db", "--no-defaults", f"--datadir={data}", "--skip-test-db", "--force", *user],
         check=True,
         capture_output=True,
         timeout=120,

@@ -179,6 +179,8 @@ class MariaServer(ServerProcess):
                 [
                     *("mariadb-install-db", "--no-defaults", f"--datadir={self._data}"),
                     *("--auth-root-authentication-method=normal", "--skip-test-db"),
+                    # Also where the machine's own name does not resolve.
+                    "--force",
                     *self._user,
                 ],
                 check=True,
