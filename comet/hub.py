@@ -37,6 +37,9 @@ class Hub:
         # The channel of a key, or None when nobody is connected: bound once,
         # because every delivery asks.
         self.channel = self._channels.get
+        # Keys whose channel may lack what is stored: nobody knows what became of a save. What is not
+        # stored must not be delivered before the store was read, or it would hide that for ever.
+        self.doubtful: set[Key] = set()
         self.connection_count = 0
 
     @property
@@ -64,6 +67,11 @@ class Hub:
         self.connection_count -= 1
         if not len(channel):
             self._drop(channel.key)
+
+    def doubt(self, key: Key) -> None:
+        """A key may have something stored that its channel has not delivered. A new channel lacks nothing."""
+        if key in self._channels:
+            self.doubtful.add(key)
 
     def keys(self) -> list[Key]:
         """The keys of all channels."""
@@ -94,3 +102,4 @@ class Hub:
             self._call_later(lead / 10_000_000 + 0.001, self._drop, key)
         else:
             del self._channels[key]
+            self.doubtful.discard(key)

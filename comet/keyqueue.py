@@ -114,7 +114,7 @@ class KeyQueue(msgspec.Struct, eq=False):
                     # Its mid would be above what the new owner has saved meanwhile.
                     fail(self._context, head, NotOwnerError.code)
                     continue
-                if self._must_read():
+                if self._context.must_read(self._key):
                     self._reading = head
                     self._context.spawn(self._read_and_deliver(head))
                     return
@@ -130,12 +130,8 @@ class KeyQueue(msgspec.Struct, eq=False):
         finally:
             self.go()
 
-    def _must_read(self) -> bool:
-        forwarder = self._context.forwarder
-        return forwarder is not None and forwarder.is_active and forwarder.must_read(self._key)
-
     async def _read_and_deliver(self, turn: PushTurn) -> None:
-        """Deliver a message that is not stored while an earlier owner may still be saving for the key."""
+        """Deliver a message that is not stored behind what is stored, and was not delivered here."""
         context = self._context
         job, index = turn
         try:
@@ -157,11 +153,10 @@ class KeyQueue(msgspec.Struct, eq=False):
         self.go()
 
     async def _read_before(self, job: PushJob) -> Mid:
-        """Deliver what an earlier owner has stored; a mid between that and what it will store.
+        """Deliver what is stored; a mid between that and what an earlier owner will store.
 
-        What it has stored so far goes first; what it will store has mids above the store's clock of this
-        moment. So must ours not have: while the channel is ahead of that clock (a burst was stored, say),
-        this waits for it, and reads again.
+        What it will store has mids above the store's clock of this moment. So must ours not have: while
+        the channel is ahead of that clock (a burst was stored, say), this waits for it, and reads again.
 
         Raises:
             UnavailableError: the clock is too far behind for the time that the push has.
@@ -171,9 +166,10 @@ class KeyQueue(msgspec.Struct, eq=False):
         while True:
             bound = context.clocks.now(self._key)
             await context.filler.fill(self._key, None)
+            context.hub.doubtful.discard(self._key)
             channel = context.hub.channel(self._key)
             lead_s = 0.0 if channel is None else (channel.cursor + STEP - bound) / TICKS_PER_SECOND
-            if lead_s <= 0 or not self._must_read():
+            if lead_s <= 0 or not context.must_read(self._key):
                 return bound
             if time.monotonic() + lead_s >= job.expires_at:
                 raise UnavailableError(f"the key is {lead_s:.3f} s ahead of the store's clock")

@@ -258,8 +258,7 @@ class Pusher:
         backlog = self._backlog
         is_contended = backlog.is_contended
         is_stopped = self._is_stopped
-        forwarder = context.forwarder
-        must_read = None if forwarder is None or not forwarder.is_active else forwarder.must_read
+        is_complete = context.is_complete
         message = Outgoing(context.clocks.lowest(), job.push.payload, False)
         for index in range(start, end):
             key = keys[index]
@@ -271,7 +270,7 @@ class Pusher:
             if start and not context.owns(key):
                 self._refuse_turn(job, index, NotOwnerError.code)
                 continue
-            if job.item is None and key not in queues and (must_read is None or not must_read(key)):
+            if job.item is None and key not in queues and (is_complete or not context.must_read(key)):
                 deliver_unsaved(context, job, index, message)
             else:
                 self._take_turn(key, job, index)

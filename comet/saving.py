@@ -21,6 +21,7 @@ from cluster.errors import (
     InDoubtError,
     NotOwnerError,
     RemoteProtocolError,
+    StorageError,
     UnavailableError,
 )
 from cluster.mids import TICKS_PER_SECOND
@@ -34,7 +35,8 @@ FIRST_REPEAT_S = 0.02
 LAST_REPEAT_S = 1.0
 
 # A batch in doubt is given up this long after its deadline: the store will not
-# carry it out any more, and what it has done of it the next save's `prev` tells.
+# carry it out any more, and what it has done of it the next save's `prev` tells,
+# or a read before the next message that is not stored (Hub.doubtful).
 DOUBT_GRACE_S = 5.0
 
 # Mid(...) is a call in Python.
@@ -55,7 +57,7 @@ class Saving(msgspec.Struct, eq=False):
     # Called once, when every turn has its answer; not after stop().
     _on_end: Callable[[], object]
     _repeat_s: float = FIRST_REPEAT_S
-    # An answer to the batch was lost.
+    # An answer to the batch was lost: it may be stored.
     _is_in_doubt: bool = False
     # The store has been asked to save the batch, and has not refused.
     _is_asked: bool = False
@@ -110,10 +112,14 @@ class Saving(msgspec.Struct, eq=False):
             self._context.on_fenced(batch.incarnation)
         if isinstance(error, UnavailableError) and not isinstance(error, DeadlinePassedError):
             self._repeat_later(batch, error)
+        elif isinstance(error, StorageError) and self._is_in_doubt:
+            # This time nothing was stored; that says nothing of the time before.
+            self._repeat_later(batch, error)
         elif isinstance(error, DeadlinePassedError) and self._time_left_s() > 0:
             self._context.spawn(self._save_by_its_clock(batch))
         else:
             if not isinstance(error, EnckeError) or isinstance(error, RemoteProtocolError):
+                self._is_in_doubt = True
                 log.error("save failed: key=%s", self._key, exc_info=error)
             self._fail(error.code if isinstance(error, EnckeError) else EnckeError.code)
 
@@ -139,7 +145,7 @@ class Saving(msgspec.Struct, eq=False):
             return
         self._save(msgspec.structs.replace(batch, deadline=self._deadline(time.monotonic())))
 
-    def _repeat_later(self, batch: SaveBatch, error: UnavailableError) -> None:
+    def _repeat_later(self, batch: SaveBatch, error: EnckeError) -> None:
         """Ask again with the same ids: in doubt to learn what became of it, else in the hope of another node.
 
         While an answer is lost nothing else of this key is saved until the store
@@ -185,6 +191,8 @@ class Saving(msgspec.Struct, eq=False):
     def _fail(self, code: str) -> None:
         if self._is_stopped:
             return
+        if self._is_in_doubt:
+            self._context.hub.doubt(self._key)
         self._fail_all(code)
         self._on_end()
 

@@ -122,7 +122,9 @@ class Yielding:
 
     def _has_hole(self, message: Forward) -> bool:
         channel = self._hub.channel(message.key)
-        return channel is not None and message.mid > channel.cursor and message.prev > channel.cursor
+        if channel is None or message.mid <= channel.cursor:
+            return False
+        return message.prev > channel.cursor or message.key in self._hub.doubtful
 
     def _deliver(self, message: Forward) -> None:
         channel = self._hub.channel(message.key)
@@ -139,6 +141,7 @@ class Yielding:
             self._metrics.holes.inc()
             try:
                 await self._filler.fill(message.key, message.mid)
+                self._hub.doubtful.discard(message.key)
             except (EnckeError, TimeoutError) as error:
                 log.warning("hole not filled, connections closed: key=%s reason=%r", message.key, error)
                 self._hub.close_key(message.key, CloseReason.INTERNAL)

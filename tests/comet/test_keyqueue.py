@@ -318,3 +318,46 @@ async def test_nobody_is_left_to_fill_a_hole_for(tmp_path):
         await eventually(lambda: core.comet.counted("connections") == 0)
         held.set()
         assert (await push).online == [0]
+
+
+async def test_an_unsaved_message_does_not_hide_what_a_save_in_doubt_has_stored(tmp_path, monkeypatch):
+    monkeypatch.setattr("comet.saving.DOUBT_GRACE_S", 0.05)
+    async with running_core(tmp_path) as core:
+        bob = await core.subscribe("bob")
+        core.way.answers_to_lose = 1000
+        reply = await core.push("bob", "doubtful", expire_s=600, push_id="again", timeout_s=0.05)
+        assert [failure.code for failure in reply.failed] == ["in_doubt"]
+        core.way.answers_to_lose = 0
+        # To many keys and to one: both ways to a key that nothing waits for.
+        assert (await core.push(["alice", "bob"], "unsaved")).failed == []
+        assert (await core.push("bob", "unsaved, too")).failed == []
+        again = await core.push("bob", "doubtful", expire_s=600, push_id="again")
+        assert (again.failed, again.repeated) == ([], [0])
+        documents = await bob.documents(3)
+        assert values(documents) == ["doubtful", "unsaved", "unsaved, too"]
+        assert documents[0].mid == again.mids[0]
+        await bob.beat()
+
+
+async def test_an_unsaved_message_is_refused_when_the_store_does_not_tell_what_it_would_hide(tmp_path):
+    async with running_core(tmp_path, store_timeout_s=0.2) as core:
+        bob = await core.subscribe("bob")
+        core.way.answers_to_cut = 1
+        await core.push("bob", "who knows", expire_s=600)
+        core.way.load_failures["bob"] = UnavailableError("down")
+        assert [failure.code for failure in (await core.push("bob", "hidden")).failed] == ["unavailable"]
+        del core.way.load_failures["bob"]
+        assert (await core.push("bob", "next")).failed == []
+        assert values(await bob.documents(2)) == ["who knows", "next"]
+
+
+async def test_that_a_repeat_fails_does_not_tell_what_became_of_the_first_attempt(tmp_path):
+    async with running_core(tmp_path) as core:
+        bob = await core.subscribe("bob")
+        core.way.answers_to_lose = 1
+        push = core.push("bob", "stored", expire_s=600)
+        await eventually(lambda: core.way.answers_to_lose == 0)
+        core.way.refusals.append(StorageError("read only for a moment"))
+        reply = await push
+        assert (reply.failed, reply.repeated, reply.online) == ([], [], [1])
+        assert values([await bob.next_document()]) == ["stored"]
