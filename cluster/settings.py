@@ -24,6 +24,8 @@ from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any, Literal
 
 MAX_PORT = 65535
+# Characters between two dots of a host; resolvers refuse others.
+MAX_LABEL = 63
 # A value in a fault is cut to this: a paste of a whole file stays readable.
 SHOWN_CHARS = 60
 
@@ -149,6 +151,8 @@ def split_address(text: str) -> tuple[str, int]:
         raise ValueError(f'expected "host:port", got {text!r}')
     if int(port) > MAX_PORT:
         raise ValueError(f"port {port} is above {MAX_PORT}")
+    if host and not all(0 < len(label) <= MAX_LABEL for label in host.removesuffix(".").split(".")):
+        raise ValueError(f"{host!r} is no host name: each part has 1 to {MAX_LABEL} characters")
     return host, int(port)
 
 

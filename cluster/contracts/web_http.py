@@ -39,6 +39,9 @@ class WebStub:
             answer = await _ask(host, port)
         except OSError as error:
             raise UnavailableError(f"{address}: {error.strerror or error}") from error
+        except UnicodeError as error:
+            # Of a host that cannot be looked up.
+            raise UnavailableError(f"{address}: {error}") from error
         head, _, body = answer.partition(b"\r\n\r\n")
         try:
             status = msgspec.json.decode(body, type=WebStatus)

@@ -116,6 +116,9 @@ class Connector:
                 return UnavailableError(f"no connection within {self._config.connect_timeout_s} s")
             except OSError as error:
                 return UnavailableError(error.strerror or str(error))
+            except UnicodeError as error:
+                # Of a host that cannot be looked up.
+                return UnavailableError(str(error))
             return await attempt.lost
         finally:
             attempt.link.abort(LocalProtocolError("no longer needed"))

@@ -122,6 +122,18 @@ async def test_nobody_listening_is_told_in_words() -> None:
     await client.stop()
 
 
+async def test_a_host_that_nobody_can_look_up_is_told_in_words() -> None:
+    # Its label is too long for DNS only when it has been encoded.
+    client = RpcClient("ü" * 60 + ":1", SERVICE, QUICK)
+    client.start()
+
+    error = await error_of(client.call(CHANGE, ("a",), 20))
+
+    assert type(error) is UnavailableError
+    assert "idna" in str(error)
+    await client.stop()
+
+
 async def test_peer_that_never_shakes_hands_is_given_up() -> None:
     silent = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
     host, port = silent.sockets[0].getsockname()

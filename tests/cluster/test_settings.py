@@ -164,7 +164,23 @@ def test_address_is_split_and_joined(text: str, address: tuple[str, int]) -> Non
     assert join_address(*address) == text
 
 
-@pytest.mark.parametrize("text", ["", "a", "a:", "a:b", "a:-1", "a:٣", "::1:80", "a:65536", "[::1]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a",
+        "a:",
+        "a:b",
+        "a:-1",
+        "a:٣",
+        "::1:80",
+        "a:65536",
+        "[::1]",
+        "10.0.0..5:80",
+        ".:80",
+        "x" * 64 + ":80",
+    ],
+)
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         split_address(text)
