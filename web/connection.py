@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from web.listener import Listener
 
 log = logging.getLogger(__name__)
+
+# More fields than any client or proxy sends; each has at most config.max_header_bytes.
+MAX_HEADER_FIELDS = 64
 
 
 class Sent:
@@ -143,3 +147,10 @@ class Connection(RequestHandler):
         if self.transport is not None and not self.transport.is_closing():
             answer = transport_error(status)
             self.transport.write(b"%bConnection: close\r\n\r\n%b" % (answer.head, answer.body))
+
+
+def announced_length(message: object) -> int | None:
+    """Bytes of the body behind a head; None = the head does not tell, or there is none that can be read."""
+    if not isinstance(message, RawRequestMessage) or message.chunked:
+        return None
+    return int(message.headers.get("Content-Length", 0))

@@ -19,7 +19,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from cluster.settings import join_address, split_address
 from web.config import WebConfig
-from web.connection import CLOSE, KEEP, Connection, Sent, WebServer
+from web.connection import CLOSE, KEEP, MAX_HEADER_FIELDS, Connection, Sent, WebServer
 from web.limits import ByteBudget
 from web.replies import Answer, api_of, refusal
 from web.request import DisconnectedError, Request, RequestHead
@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 
 # With 100, a burst of 5,000 connects takes 2.8 s instead of 0.2 s.
 BACKLOG = 4096
-# More fields than any client or proxy sends; each has at most config.max_header_bytes.
-MAX_HEADER_FIELDS = 64
 # How long an answer that was sent before the whole body is kept from being
 # cut off by the reset that follows when we close with unread bytes.
 LINGER_S = 2.0
@@ -71,6 +69,8 @@ class Listener:
         self.in_progress = 0
         # No request is taken any more; answers end their connections. Plain, as the next.
         self.is_draining = False
+        # Its connections are closed; an answer that arrives from now on is nobody's.
+        self._is_stopped = False
         # How many requests may be in progress before another one is taken by itself.
         self.max_in_progress = config.max_requests
         # Set when no request is in progress any more; made by a drain that waits for it.
@@ -124,7 +124,10 @@ class Listener:
                 self._emptied.set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run what belongs to a request; stop() cancels it."""
+        """Run what belongs to a request; stop() cancels it, and afterwards nothing is run."""
+        if self._is_stopped:
+            work.close()
+            return
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -161,8 +164,11 @@ class Listener:
         if self._web_server is not None:
             await self._web_server.shutdown(0.05)
             self._web_server = None
-        for task in list(self._tasks):
+        self._is_stopped = True
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _make_request(
         self,

@@ -18,7 +18,7 @@ from cluster.contracts.comet import PushReply
 from cluster.errors import EnckeError
 from cluster.model import MAX_KEY_BYTES, Key
 from web.access import Access, Verdict
-from web.connection import Connection, WebServer
+from web.connection import MAX_HEADER_FIELDS, Connection, WebServer, announced_length
 from web.limits import FailureLimiter
 from web.metrics import WebMetrics
 from web.params import expire_param, key_param, parse_query
@@ -36,7 +36,7 @@ MAX_HEAD_BYTES = 2048
 MAX_BODY_BYTES = 4096
 # What a client may send behind a request that is not answered yet before it is not read any more.
 MAX_BEHIND_BYTES = 64 * 1024
-# Of a header section: none is as long.
+# Not a length.
 _UNKNOWN = -1
 # Header sections that are remembered. Clients repeat theirs, but for the length.
 MAX_SECTIONS = 512
@@ -149,7 +149,8 @@ class QuickPushes:
                 return None
             position = match.end()
         length = fields.get(b"content-length", b"")
-        if position != len(section) or b"host" not in fields or _LENGTH.fullmatch(length) is None:
+        is_whole = position == len(section) and len(fields) <= MAX_HEADER_FIELDS
+        if not is_whole or b"host" not in fields or _LENGTH.fullmatch(length) is None:
             return None
         authorization = fields.get(b"authorization")
         given = None if authorization is None else authorization.decode()
@@ -171,7 +172,7 @@ def _read_query(line: re.Match[bytes]) -> tuple[Key, int]:
 class QuickConnection(Connection):
     """A connection of the admin API: serves such requests itself, between those that aiohttp serves."""
 
-    __slots__ = ("_behind", "_ends_after", "_pending", "_pushes")
+    __slots__ = ("_behind", "_ends_after", "_owed", "_pending", "_pushes")
 
     def __init__(
         self,
@@ -188,6 +189,10 @@ class QuickConnection(Connection):
         self._behind = b""
         # The client has shut down its own direction behind the push.
         self._ends_after = False
+        # Bytes that a request still lacks of which aiohttp has a part: only at 0 does it stand between two
+        # requests. Below 0 nobody knows, and nothing goes the short way any more: what looks like a push
+        # could be the rest of something else.
+        self._owed = 0
 
     def data_received(self, data: bytes) -> None:
         if self._pending is not None:
@@ -197,7 +202,9 @@ class QuickConnection(Connection):
             return
         pending = self._pushes.begin(data, self.peername) if self._is_idle() else None
         if pending is None:
+            before = self._request_count
             super().data_received(data)
+            self._owed = self._still_owed(data, self._request_count - before)
             return
         self._next_keepalive_close_time = pending.sent_at + self._keepalive_timeout
         self._server.listener.in_progress += 1
@@ -223,10 +230,29 @@ class QuickConnection(Connection):
         return (
             waiter is not None
             and not waiter.done()
+            and not self._owed
             and self._head_timer is None
             and not (self._paused or self._upgraded or self._close or self._force_close)
             and listener.in_progress < listener.max_in_progress
         )
+
+    def _still_owed(self, data: bytes, began: int) -> int:
+        """See _owed, after aiohttp was given these bytes and found the heads of `began` requests in them."""
+        if self._owed > 0:
+            return self._owed - len(data)
+        if self._owed or not data:
+            return self._owed
+        head_end = data.find(b"\r\n\r\n")
+        length = announced_length(self._messages[-1][0]) if began == 1 else None
+        if head_end < 0 or length is None:
+            return _UNKNOWN
+        return head_end + 4 + length - len(data)
+
+    def _process_keepalive(self) -> None:
+        """Not while a push is unanswered: to aiohttp the connection idles."""
+        if self._pending is not None:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
 
     def _on_result(self, future: asyncio.Future[PushReply]) -> None:
         assert self._pending is not None

@@ -24,7 +24,7 @@ from web.limits import FailureLimiter
 from web.metrics import WebMetrics
 from web.owners import Owners
 from web.push import Pusher
-from web.quick import MAX_BODY_BYTES, MAX_SECTIONS, QuickPushes
+from web.quick import MAX_BODY_BYTES, MAX_SECTIONS, QuickConnection, QuickPushes
 
 TARGET = "/1/admin/push/private?key=k&expire=0"
 HEAD = b"POST /1/admin/push/private?key=k&expire=60 HTTP/1.1\r\n"
@@ -73,6 +73,12 @@ async def warm(web: Web) -> Peer:
     await peer.send(post(b"1"))
     assert (await read_response(peer)).body == b'{"ret":0}'
     return peer
+
+
+def quick_connections(web: Web) -> list[QuickConnection]:
+    server = web.node._admin._web_server
+    assert server is not None
+    return [one for one in server.connections if isinstance(one, QuickConnection)]
 
 
 @pytest.mark.parametrize(
@@ -221,6 +227,98 @@ async def test_what_stands_behind_an_unanswered_push_waits_its_turn(web: Web, co
     await peer.close()
 
 
+PUSH = b"POST /1/admin/push/private?key=k&expire=0 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n1"
+HALF = b"GET /nowhere HTTP/1.1\r\nX: "
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"GET /2/admin/nodes HTTP/1.1\r\nHost: a\r\n\r\n" + HALF,
+        PUSH + HALF,
+        PUSH.replace(b"Content-Length: 1\r\n\r\n1", b"Transfer-Encoding: chunked\r\n\r\n1\r\n1\r\n0\r\n\r\n")
+        + HALF,
+    ],
+)
+async def test_what_looks_like_a_push_within_the_head_of_another_request_is_none(
+    web: Web, comet: ScriptedComet, first: bytes
+) -> None:
+    peer = await Peer.connect(web.address("admin"))
+    await peer.send(first)
+    assert (await read_response(peer)).status == 200
+    begun = len(comet.pushes)
+    await peer.send(PUSH)
+    assert (await read_response(peer)).status == 404
+    assert len(comet.pushes) == begun
+    await peer.close()
+
+
+async def test_head_that_stands_behind_a_pushed_body_in_several_reads_is_none_of_a_push(
+    web: Web, comet: ScriptedComet
+) -> None:
+    peer = await warm(web)
+    comet.is_holding = True
+    await peer.send(PUSH[:-1])
+    await peer.send(b"1" + HALF)
+    await eventually(lambda: comet.held_count)
+    comet.is_holding = False
+    comet.release()
+    assert (await read_response(peer)).body == b'{"ret":0}'
+    begun = len(comet.pushes)
+    await peer.send(PUSH)
+    assert (await read_response(peer)).status == 404
+    assert len(comet.pushes) == begun
+    await peer.close()
+
+
+@pytest.mark.parametrize("parts", [(PUSH,), (PUSH[:-1], b"1")])
+async def test_pushes_go_the_short_way_after_whole_requests(
+    web: Web, comet: ScriptedComet, parts: tuple[bytes, ...]
+) -> None:
+    peer = await warm(web)
+    comet.is_holding = True
+    for part in parts:
+        await peer.send(part)
+        # Alone in its read when another connection has been served.
+        await (await Peer.connect(web.address("admin"))).close()
+    await eventually(lambda: comet.held_count)
+    comet.is_holding = False
+    comet.release()
+    assert (await read_response(peer)).body == b'{"ret":0}'
+    comet.is_holding = True
+    await peer.send(PUSH)
+    await eventually(lambda: comet.held_count)
+    assert [c._pending for c in quick_connections(web)] != [None]
+    comet.release()
+    assert (await read_response(peer)).body == b'{"ret":0}'
+    await peer.close()
+
+
+async def test_push_that_takes_longer_than_connections_may_idle_is_answered(comet: ScriptedComet) -> None:
+    async with running_web({"comet-1": comet}, no_messages(), keep_alive_s=1.0) as web:
+        peer = await warm(web)
+        comet.is_holding = True
+        await peer.send(post(b"1"))
+        await eventually(lambda: comet.held_count)
+        (connection,) = quick_connections(web)
+        # As the timer does when the time is up.
+        connection._next_keepalive_close_time = 0.0
+        connection._process_keepalive()
+        comet.release()
+        assert (await read_response(peer)).body == b'{"ret":0}'
+        await peer.close()
+
+
+async def test_more_header_fields_than_the_usual_way_takes_are_refused(
+    web: Web, comet: ScriptedComet
+) -> None:
+    peer = await warm(web)
+    await peer.send(post(b"1", *(f"a{n}: 1" for n in range(63))))
+    assert b" 431 " in await peer.read_to_end()
+    assert len(comet.pushes) == 1
+    await peer.close()
+
+
 async def test_client_that_has_shut_down_its_side_is_answered(web: Web, comet: ScriptedComet) -> None:
     peer = await warm(web)
     comet.is_holding = True
@@ -302,6 +400,20 @@ async def test_stop_leaves_no_push_behind(web: Web, comet: ScriptedComet) -> Non
     await eventually(lambda: len(comet.pushes) > 2)
     await web.node.stop()
     assert await peer.read_to_end() == b""
+    await peer.close()
+
+
+async def test_push_that_fails_after_the_stop_is_not_tried_again(web: Web, comet: ScriptedComet) -> None:
+    peer = await warm(web)
+    future: asyncio.Future[PushReply] = asyncio.get_running_loop().create_future()
+    comet.push = lambda _: future  # type: ignore[method-assign]
+    await peer.send(post(b"1"))
+    await eventually(lambda: web.node._admin.in_progress)
+    await web.node.stop()
+    tasks = asyncio.all_tasks()
+    future.set_exception(UnavailableError("the connection is closed"))
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == tasks
     await peer.close()
 
 
