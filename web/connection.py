@@ -101,6 +101,10 @@ class Connection(RequestHandler):
         super().data_received(data)
         if self._request_count != before:
             self._stop_head_timer()
+            request = cast("Request | None", self._current_request)
+            if request is not None and not request.is_body_read:
+                # No request begins within a body: aiohttp means that the body cannot be read any further.
+                self._end_within_body(request)
         elif self._head_timer is None and waiter is not None and not waiter.done():
             # Idle until now, and no request is complete: it is a part of a head.
             self._start_head_timer()
@@ -128,6 +132,11 @@ class Connection(RequestHandler):
             status = 431
         self._write_error(status)
         return CLOSE
+
+    def _end_within_body(self, request: Request) -> None:
+        if not request.is_answered:
+            self._write_error(400)
+        self.force_close()
 
     def _start_head_timer(self) -> None:
         loop = asyncio.get_running_loop()

@@ -56,6 +56,7 @@ class Request:
         "body_timeout_s",
         "extra_head",
         "headers",
+        "is_answered",
         "is_http10",
         "method",
         "path",
@@ -84,6 +85,8 @@ class Request:
         self.body_timeout_s = body_timeout_s
         # Whole header lines that the answer gets in addition.
         self.extra_head = b""
+        # The head of the answer has been sent.
+        self.is_answered = False
         self._payload = payload
         self._protocol = protocol
         self._writer = writer
@@ -159,7 +162,7 @@ class Request:
         except TimeoutError:
             raise BodyTimeoutError("the body did not arrive in time") from None
         except (OSError, RuntimeError, ValueError) as error:
-            # aiohttp says so in several ways; malformed chunks end the connection too.
+            # aiohttp says so in several ways.
             raise DisconnectedError("the connection ended within the body") from error
 
     def expect_body(self) -> None:
@@ -186,6 +189,7 @@ class Request:
         transport = self._protocol.transport
         if transport is None or transport.is_closing():
             raise DisconnectedError("the client is gone")
+        self.is_answered = True
         transport.write(data)
         if self._protocol.writing_paused:
             await self._drain(transport, timeout_s)

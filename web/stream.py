@@ -165,7 +165,7 @@ class _Stream:
 
     async def _take(self, text: bytes) -> None:
         """Send the push of one line when there is room; an empty line is nothing."""
-        if not text.strip():
+        if len(text) <= self._config.max_line_bytes and not text.strip():
             return
         line = _Line(len(text))
         await self._wait_room(line.size)

@@ -217,6 +217,16 @@ async def test_body_that_ends_early_is_not_pushed(web: Web, comet: ScriptedComet
     await peer.close()
 
 
+async def test_body_with_a_malformed_chunk_is_400_at_once(web: Web, comet: ScriptedComet) -> None:
+    peer = await connect(web)
+    await peer.send(f"POST {PUSH} HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+    await eventually(lambda: web.node._admin.in_progress)
+    await peer.send(b"1\r\n1\r\nzz\r\n")
+    assert (await peer.read_to_end()).startswith(b"HTTP/1.1 400 ")
+    assert not comet.pushes
+    await peer.close()
+
+
 @pytest.mark.parametrize("is_announced", [True, False])
 async def test_body_over_its_limit_is_413_without_reading_it_all(
     comet: ScriptedComet, is_announced: bool

@@ -126,6 +126,27 @@ async def test_bad_lines_are_answered_at_their_place(web: Web, comet: ScriptedCo
     ]  # fmt: skip
 
 
+async def test_malformed_chunk_ends_a_stream(web: Web, comet: ScriptedComet) -> None:
+    async with opened(web) as stream:
+        await stream.push("a")
+        assert outcome(await stream.answer()) == "a"
+        await stream.peer.send(b"zz\r\n")
+        # Without a last chunk: it is no good end.
+        assert await stream.peer.read_to_end() == b""
+
+
+async def test_too_long_line_of_blanks_is_answered_too(comet: ScriptedComet) -> None:
+    async with (
+        running_web({"comet-1": comet}, no_messages(), max_line_bytes=2000) as web,
+        opened(web) as stream,
+    ):
+        await stream.send(b" " * 3000)
+        assert outcome(await stream.answer()) == "too_large"
+        await stream.send(line("a") + line("b"))
+        await stream.end()
+        assert [outcome(answer) for answer in await stream.rest()] == ["b"]
+
+
 async def test_too_long_lines_are_skipped_without_holding_them(comet: ScriptedComet) -> None:
     async with (
         running_web({"comet-1": comet}, no_messages(), max_line_bytes=2000) as web,
