@@ -31,14 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = build_parser(words[0] if words else None)
     args = parser.parse_args(words)
-    if args.version:
-        print(f"encke {encke_version()}")
-        return 0
-    if "run" not in args:
+    if not args.version and "run" not in args:
         parser.error("which command? see encke --help")
     try:
-        code: int = args.run(args)
-        sys.stdout.flush()
+        code: int = _print_version() if args.version else args.run(args)
+        # None: it was closed before we were started, and print() says nothing then.
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except ConfigError as error:
         return _complain(error.faults, USAGE)
     except BrokenPipeError:
@@ -68,6 +67,11 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
 
 def _module(name: str) -> ModuleType:
     return importlib.import_module(f"encke.commands.{name}")
+
+
+def _print_version() -> int:
+    print(f"encke {encke_version()}")
+    return 0
 
 
 def _complain(faults: Sequence[str], code: int) -> int:

@@ -155,8 +155,10 @@ class Keeper:
         finally:
             self._transport = None
             beat.cancel()
-            await asyncio.gather(beat, return_exceptions=True)
-            await transport.close()
+            try:
+                await asyncio.gather(beat, return_exceptions=True)
+            finally:
+                await transport.close()
 
     async def _subscribe(self, token: str) -> tuple[Transport, str]:
         """Find the server anew, connect, and wait until it accepts."""
@@ -229,8 +231,9 @@ class Keeper:
     async def _beat(self, transport: Transport) -> None:
         """Send heartbeats; abort the connection when the server says nothing in return."""
         options = self._options
+        pause_s = options.heartbeat_interval_s
         while True:
-            await asyncio.sleep(options.heartbeat_interval_s)
+            await asyncio.sleep(pause_s)
             words = self._words
             try:
                 async with asyncio.timeout(options.answer_timeout_s):
@@ -243,6 +246,8 @@ class Keeper:
             # While the inbox is full the answer is unread, not missing.
             if self._is_reading and self._words == words:
                 break
+            # From one heartbeat to the next it is the interval, not the interval and this wait.
+            pause_s = max(0.0, options.heartbeat_interval_s - options.answer_timeout_s)
         self._is_silent = True
         transport.abort()
 

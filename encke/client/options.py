@@ -42,5 +42,8 @@ class SubscriberOptions:
             raise ValueError("heartbeat_s must be at least 30")
         if not 0 < self.heartbeat_interval_s <= self.heartbeat_s:
             raise ValueError("heartbeat_interval_s must be above 0 and not above heartbeat_s")
+        if not 0 < self.answer_timeout_s <= self.heartbeat_s:
+            # Each heartbeat waits for its answer before the next one.
+            raise ValueError("answer_timeout_s must be above 0 and not above heartbeat_s")
         if self.protocol not in (1, 2):
             raise ValueError("protocol must be 1 or 2")

@@ -70,7 +70,14 @@ class Publisher:
             timeout_s: for a push with all its attempts, from the moment when it is its turn.
             attempt_timeout_s: for one attempt; a server that is silent for longer is asked anew.
             max_connections: pushes in flight at a time; others wait their turn.
+
+        Raises:
+            ValueError: a time that is not above 0, or no connection at all.
         """
+        if not (timeout_s > 0 and attempt_timeout_s > 0):
+            raise ValueError("timeout_s and attempt_timeout_s must be above 0")
+        if max_connections < 1:
+            raise ValueError("max_connections must be at least 1")
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._timeout_s = timeout_s
@@ -212,7 +219,8 @@ class Publisher:
         self, session: aiohttp.ClientSession, body: bytes, push_id: str, time_left_s: float
     ) -> PushReply:
         url = f"{self._url}/2/admin/push"
-        total_s = min(self._attempt_timeout_s, time_left_s)
+        # Never none at all, also when we were woken late: to aiohttp that is no limit.
+        total_s = max(_SHORTEST_ATTEMPT_S, min(self._attempt_timeout_s, time_left_s))
         # A little less to connect: who had no connection was surely not asked, and the error says so.
         timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=total_s * _CONNECT_SHARE)
         try:

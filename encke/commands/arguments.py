@@ -15,6 +15,10 @@ class Parser(argparse.ArgumentParser):
     today would change its meaning with the next flag that begins alike.
     """
 
+    # The positional argument that takes words behind flags too, as in `encke push KEY --expire 60 JSON`;
+    # argparse gives it only those that stand in a row. Empty: none.
+    words_anywhere = ""
+
     def __init__(self, **words: Any) -> None:
         super().__init__(allow_abbrev=False, **words)
 
@@ -28,6 +32,9 @@ class Parser(argparse.ArgumentParser):
             self.error(
                 f"there is no {' and no '.join(map(self._with_likely, flags))}; see {self.prog} --help"
             )
+        if unknown and self.words_anywhere:
+            getattr(known, self.words_anywhere).extend(unknown)
+            return known, []
         if unknown:
             self.error(f"{' '.join(map(repr, unknown))}: too many arguments; see {self.prog} --help")
         return known, unknown

@@ -124,11 +124,13 @@ def _ask(args: argparse.Namespace) -> str:
     import urllib.request
 
     url = args.url if "://" in args.url else f"http://{args.url}"
-    request = urllib.request.Request(url.rstrip("/") + "/2/admin/nodes")
-    if args.admin_token:
-        request.add_header("Authorization", f"Bearer {args.admin_token}")
+    # As the client of the other commands: proxies of the environment are not used.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+        request = urllib.request.Request(url.rstrip("/") + "/2/admin/nodes")
+        if args.admin_token:
+            request.add_header("Authorization", f"Bearer {args.admin_token}")
+        with opener.open(request, timeout=TIMEOUT_S) as answer:
             text: str = answer.read().decode()
         if not isinstance(json.loads(text).get("nodes"), list):
             raise ValueError("not a list of nodes")

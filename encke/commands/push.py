@@ -9,7 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from encke.commands.arguments import seconds
+from encke.commands.arguments import Parser, seconds
 
 if TYPE_CHECKING:
     import msgspec
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from encke.client import Publisher, PushFailure, PushReply, PushResult
 
 DEFAULT_URL = "http://127.0.0.1:8091"
+MIN_TIMEOUT_S = 0.05
 USAGE = 2
 EXAMPLE = """
 examples:
@@ -39,6 +40,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("words", nargs="*", metavar="KEY ... JSON", help="keys, and a JSON value; - is stdin")
+    assert isinstance(parser, Parser)
+    parser.words_anywhere = "words"
     parser.add_argument(
         "--expire",
         metavar="S",
@@ -52,7 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--timeout",
         metavar="S",
-        type=seconds(0.0),
+        type=seconds(MIN_TIMEOUT_S),
         default=30.0,
         help="try again for so long when it fails (30)",
     )
@@ -89,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _fault(args: argparse.Namespace) -> str | None:
+    if sys.stdin is None and (args.stream or args.words[-1:] == ["-"]):
+        return "standard input is closed: nothing to push can be read from it"
     if args.stream:
         if args.words or args.id:
             return "with --stream, keys, values and ids come from stdin"

@@ -140,6 +140,25 @@ def test_reader_that_goes_away_is_no_error_to_speak_of() -> None:
         assert process.stderr.read() == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "closed", "code", "text"),
+    [
+        ("--version", ">&-", 0, ""),
+        ("config example", ">&-", 0, ""),
+        ("--version", ">/dev/full", 1, "No space left on device"),
+        ("push bob -", "<&-", 2, "standard input is closed"),
+        ("push --stream", "<&-", 2, "standard input is closed"),
+    ],
+)
+def test_what_is_closed_before_the_start_makes_no_trace(
+    words: str, closed: str, code: int, text: str
+) -> None:
+    line = f'exec "{sys.executable}" -m encke.cli {words} {closed}'
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert text in done.stderr
+
+
 def test_token_is_minted_from_the_environment_or_a_config_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+
 import pytest
 
 from encke.client import (
@@ -157,6 +160,32 @@ async def test_unanswered_heartbeat_ends_the_connection(transport: str) -> None:
         await eventually(lambda: len(seen) >= 3)
     assert isinstance(seen[1], Reconnecting)
     assert "heartbeat" in seen[1].reason
+
+
+async def test_heartbeats_are_sent_at_their_interval_also_while_answers_are_awaited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(delay_s: float) -> None:
+        """Until the answer to the last heartbeat has come."""
+        slept.append(delay_s)
+        assert source._keeper is not None
+        await eventually(lambda: source._keeper._words >= len(slept) // 2)
+
+    clock = SimpleNamespace(**{**vars(asyncio), "sleep": sleep})
+    monkeypatch.setattr("encke.client.keeper.asyncio", clock)
+    options = SubscriberOptions(heartbeat_interval_s=30.0, answer_timeout_s=10.0)
+    async with scripted(silent) as server:
+        source = subscriber(server, options=options)
+        async with source:
+            await eventually(lambda: len(slept) >= 6)
+    assert slept[:6] == [30.0, 10.0, 20.0, 10.0, 20.0, 10.0]
+
+
+def test_answers_that_are_awaited_longer_than_the_server_waits_for_a_heartbeat_are_refused() -> None:
+    with pytest.raises(ValueError, match="answer_timeout_s"):
+        SubscriberOptions(answer_timeout_s=31.0)
 
 
 async def test_answered_heartbeats_keep_the_connection(transport: str) -> None:

@@ -110,6 +110,29 @@ async def test_lost_answers_until_the_time_is_up_are_a_timeout(admin: Admin) -> 
     assert caught.value.is_retryable
 
 
+async def test_attempt_that_begins_late_is_bounded_too() -> None:
+    is_over = asyncio.Event()
+
+    async def never(request: web.Request) -> web.StreamResponse:
+        await is_over.wait()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/2/admin/push", never)
+    # The time is up before the attempt begins.
+    async with serving_http(app) as url, Publisher(url, timeout_s=1e-9) as publisher:
+        async with asyncio.timeout(10):
+            with pytest.raises(PushTimeoutError):
+                await publisher.push("bob", 1, id="one")
+        is_over.set()
+
+
+@pytest.mark.parametrize("limits", [{"timeout_s": 0}, {"attempt_timeout_s": -1}, {"max_connections": 0}])
+def test_limits_that_aiohttp_takes_for_none_are_refused(limits: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        Publisher("http://127.0.0.1:1", **limits)  # type: ignore[arg-type]
+
+
 async def test_server_that_is_not_there_is_named() -> None:
     async with Publisher("http://127.0.0.1:1", timeout_s=0.3) as publisher:
         with pytest.raises(PushError, match=r"127\.0\.0\.1:1 cannot be reached") as caught:

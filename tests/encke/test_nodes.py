@@ -192,6 +192,11 @@ def test_nodes_of_one_process_are_listed(server: Server) -> None:
     assert len(lines) == 4
 
 
+def test_proxies_of_the_environment_are_not_asked(server: Server) -> None:
+    done = listed(server, http_proxy="http://127.0.0.1:1", no_proxy="")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_json_is_the_answer_as_it_is(server: Server) -> None:
     done = subprocess.run(command(server, "--json"), capture_output=True, text=True, timeout=PATIENCE_S)
     answer = json.loads(done.stdout)
