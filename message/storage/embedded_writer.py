@@ -264,8 +264,10 @@ class Writer:
         try:
             (patience_ms,) = self._connection.execute("PRAGMA busy_timeout").fetchone()
             self._connection.execute("PRAGMA busy_timeout = 0")
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            self._connection.execute(f"PRAGMA busy_timeout = {patience_ms}")
+            try:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                self._connection.execute(f"PRAGMA busy_timeout = {patience_ms}")
         except sqlite3.Error as error:
             _log.warning("cannot begin the write-ahead log anew: %s", error)
 

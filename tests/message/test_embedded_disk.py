@@ -119,6 +119,29 @@ async def test_write_error_is_in_doubt_and_the_store_goes_on(tmp_path: Path) -> 
         assert await load_all(store, BOB) == [b"[1]", PAYLOAD]
 
 
+async def test_patience_with_others_is_kept_when_the_log_cannot_begin_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_store(tmp_path) as store:
+        for number in range(40):
+            await save_one(store, BOB, str(number), PAYLOAD)
+    # All of it is in the database now, beyond what its file may be below.
+    async with open_store(tmp_path) as store:
+
+        async def patience_ms() -> int:
+            row = await store._change(lambda c: c.execute("PRAGMA busy_timeout").fetchone())
+            return int(row[0])
+
+        before = await patience_ms()
+        with files_limited_to(4096), pytest.raises((StorageError, InDoubtError)):
+            await save_one(store, BOB, "refused", PAYLOAD)
+        with files_limited_to(1_000_000):
+            await save_one(store, BOB, "saved", PAYLOAD)
+
+        assert "cannot begin the write-ahead log anew" in caplog.text
+        assert await patience_ms() == before > 0
+
+
 async def test_expired_messages_are_removed_again_after_a_full_disk(tmp_path: Path) -> None:
     clock = SteppedClock()
     store = EmbeddedStore(settings_for(tmp_path), Stats(), wall_ns=clock.wall_ns)
