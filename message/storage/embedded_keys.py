@@ -102,6 +102,9 @@ class Keys:
         trimmed = 0
         rows: list[Any] = []
         for state in states:
+            if not state.ids_until:
+                # A new key of which nothing was saved: nothing would ever remove its row.
+                continue
             if state.messages > max_messages or state.payload_bytes > max_bytes:
                 trimmed += self._trim(state, now_s)
             rows += msgspec.structs.astuple(state)

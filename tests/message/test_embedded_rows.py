@@ -59,3 +59,13 @@ async def test_key_and_id_that_look_like_a_filler_are_like_any_other(tmp_path: P
 
     assert pages == [[key.encode()] for key in keys]
     assert (counted.messages, counted.last) == (1, mids[0])
+
+
+async def test_batch_of_nothing_leaves_nothing(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        deadline = Mid(await store.clock() + 30 * TICKS_PER_SECOND)
+        empty = store.save(SaveBatch(Key("empty"), [], Mid(0), deadline))
+        await asyncio.gather(empty, save_group(store, [Key("other")]))
+        rows = await store._read(None, lambda c: c.execute("SELECT key FROM keys").fetchall())
+
+    assert rows == [("other",)]
