@@ -12,12 +12,10 @@ from urllib.parse import unquote
 
 import msgspec
 
-from cluster.contracts.message import MAX_PUSH_ID_BYTES
+from cluster.contracts.message import MAX_EXPIRE_S, MAX_PUSH_ID_BYTES
 from cluster.errors import RequestError, TooLargeError
 from cluster.mids import MAX_MID
 from cluster.model import MAX_KEY_BYTES, Key, Mid, key_fault
-
-MAX_EXPIRE_S = 2**32 - 1
 
 # Longer ones are not what any client sends; the path with dots is what the JavaScript SDK sends.
 MAX_CALLBACK_CHARS = 128

@@ -17,6 +17,7 @@ from cluster.model import Key, Message, Mid, StoreServer
 
 MAX_PUSH_ID_BYTES = 128
 MAX_INCARNATION_BYTES = 64
+MAX_EXPIRE_S = 2**32 - 1
 
 
 class SaveItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -25,7 +26,7 @@ class SaveItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
     # The same id for the same key is stored once, however often it is repeated.
     push_id: str
     payload: bytes
-    # Lifetime in the store's clock. 0 = settle a mid and remember the id, but
+    # Lifetime in the store's clock, at most MAX_EXPIRE_S. 0 = settle a mid and remember the id, but
     # store no message (a push to online subscribers only, with a caller's id).
     expire_s: int
     # How long the id is remembered; at least until the batch's deadline + 60 s.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.contracts.message import MAX_INCARNATION_BYTES, MAX_PUSH_ID_BYTES, SaveBatch
+from cluster.contracts.message import MAX_EXPIRE_S, MAX_INCARNATION_BYTES, MAX_PUSH_ID_BYTES, SaveBatch
 from cluster.errors import EnckeError, RequestError, UnavailableError
 from cluster.model import MAX_KEY_BYTES, key_fault
 from message.config import StoreLimits
@@ -46,8 +46,9 @@ def batch_fault(batch: SaveBatch) -> str | None:
         push_id = item.push_id
         if not 0 < (len(push_id) if push_id.isascii() else _utf8_size(push_id)) <= MAX_PUSH_ID_BYTES:
             return f"a push id must have 1 to {MAX_PUSH_ID_BYTES} bytes of UTF-8"
-        if item.expire_s < 0:
-            return "expire_s must not be negative"
+        # More would not fit the servers' numbers, and fail what is saved together with it.
+        if not 0 <= item.expire_s <= MAX_EXPIRE_S:
+            return f"expire_s must be from 0 to {MAX_EXPIRE_S}"
     return None
 
 

@@ -139,31 +139,33 @@ class EmbeddedStore:
 
     async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
         """Read a page; see MessageService.load_after()."""
-        self._require_open()
+        self._require(key)
         return await self._readers.load(Load(key, after, max_messages, max_bytes))
 
     async def acknowledge(self, key: Key, device: str, mid: Mid) -> None:
         """Remember a device's mid; see MessageService.acknowledge()."""
-        if fault := key_fault(key) or device_fault(device):
+        if fault := device_fault(device):
             raise RequestError(fault)
         now_s, max_devices = self._time.wall_s(), self._settings.max_devices_per_key
-        await self._change(lambda c: changes.acknowledge(c, key, device, mid, now_s, max_devices))
+        await self._change(key, lambda c: changes.acknowledge(c, key, device, mid, now_s, max_devices))
 
     async def acknowledged(self, key: Key, device: str) -> Mid:
         """A device's acknowledged mid; see MessageService.acknowledged()."""
-        return await self._read(lambda connection: reads.acknowledged(connection, key, device))
+        if fault := device_fault(device):
+            raise RequestError(fault)
+        return await self._read(key, lambda c: reads.acknowledged(c, key, device))
 
     async def delete_key(self, key: Key) -> int:
         """Delete what is stored for a key; see MessageService.delete_key()."""
-        return await self._change(lambda c: changes.delete_key(c, key, *self._now()))
+        return await self._change(key, lambda c: changes.delete_key(c, key, *self._now()))
 
     async def delete_message(self, key: Key, mid: Mid) -> bool:
         """Delete one message; see MessageService.delete_message()."""
-        return await self._change(lambda c: changes.delete_message(c, key, mid, *self._now()))
+        return await self._change(key, lambda c: changes.delete_message(c, key, mid, *self._now()))
 
     async def inspect(self, key: Key) -> Stored:
         """Count what is stored for a key; see MessageService.inspect()."""
-        return await self._read(lambda connection: reads.inspect(connection, self._time, key))
+        return await self._read(key, lambda c: reads.inspect(c, self._time, key))
 
     async def clock(self) -> Mid:
         """The store's clock; see MessageService.clock()."""
@@ -177,19 +179,17 @@ class EmbeddedStore:
         """Refuse an incarnation's saves; see MessageStore.fence()."""
         if fault := incarnation_fault(incarnation):
             raise RequestError(fault)
-        clock_s = to_whole_s(self._time.mid())
-        await self._change(lambda c: changes.fence(c, incarnation, clock_s))
+        await self._change(None, lambda c: changes.fence(c, incarnation, self._now()[1]))
 
     async def is_fenced(self, incarnation: str) -> bool:
         """Whether an incarnation is fenced; see MessageStore.is_fenced()."""
-        clock_s = to_whole_s(self._time.mid())
-        return await self._read(lambda connection: reads.is_fenced(connection, incarnation, clock_s))
+        return await self._read(None, lambda c: reads.is_fenced(c, incarnation, self._now()[1]))
 
     async def remove_expired(self, limit: int) -> int:
         """Free what has expired; see MessageStore.remove_expired(). Happens by itself, too."""
         days = self._settings.device_memory_days
         messages, rows = await self._change(
-            lambda c: changes.remove_expired(c, *self._now(), days, limit), is_background=True
+            None, lambda c: changes.remove_expired(c, *self._now(), days, limit), is_background=True
         )
         self._counters.expired.value += messages
         return rows
@@ -229,14 +229,14 @@ class EmbeddedStore:
             return UnavailableError("the store is not open")
         return save_refusal(batch, payload_bytes, self._settings, self._queued, self._queued_bytes)
 
-    def _read(self, query: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        self._require_open()
+    def _read(self, key: Key | None, query: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        self._require(key)
         return self._readers.read(query)
 
     def _change(
-        self, change: Callable[[sqlite3.Connection], T], *, is_background: bool = False
+        self, key: Key | None, change: Callable[[sqlite3.Connection], T], *, is_background: bool = False
     ) -> asyncio.Future[T]:
-        self._require_open()
+        self._require(key)
         if self._queued >= self._settings.max_queued_saves:
             raise OverloadedError("too many changes wait for the store")
         future: asyncio.Future[T] = self._loop.create_future()
@@ -244,7 +244,10 @@ class EmbeddedStore:
         self._put(Work(future, clocks.monotonic(), change=write, is_background=is_background))
         return future
 
-    def _require_open(self) -> None:
+    def _require(self, key: Key | None) -> None:
+        # What is no key would fail everything that shares its transaction.
+        if key is not None and (fault := key_fault(key)):
+            raise RequestError(fault)
         if not self._is_open:
             raise UnavailableError("the store is not open")
 

@@ -138,6 +138,8 @@ class MysqlStore:
 
     async def acknowledged(self, key: Key, device: str) -> Mid:
         """A device's acknowledged mid; see MessageService.acknowledged()."""
+        if fault := device_fault(device):
+            raise RequestError(fault)
         return await self._read(key, lambda c: reads.acknowledged(c, key, device))
 
     async def delete_key(self, key: Key) -> int:

@@ -162,6 +162,8 @@ class RedisStore:
 
     async def acknowledged(self, key: Key, device: str) -> Mid:
         """A device's acknowledged mid; see MessageService.acknowledged()."""
+        if fault := device_fault(device):
+            raise RequestError(fault)
         return await self._reads.acknowledged(key, device)
 
     async def delete_key(self, key: Key) -> int:

@@ -129,7 +129,7 @@ async def test_patience_with_others_is_kept_when_the_log_cannot_begin_anew(
     async with open_store(tmp_path) as store:
 
         async def patience_ms() -> int:
-            row = await store._change(lambda c: c.execute("PRAGMA busy_timeout").fetchone())
+            row = await store._change(None, lambda c: c.execute("PRAGMA busy_timeout").fetchone())
             return int(row[0])
 
         before = await patience_ms()

@@ -130,9 +130,9 @@ def broken(_: sqlite3.Connection) -> NoReturn:
 async def test_bug_in_a_change_is_a_storage_error_and_the_store_goes_on(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         with pytest.raises(StorageError, match="internal error"):
-            await store._change(broken)
+            await store._change(None, broken)
         with pytest.raises(StorageError, match="internal error"):
-            await store._read(broken)
+            await store._read(None, broken)
 
         await save_one(store, BOB, "1", b"[1]")
         assert await load_all(store, BOB) == [b"[1]"]

@@ -9,7 +9,7 @@ import pytest
 from cluster.contracts.message import Outcome, SaveBatch
 from cluster.errors import NotOwnerError, RequestError
 from cluster.mids import STEP, TICKS_PER_SECOND
-from cluster.model import Mid
+from cluster.model import Key, Mid
 from message.storage.base import MAX_DEVICE_BYTES, MessageStore
 from tests.message.store_suite.ground import (
     ALICE,
@@ -151,6 +151,36 @@ class Changing(Ground):
             await store.acknowledge(BOB, "d" * (MAX_DEVICE_BYTES + 1), Mid(80))
         with pytest.raises(RequestError):
             await store.acknowledge(BOB, "д" * (MAX_DEVICE_BYTES // 2 + 1), Mid(80))
+
+    @pytest.mark.parametrize("text", ["", "k" * 513, "new\nline", "\ud800"])
+    async def test_what_is_no_key_is_a_request_error_and_harms_no_other(
+        self, store: MessageStore, text: str
+    ) -> None:
+        no_key = Key(text)
+        await save(store, BOB, item("1", b"[1]"))
+
+        async def ask_all(key: Key) -> list[object]:
+            return await asyncio.gather(
+                store.load_after(key, Mid(0), PLENTY, PLENTY),
+                store.acknowledged(key, "phone"),
+                store.inspect(key),
+                store.acknowledge(key, "phone", Mid(80)),
+                store.delete_message(key, Mid(80)),
+                store.delete_key(key),
+                return_exceptions=True,
+            )
+
+        refused, answered = await asyncio.gather(ask_all(no_key), ask_all(BOB))
+
+        assert [type(answer) for answer in refused] == [RequestError] * 6
+        assert not [answer for answer in answered if isinstance(answer, Exception)]
+
+    @pytest.mark.parametrize("device", ["d" * (MAX_DEVICE_BYTES + 1), "\ud800"])
+    async def test_what_is_no_device_is_a_request_error(self, store: MessageStore, device: str) -> None:
+        with pytest.raises(RequestError):
+            await store.acknowledge(BOB, device, Mid(80))
+        with pytest.raises(RequestError):
+            await store.acknowledged(BOB, device)
 
     # -- fences
 

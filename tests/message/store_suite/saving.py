@@ -6,7 +6,14 @@ import asyncio
 
 import pytest
 
-from cluster.contracts.message import MAX_PUSH_ID_BYTES, Outcome, SaveBatch, SaveItem, SaveReply
+from cluster.contracts.message import (
+    MAX_EXPIRE_S,
+    MAX_PUSH_ID_BYTES,
+    Outcome,
+    SaveBatch,
+    SaveItem,
+    SaveReply,
+)
 from cluster.errors import DeadlinePassedError, RequestError
 from cluster.mids import STEP, TICKS_PER_SECOND
 from cluster.model import Key, Mid
@@ -229,6 +236,8 @@ class Saving(Ground):
             ("k", item("ж" * (MAX_PUSH_ID_BYTES // 2 + 1))),
             ("k", item("\udc80")),
             ("k", item("1", expire_s=-1)),
+            ("k", item("1", expire_s=MAX_EXPIRE_S + 1)),
+            ("k", item("1", expire_s=2**63)),
         ],
     )
     async def test_impossible_save_is_a_request_error(
