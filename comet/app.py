@@ -196,7 +196,7 @@ class CometNode:
         self._entry.announce_at(self.addresses)
         if self._succession is not None:
             self._succession.start()
-        self._ownership.serve_at(self._entry.addresses)
+        self._ownership.serve_at(self._entry.addresses, self._entry.predecessors)
         await self._entry.register()
         if self._standing is not None:
             self._standing.start()

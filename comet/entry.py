@@ -47,7 +47,7 @@ class Entry:
         self._registration: Registration | None = None
         self._addresses: dict[str, tuple[str, ...]] = {}
         # Instances that stood at these addresses before: left behind by another process.
-        self._predecessors: frozenset[str] = frozenset()
+        self.predecessors: frozenset[str] = frozenset()
         self._is_draining = False
         # Somebody changes the registration: a node that leaves must not be announced again behind its back.
         self._changing = asyncio.Lock()
@@ -70,7 +70,7 @@ class Entry:
             purpose: (advertised_address(advertised[purpose], address),) for purpose, address in bound.items()
         }
         nodes = self._members.current.of_kind(NodeKind.COMET)
-        self._predecessors = frozenset(node.instance for node in nodes if node.addresses == self._addresses)
+        self.predecessors = frozenset(node.instance for node in nodes if node.addresses == self._addresses)
 
     def incarnation(self) -> str:
         """What the store's fence knows this node by; nobody fences a node of the same process."""
@@ -80,7 +80,7 @@ class Entry:
 
     def is_own(self, node: NodeInfo) -> bool:
         """Whether an entry is this process's, whichever registration it is of."""
-        return node.addresses == self._addresses and node.instance not in self._predecessors
+        return node.addresses == self._addresses and node.instance not in self.predecessors
 
     async def register(self) -> None:
         """Announce the node, and see it announced.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from cluster.errors import NoNodeError
@@ -48,6 +48,7 @@ class Ownership:
         self._members = members
         self._name = name
         self._addresses: Mapping[str, tuple[str, ...]] | None = None
+        self._predecessors: Collection[str] = ()
         # The incarnation that has ended: what still names it is old.
         self._ended: str | None = None
         self._is_halted = False
@@ -59,13 +60,18 @@ class Ownership:
         """Between lose() or halt() and owning again: no membership to come makes this instance an owner."""
         return self._is_halted or (self._ended is not None and not self.holdings.is_serving)
 
-    def serve_at(self, addresses: Mapping[str, tuple[str, ...]]) -> None:
+    def serve_at(self, addresses: Mapping[str, tuple[str, ...]], predecessors: Collection[str] = ()) -> None:
         """Own what the ring gives the instance that announces these addresses.
 
         By its addresses a process knows its entry from that of a standby under
         the same name; its incarnation it may learn later than others see it.
+
+        Args:
+            predecessors: instances that announced the same before this process did. Their keys
+                may go to others before it is registered, and until then nothing could fence it.
         """
         self._addresses = addresses
+        self._predecessors = predecessors
         self._take(self._members.current)
 
     def lose(self, incarnation: str) -> None:
@@ -99,6 +105,7 @@ class Ownership:
             serving is not None
             and serving.addresses == self._addresses
             and serving.instance != self._ended
+            and serving.instance not in self._predecessors
             and not self._is_halted
         )
         self.holdings = Holdings(self._name, membership.ring if is_mine else None, membership.epoch)

@@ -43,6 +43,16 @@ async def test_node_owns_nothing_before_it_serves_at_its_addresses() -> None:
     assert node.ownership.holdings.is_everything
 
 
+async def test_node_owns_nothing_by_the_entry_that_the_process_before_it_has_left_behind() -> None:
+    node = Node()
+    left_behind = await node.registry.register(comet("here"))
+    node.ownership.serve_at(HERE, ["here"])
+    assert node.owned() == 0
+    await left_behind.withdraw()
+    await node.registry.register(replace(comet("here"), instance="here-2"))
+    assert node.owned() == len(KEYS)
+
+
 async def test_nodes_share_the_keys() -> None:
     node = Node()
     node.ownership.serve_at(HERE)
