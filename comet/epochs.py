@@ -43,6 +43,7 @@ class EpochGate:
         # In order of arrival, which is the order in which they go on.
         self._waiting: dict[_Waiting, None] = {}
         self._refreshing: asyncio.Task[None] | None = None
+        self._is_stopped = False
         members.on_change.append(self._take)
 
     def when(self, epoch: Epoch, timeout_s: float, call: Callable[[bool], None]) -> None:
@@ -52,6 +53,9 @@ class EpochGate:
         """
         if self._members.current.epoch >= epoch:
             call(True)
+            return
+        if self._is_stopped:
+            call(False)
             return
         waiting = _Waiting(epoch, call)
         self._waiting[waiting] = None
@@ -72,7 +76,8 @@ class EpochGate:
         return await reached
 
     async def stop(self) -> None:
-        """Let nobody wait any longer."""
+        """Let nobody wait any longer, nor from now on: the RPC server is stopped later."""
+        self._is_stopped = True
         for waiting in list(self._waiting):
             self._give_up(waiting)
         if self._refreshing is not None:

@@ -69,6 +69,7 @@ class Standing:
         self._is_halted = False
         # Those who wait until it is known whether the keys are still this node's.
         self._waiting: list[Callable[[], None]] = []
+        self._is_stopped = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         # Gets what ended the task, if anything but stop() did.
@@ -87,7 +88,8 @@ class Standing:
         self._beat()
 
     async def stop(self) -> None:
-        """Watch no more; nobody waits any longer. May be called more than once, and without start()."""
+        """Watch no more; nobody waits any longer, nor from now on. May be called again; needs no start()."""
+        self._is_stopped = True
         if self._unwatch is not None:
             self._unwatch()
         if self._timer is not None:
@@ -117,6 +119,9 @@ class Standing:
 
         Ordering: the calls are made in their order.
         """
+        if self._is_stopped:
+            call()
+            return
         self._waiting.append(call)
         self._doubt()
 

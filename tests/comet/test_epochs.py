@@ -93,3 +93,12 @@ async def test_those_who_wait_go_on_in_the_order_in_which_they_came(tmp_path: Pa
     assert seen == [(0, True), (1, True), (2, True), (3, True)]
     await gate.stop()
     assert seen[4:] == [(4, False)]
+
+
+async def test_nobody_waits_any_longer_for_a_node_that_has_stopped(tmp_path: Path) -> None:
+    async with running_core(tmp_path, membership_wait_s=60.0) as core:
+        waiting = core.node.push(push((9, 9), timeout_s=60.0))
+    # What comes now does not wait either, and leaves nothing behind.
+    for answer in (waiting, core.node.push(push((9, 9), timeout_s=60.0))):
+        with pytest.raises(UnavailableError):
+            await answer
