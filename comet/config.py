@@ -64,6 +64,7 @@ class CometConfig:
         metadata={
             "doc": "Kernel send buffer per connection; without it one stopped reader takes megabytes.",
             "min": 2048,
+            "max": 64 * 1024 * 1024,
         },
     )
     unread_limit_bytes: int = field(
@@ -110,12 +111,16 @@ class CometConfig:
     )
     resume_stall_s: float = field(
         default=30.0,
-        metadata={"doc": "A subscriber that reads nothing this long while it catches up is slow."},
+        metadata={
+            "doc": "A subscriber that reads nothing this long while it catches up is slow.",
+            "min": 0.1,
+        },
     )
     max_resume_loads: int = field(
         default=32,
         metadata={
-            "doc": "Store reads for resuming subscribers at a time; keeps a storm from starving pushes."
+            "doc": "Store reads for resuming subscribers at a time; keeps a storm from starving pushes.",
+            "min": 1,
         },
     )
     store_timeout_s: float = field(

@@ -31,3 +31,15 @@ def test_every_setting_says_what_it_does() -> None:
         if len(setting.doc) < 10
     ]
     assert silent == []
+
+
+def test_every_number_has_a_least_value() -> None:
+    # Without one, a 0 that means nothing is taken, and something waits for ever.
+    config = load(EnckeConfig, None, {})
+    boundless = [
+        f"{table.name}.{setting.key}"
+        for table in fields(EnckeConfig)
+        for setting in settings_of(table.name, type(getattr(config, table.name)))
+        if type(setting.default) in (int, float) and setting.minimum is None
+    ]
+    assert boundless == []
