@@ -22,6 +22,11 @@ SLOTS = 256
 # Items looked at in one turn of the loop: 10,000 that are due together must
 # not hold up everything else.
 SLICE = 500
+# The loop has stood still when a tick comes so late: the process was stopped, or its machine.
+STALL_TICKS = 2 * TICKS_PER_S
+# Then there is so long to read the heartbeats that have come meanwhile, before anybody is called
+# silent: one turn of the loop reads 128 sockets, and the timers would come before the rest.
+BREATH_S = 1.0
 
 
 class Timed(Protocol):
@@ -67,6 +72,8 @@ class TimerWheel:
         self._tick = int(loop.time() * TICKS_PER_S)
         self._timer: Cancellable | None = None
         self._is_working = False
+        # The loop takes its breath after a stall.
+        self._is_pausing = False
 
     def __len__(self) -> int:
         return self._count
@@ -118,7 +125,13 @@ class TimerWheel:
 
     def _turn(self) -> None:
         """Take the slots of the ticks that have passed and begin to work through them."""
-        target = int(self._loop.time() * TICKS_PER_S)
+        now = self._loop.time()
+        target = int(now * TICKS_PER_S)
+        if target - self._tick > STALL_TICKS and not self._is_pausing:
+            self._is_pausing = True
+            self._timer = self._loop.call_at(now + BREATH_S, self._turn)
+            return
+        self._is_pausing = False
         # After a stall of more than one turn every slot is taken once.
         for tick in range(max(self._tick, target - SLOTS) + 1, target + 1):
             slot = tick % SLOTS

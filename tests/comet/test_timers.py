@@ -222,6 +222,31 @@ def test_stall_of_the_loop_loses_nobody() -> None:
     assert [len(item.looked_at) for item in items] == [1] * SLOTS
 
 
+def test_who_has_spoken_during_a_stall_is_heard_before_it_is_looked_at() -> None:
+    loop, wheel = make_wheel()
+    deadline = loop.now + 35
+    item = Item([])
+    wheel.add(item, deadline)
+    loop.advance(30)
+    # The process is stopped. What was sent to it meanwhile is read in the turns after that.
+    loop.now = deadline + 10
+    loop.run_turn()
+    loop.run_turn()
+    assert item.looked_at == []
+    loop.advance(2)
+    assert len(item.looked_at) == 1
+
+
+def test_stall_after_stall_does_not_keep_anybody_from_being_looked_at() -> None:
+    loop, wheel = make_wheel()
+    item = Item([])
+    wheel.add(item, loop.now + 1)
+    for _ in range(3):
+        loop.now += HORIZON_S
+        loop.run_turn()
+    assert len(item.looked_at) == 1
+
+
 def test_item_that_fails_stops_neither_the_wheel_nor_the_others() -> None:
     loop, wheel = make_wheel()
 
