@@ -118,10 +118,17 @@ class Saving(msgspec.Struct, eq=False):
         elif isinstance(error, DeadlinePassedError) and self._time_left_s() > 0:
             self._context.spawn(self._save_by_its_clock(batch))
         else:
-            if not isinstance(error, EnckeError) or isinstance(error, RemoteProtocolError):
-                self._is_in_doubt = True
-                log.error("save failed: key=%s", self._key, exc_info=error)
-            self._fail(error.code if isinstance(error, EnckeError) else EnckeError.code)
+            self._take_refusal(error)
+
+    def _take_refusal(self, error: BaseException) -> None:
+        code = error.code if isinstance(error, EnckeError) else EnckeError.code
+        if self._is_in_doubt and not isinstance(error, DeadlinePassedError):
+            # It says nothing of the attempt whose answer was lost.
+            code = InDoubtError.code
+        if not isinstance(error, EnckeError) or isinstance(error, RemoteProtocolError):
+            self._is_in_doubt = True
+            log.error("save failed: key=%s", self._key, exc_info=error)
+        self._fail(code)
 
     async def _save_by_its_clock(self, batch: SaveBatch) -> None:
         """The store says that it is too late, we that it is not: its wall clock has been set ahead.

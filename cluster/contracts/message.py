@@ -146,9 +146,10 @@ class MessageService(Protocol):
         Cancellation: cancelling the future only stops waiting; the save goes on.
 
         Raises (through the future):
-            DeadlinePassedError, StorageError: nothing was stored.
-            NotOwnerError: the caller's incarnation is fenced; nothing was stored.
-            InDoubtError, UnavailableError: nobody knows; repeat with the same ids.
+            DeadlinePassedError: nothing was stored, also by an earlier try with the same deadline.
+            StorageError, UnavailableError: nothing was stored this time; another node, or a later try, may.
+            NotOwnerError: the caller's incarnation is fenced; nothing was stored this time.
+            InDoubtError: nobody knows; repeat with the same ids.
             RequestError: the batch can never be stored.
         """
         ...

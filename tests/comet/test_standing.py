@@ -154,6 +154,18 @@ async def test_what_waited_behind_a_save_that_the_fence_refuses_is_not_delivered
         assert registry.session is SessionState.CONNECTED
 
 
+async def test_a_save_in_doubt_is_not_said_to_be_refused_when_its_repeat_meets_the_fence(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, timeout_s=60.0) as (core, _):
+        core.way.answers_to_lose = NOBODY_TELLS
+        push = core.push("bob", "stored", expire_s=600)
+        await eventually(lambda: core.way.answers_to_lose < NOBODY_TELLS)
+        await fence(core)
+        assert [failure.code for failure in (await push).failed] == ["in_doubt"]
+        assert (await core.way.store.inspect(Key("bob"))).messages == 1
+
+
 async def test_a_push_that_waited_until_nobody_told_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path) as (core, registry):
         core.way.fence_refusals.extend([StorageError("down")] * NOBODY_TELLS)
