@@ -84,7 +84,8 @@ class TcpSubscriber(SubscriberSocket):
             return
         heard = read_input(self._held + data, connection.wire.version)
         self._held = heard.rest
-        now = self._count(heard.frames)
+        # A part of an acknowledgement counts as one: a drip costs as much.
+        now = self._count(heard.frames or 1)
         if heard.heartbeats:
             connection.heartbeat(now, heard.heartbeats)
         if heard.acknowledged is not None:

@@ -334,6 +334,20 @@ async def test_sender_over_the_limit_waits_and_others_do_not(tmp_path: Path) -> 
         await other.close()
 
 
+async def test_sender_that_drips_an_acknowledgement_waits_too(tmp_path: Path) -> None:
+    async with running_comet(tmp_path, max_frames_per_s=4) as comet:
+        dripping = await subscribe_tcp(comet.tcp, "k", version="2")
+        await dripping.open()
+        transport = _connections(comet, "k")[0]._transport
+        for size, part in enumerate((b"a", b"0", b"0", b"0"), start=1):
+            await dripping.peer.send(part)
+            await eventually(lambda size=size: len(transport._user._held) == size)
+        assert transport._mask & READABLE
+        await dripping.peer.send(b"0")
+        await eventually(lambda: not transport._mask & READABLE)
+        await dripping.close()
+
+
 def _connections(comet: Comet, key: str) -> list:  # type: ignore[type-arg]
     channel = comet.node._hub.channel(Key(key))
     assert channel is not None
