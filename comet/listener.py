@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from socket import SocketType
 
+from cluster.settings import join_address, split_address
 from comet.config import CometConfig
 from comet.door import Admission, Door, DoorLimits, OpenSockets
 from comet.poller import READABLE, Poller
@@ -59,9 +60,8 @@ class Listener:
         self._wheel = wheel
         self._call_later = call_later
         name = listening.getsockname()
-        host, port = name[0], name[1]
         # The bound "host:port".
-        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.address = join_address(name[0], name[1])
         poller.watch(listening.fileno(), READABLE, self)
 
     def stop_accepting(self) -> None:
@@ -157,9 +157,9 @@ async def start_websocket(
 
 async def _listen(address: str, send_buffer_bytes: int) -> socket.socket:
     """Listen at the first address that "host:port" stands for; an empty host is all interfaces."""
-    host, _, port = address.rpartition(":")
+    host, port = split_address(address)
     found = await asyncio.get_running_loop().getaddrinfo(
-        host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     family, kind, protocol, _, name = found[0]
     listening = socket.socket(family, kind, protocol)

@@ -13,6 +13,7 @@ from collections import deque
 from itertools import islice
 from socket import SocketType
 
+from cluster.settings import join_address
 from comet.poller import READABLE, WRITABLE, Poller
 
 # The user is told to pause above HIGH_WATER unread bytes, and to go on at LOW_WATER.
@@ -119,7 +120,7 @@ class SocketTransport:
             name = self._socket.getpeername()
         except OSError:
             return ""
-        return f"{name[0]}:{name[1]}"
+        return join_address(name[0], name[1])
 
     @property
     def is_closing(self) -> bool:

@@ -7,11 +7,12 @@ import random
 import socket
 import struct
 from itertools import count
+from socket import SocketType
 
 import pytest
 
-from comet.transport import HIGH_WATER, LOW_WATER, MAX_PIECES, READ_BYTES
-from tests.comet.sockets import Pair, User, running_pair, running_pairs
+from comet.transport import HIGH_WATER, LOW_WATER, MAX_PIECES, READ_BYTES, SocketTransport
+from tests.comet.sockets import Pair, User, running_pair, running_pairs, running_poller
 from tests.support.eventually import eventually
 
 
@@ -253,6 +254,19 @@ async def test_peer_is_named_while_it_is_there() -> None:
         pair.transport.abort()
         await eventually(lambda: "lost" in pair.user.told)
         assert pair.transport.peer == ""
+
+
+async def test_peer_of_an_ipv6_address_is_named_with_brackets() -> None:
+    with (
+        running_poller() as poller,
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as listening,
+        socket.create_connection(listening.getsockname()[:2]) as peer,
+    ):
+        accepted = listening.accept()[0]
+        sock = SocketType(accepted.family, accepted.type, accepted.proto, accepted.detach())
+        transport = SocketTransport(poller, sock, User())
+        transport.begin()
+        assert transport.peer == f"[::1]:{peer.getsockname()[1]}"
 
 
 async def test_user_that_fails_loses_its_socket_and_the_next_one_is_served() -> None:
