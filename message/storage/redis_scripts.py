@@ -173,7 +173,9 @@ local entries = redis.call('ZRANGEBYSCORE', '\\1expiry', '-inf', text(wall_s), '
 local states, messages = {}, 0
 for _, one in ipairs(entries) do
   local mid, size, key = string.match(one, '^(%d+) (%d+) (.*)$')
-  local removed = redis.call('ZREMRANGEBYSCORE', key, mid, mid)
+  -- Somebody may have put something else under the key: that must not keep the others here.
+  local removed = redis.pcall('ZREMRANGEBYSCORE', key, mid, mid)
+  if type(removed) == 'table' then removed = 0 end
   messages = messages + removed
   if removed > 0 then
     local s = states[key] or read_state('\\1s' .. key)

@@ -357,6 +357,23 @@ async def test_key_of_another_type_fails_alone(plain_redis: RedisServer, client:
     assert client.get("bob") == b"a text"
 
 
+async def test_key_that_became_another_type_does_not_stop_the_expiry_of_others(
+    plain_redis: RedisServer, client: redis.Redis
+) -> None:
+    async with open_redis(plain_redis.url) as store:
+        await save_one(store, "1")
+        await save_one(store, "2", key=Key("alice"))
+        client.delete("bob")
+        client.set("bob", "a text")
+        long_ago = dict.fromkeys(client.zrange("\x01expiry", 0, -1), 1)
+        client.zadd("\x01expiry", long_ago)
+
+        assert await store.remove_expired(10) == 2
+        assert await store.remove_expired(10) == 0
+        assert await loaded(store, Key("alice")) == []
+    assert client.get("bob") == b"a text"
+
+
 async def test_state_that_was_lost_or_damaged_is_made_again(
     plain_redis: RedisServer, client: redis.Redis
 ) -> None:
