@@ -77,6 +77,7 @@ class RedisStore:
             settings,
             self._scripts.all(),
             self._look_at_settings,
+            self._on_refusal,
             self._outage,
         )
         self._writing, self._reading = link(), link()
@@ -270,6 +271,13 @@ class RedisStore:
 
     def _bound(self) -> bytes:
         return b"%d" % self._heard.bound()
+
+    def _on_refusal(self, words: str) -> None:
+        self._outage.tell_refusal(words, clocks.monotonic())
+        if "READONLY" in words:
+            # It is a replica now, and another server perhaps what it was.
+            self._writing.renew()
+            self._reading.renew()
 
     async def _look_at_settings(self, connection: AbstractConnection) -> None:
         """Learn on every new connection what the server promises: it may be another one now."""

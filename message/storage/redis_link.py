@@ -21,13 +21,13 @@ from functools import partial
 from typing import Any
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
-from redis.exceptions import RedisError
+from redis.asyncio.connection import AbstractConnection
 
 from cluster.errors import EnckeError, InDoubtError, StorageError, UnavailableError
 from message.config import RedisSettings
+from message.storage.redis_driver import abort, connection_factory, drop
 from message.storage.redis_outage import Outage
-from message.storage.redis_requests import Call, OnAnswer, pack_arguments
+from message.storage.redis_requests import Call, OnAnswer, pack_arguments, settle
 from message.storage.redis_scripts import Script
 
 _log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class RedisLink:
         settings: RedisSettings,
         scripts: Iterable[Script],
         on_connect: OnConnect,
+        on_refusal: Callable[[str], None],
         outage: Outage,
     ) -> None:
         """Make it; nothing is connected before the first call.
@@ -61,6 +62,7 @@ class RedisLink:
         Args:
             name: of the server, for logs and errors; without secrets.
             on_connect: called with each new connection before it is used; may ask what it wants.
+            on_refusal: called with the server's words when it refuses a call.
             outage: the server's.
 
         Raises:
@@ -70,20 +72,16 @@ class RedisLink:
         self._settings = settings
         self._scripts = list(scripts)
         self._on_connect = on_connect
-        # Only a factory of connections.
-        self._factory: Any = ConnectionPool.from_url(
-            url,
-            protocol=2,
-            socket_timeout=settings.timeout_s,
-            socket_connect_timeout=settings.connect_timeout_s,
-            client_name="encke",
-        )
+        self._on_refusal = on_refusal
+        self._factory = connection_factory(url, settings)
         self._waiting: deque[Call] = deque()
         self._flying: deque[Call] = deque()
         self._connection: AbstractConnection | None = None
         self._has_work = asyncio.Event()
         self._is_flushing = False
         self._is_stopping = False
+        # What is asked for from now on needs another connection.
+        self._is_stale = False
         self._task: asyncio.Task[None] | None = None
         self._outage = outage
         self._watch: asyncio.TimerHandle | None = None
@@ -118,7 +116,7 @@ class RedisLink:
             UnavailableError: not sent. InDoubtError: sent, not answered. StorageError: refused.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        self.send(script, len(arguments), pack_arguments(arguments), partial(_settle, future))
+        self.send(script, len(arguments), pack_arguments(arguments), partial(settle, future))
         return future
 
     def send(self, script: Script, count: int, packed: bytes, on_answer: OnAnswer) -> None:
@@ -135,10 +133,16 @@ class RedisLink:
             self._is_flushing = True
             self._loop.call_soon(self._flush)
 
+    def renew(self) -> None:
+        """Connect anew when what was sent is answered: the server's name may lead to another one now."""
+        self._is_stale = True
+        if self._connection is not None and not self._flying:
+            abort(self._connection)
+
     def _flush(self) -> None:
         self._is_flushing = False
-        connection = self._connection
-        if connection is None or connection._writer is None or connection._writer.transport.is_closing():
+        writer = None if self._connection is None or self._is_stale else self._connection._writer
+        if writer is None or writer.transport.is_closing():
             # What is not written is not in doubt; _read() goes on with it.
             self._has_work.set()
             return
@@ -150,7 +154,7 @@ class RedisLink:
                 call.sent_at = now
                 parts.append(call.pack())
                 self._flying.append(call)
-            connection._writer.write(b"".join(parts))
+            writer.write(b"".join(parts))
         if self._flying and self._watch is None:
             self._watch_oldest()
 
@@ -164,13 +168,17 @@ class RedisLink:
             try:
                 async with asyncio.timeout(self._settings.connect_timeout_s):
                     connection = await self._connect()
-            except (RedisError, OSError, TimeoutError) as error:
+            except Exception as error:
+                # Whatever it is, also what no Redis answers (a proxy's words): calls wait for this task.
                 await self._on_failed_connect(error)
                 continue
             self._outage.end()
-            self._connection = connection
+            self._connection, self._is_stale = connection, False
             self._flush()
             await self._read(connection)
+            if self._is_stale and not self._is_stopping:
+                # Not as fast as calls come, while the name still leads to the same server.
+                await asyncio.sleep(self._settings.retry_s)
 
     async def _connect(self) -> AbstractConnection:
         made: Any = self._factory.make_connection()
@@ -183,7 +191,7 @@ class RedisLink:
                 await connection.read_response()
             await self._on_connect(connection)
         except BaseException:
-            await _drop(connection)
+            await drop(connection)
             raise
         return connection
 
@@ -209,7 +217,7 @@ class RedisLink:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await task
-            await _drop(connection)
+            await drop(connection)
             self._close(InDoubtError(f"the connection to redis broke: {self._name}: {reason}"))
         if self._waiting:
             self._has_work.set()
@@ -223,7 +231,11 @@ class RedisLink:
                 parser.feed(data)
                 while (answer := parser.gets()) is not _MORE:
                     self._take(answer)
-                if self._is_stopping and not self._flying:
+                if self._flying:
+                    continue
+                if self._is_stale:
+                    return
+                if self._is_stopping:
                     self._has_work.set()
         finally:
             # At once: what is asked for from now on waits for the next one and is not in doubt.
@@ -233,10 +245,12 @@ class RedisLink:
         """Hand the next answer out."""
         call = self._flying.popleft()
         if isinstance(answer, hiredis.ReplyError):
-            if str(answer).startswith("NOSCRIPT"):
+            words = str(answer)
+            if words.startswith("NOSCRIPT"):
                 self._send_body(call)
                 return
-            answer = StorageError(f"redis refused: {answer}")
+            self._on_refusal(words)
+            answer = StorageError(f"redis refused: {words}")
         call.on_answer(answer)
 
     def _send_body(self, call: Call) -> None:
@@ -261,7 +275,7 @@ class RedisLink:
             self._watch = self._loop.call_later(left_s, self._watch_oldest)
         elif self._connection is not None:
             _log.warning("redis did not answer within %s s: %s", self._settings.timeout_s, self._name)
-            _abort(self._connection)
+            abort(self._connection)
 
     def _close(self, reason: EnckeError) -> None:
         if self._watch is not None:
@@ -274,24 +288,3 @@ class RedisLink:
     def _fail(self, calls: deque[Call], reason: EnckeError) -> None:
         while calls:
             calls.popleft().on_answer(reason)
-
-
-def _settle(future: asyncio.Future[Any], answer: Any) -> None:
-    if future.done():
-        # Nobody waits any more.
-        return
-    if isinstance(answer, EnckeError):
-        future.set_exception(answer)
-    else:
-        future.set_result(answer)
-
-
-def _abort(connection: AbstractConnection) -> None:
-    # A close would wait for a server that has stopped to take what was written.
-    if connection._writer is not None:
-        connection._writer.transport.abort()
-
-
-async def _drop(connection: AbstractConnection) -> None:
-    _abort(connection)
-    await connection.disconnect(nowait=True)

@@ -7,6 +7,7 @@ and reading them without coroutines took a third off what a save costs us
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
@@ -15,6 +16,7 @@ from typing import Any
 import msgspec
 
 from cluster.contracts.message import SaveBatch, SaveItem
+from cluster.errors import EnckeError
 from message.storage.redis_scripts import Script
 
 DIGEST_BYTES = 16
@@ -48,6 +50,17 @@ class Call(msgspec.Struct, eq=False):
             return b"*%d\r\n%b%b" % (self.count + 2, self.script.by_name, self.packed)
         body = self.script.body
         return b"*%d\r\n$4\r\nEVAL\r\n$%d\r\n%b\r\n%b" % (self.count + 2, len(body), body, self.packed)
+
+
+def settle(future: asyncio.Future[Any], answer: Any) -> None:
+    """Hand an answer to who waits for a future of it."""
+    if future.done():
+        # Nobody waits any more.
+        return
+    if isinstance(answer, EnckeError):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
 
 
 def pack_arguments(arguments: Iterable[bytes]) -> bytes:

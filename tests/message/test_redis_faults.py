@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
-from cluster.contracts.message import Outcome
+from cluster.contracts.message import Outcome, SaveBatch, SaveItem
 from cluster.errors import InDoubtError, StorageError, UnavailableError
 from cluster.model import Key, Mid
 from tests.message.redis_stores import open_redis
 from tests.message.saving import BOB, batch_of, loaded, save_one, save_until_it_fails, until_saved
 from tests.support.eventually import eventually, eventually_done
+from tests.support.proxy import FaultProxy
 from tests.support.servers import RedisServer
 
 
@@ -23,6 +25,15 @@ from tests.support.servers import RedisServer
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A server that a test may ill-treat; 50 ms each."""
     server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def promoted(tmp_path: Path) -> Iterator[RedisServer]:
+    """Another server, which takes the first one's place."""
+    server = RedisServer(tmp_path)
     server.start()
     yield server
     server.stop()
@@ -53,9 +64,13 @@ async def test_everything_that_was_answered_survives_a_kill_of_the_server(server
 
 
 @asynccontextmanager
-async def server_of_ones() -> AsyncIterator[str]:
-    """Address of something that speaks Redis and whose scripts return the number 1, but for the expiry's."""
-    replies = {b"EVALSHA": b":1\r\n", b"CONFIG": b"*0\r\n", b"SCRIPT": b"$1\r\nx\r\n"}
+async def server_of_ones(config: bytes = b"*0\r\n") -> AsyncIterator[str]:
+    """Address of something that speaks Redis and whose scripts return the number 1, but for the expiry's.
+
+    Args:
+        config: its answer to CONFIG.
+    """
+    replies = {b"EVALSHA": b":1\r\n", b"CONFIG": config, b"SCRIPT": b"$1\r\nx\r\n"}
     nothing_expired = b"*3\r\n$1\r\n1\r\n:0\r\n:0\r\n"
 
     served: list[asyncio.Task[Any] | None] = []
@@ -87,6 +102,18 @@ async def test_save_that_gets_an_answer_of_another_kind_is_in_doubt() -> None:
         with pytest.raises(InDoubtError):
             await asyncio.wait_for(saving, 20)
         assert store.queued == 0
+
+
+async def test_server_that_answers_what_redis_would_not_is_unavailable(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with server_of_ones(config=b":1\r\n") as url, open_redis(url, retry_s=0.01) as store:
+        batch = SaveBatch(BOB, [SaveItem("1", b"[1]", 600)], Mid(0), Mid(80))
+        for _ in range(3):
+            with pytest.raises(UnavailableError):
+                await asyncio.wait_for(store.save(batch), 20)
+
+    assert caplog.text.count("redis does not answer, messages") == 1
 
 
 async def test_save_to_a_frozen_server_is_in_doubt_and_the_next_ones_are_unavailable(
@@ -214,3 +241,25 @@ async def test_two_nodes_save_to_one_key_without_a_repeat_or_a_loss(server: Redi
         assert len({reply.results[0].mid for reply in repeated}) == 1
         assert (await loaded(one)).count(b'"same"') == 1
         assert len(await loaded(other)) == 101
+
+
+async def test_store_finds_the_new_primary_after_the_old_one_became_a_replica(
+    server: RedisServer, promoted: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    # A name that is given to another machine: connections to the old one stay.
+    name = FaultProxy(f"127.0.0.1:{server.port}")
+    await name.start()
+    async with open_redis(f"redis://{name.address}/0", retry_s=0.02) as store:
+        before = await batch_of(store, "1", b"[1]")
+        ask(server, "REPLICAOF", "127.0.0.1", 1)
+        name.target = f"127.0.0.1:{promoted.port}"
+
+        with pytest.raises(StorageError, match="READONLY"):
+            await store.save(before)
+        assert (await store.save(before)).results[0].outcome is Outcome.SAVED
+        read = await loaded(store)
+
+    await name.stop()
+    assert read == [b"[1]"]
+    # However often, and whatever else, is refused.
+    assert caplog.text.count("redis refuses") == 1
