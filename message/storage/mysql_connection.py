@@ -38,11 +38,15 @@ class Trouble(Enum):
     LOST = "lost"
     # The server said no; the connection is good.
     REFUSED = "refused"
+    # It said no because it is read-only: another server may be the primary by now.
+    READ_ONLY = "read-only"
 
 
 _DEADLOCKS = {ER.LOCK_DEADLOCK}
 # Too many connections, shutting down, killed, gone, lost.
 _LOST = {1040, 1053, 1927, 2002, 2003, 2006, 2013, 2055}
+# Runs with an option that forbids it (--read-only), is read-only.
+_READ_ONLY = {1290, 1836}
 
 
 class Connection:
@@ -117,6 +121,8 @@ def trouble(error: Exception) -> Trouble:
         return Trouble.DEADLOCK
     if isinstance(error, OSError | pymysql.err.InterfaceError) or code in _LOST:
         return Trouble.LOST
+    if code in _READ_ONLY:
+        return Trouble.READ_ONLY
     return Trouble.REFUSED
 
 

@@ -4,6 +4,7 @@ When something fails:
 
 - A deadlock is rolled back by the server and tried again here.
 - The server refuses a statement (read-only, full, locked too long): rolled back, StorageError.
+  One that is read-only is left: its name may lead to another one that is the primary now.
 - The connection breaks before the commit was sent: the server rolls back, UnavailableError.
 - It breaks while committing: InDoubtError.
 
@@ -37,6 +38,11 @@ _log = logging.getLogger(__name__)
 MAX_ATTEMPTS = 5
 # Payload bytes of one transaction; a larger batch has one of its own.
 MAX_GROUP_BYTES = 4 * 1024 * 1024
+# What a message weighs there beyond its payload: its id and key, in hexadecimal, are asked for
+# in one statement, up to 1.3 kB each, which must fit the server's packet (4 MB at least).
+ITEM_BYTES = 2048
+# Of refusals, one is told in this time: while a server is read-only or full, each save is one.
+REFUSALS_S = 60.0
 
 Change = Callable[[Connection], Any]
 
@@ -89,12 +95,14 @@ class Worker:
         limits: StoreLimits,
         heard: HeardClock,
         report: Callable[[Done, Tally], None],
+        on_read_only: Callable[[], None],
     ) -> None:
         """Start it; connects at the first work.
 
         Args:
             connect: makes a connection that is ready for use; called in the thread.
             report: called in the thread after each transaction.
+            on_read_only: called in the thread when the server is read-only.
         """
         self._name = name
         self._connect = connect
@@ -102,12 +110,17 @@ class Worker:
         self._limits = limits
         self._heard = heard
         self._report = report
+        self._on_read_only = on_read_only
         self._queue: SimpleQueue[list[Work] | None] = SimpleQueue()
         self._works: deque[Work] = deque()
         self._connection: Connection | None = None
         # Monotonic time before which a server that is away is not asked again.
         self._not_before = 0.0
         self._is_down = False
+        # The connection may lead to the wrong server. Set by any thread.
+        self.is_stale = False
+        # Monotonic time before which refusals are not told.
+        self._silent_until = 0.0
         self._thread = threading.Thread(target=self._run, name=f"mysql {name}", daemon=True)
         self._thread.start()
 
@@ -146,13 +159,13 @@ class Worker:
     def _next_group(self) -> list[Work]:
         """Saves that stand together, or one work of another kind."""
         group = [self._works.popleft()]
-        room_bytes = MAX_GROUP_BYTES - group[0].payload_bytes
+        room_bytes = MAX_GROUP_BYTES - _weight(group[0])
         if group[0].batch is None:
             return group
         while (
             self._works and self._works[0].batch is not None and len(group) < self._settings.max_group_saves
         ):
-            room_bytes -= self._works[0].payload_bytes
+            room_bytes -= _weight(self._works[0])
             if room_bytes < 0:
                 break
             group.append(self._works.popleft())
@@ -224,6 +237,9 @@ class Worker:
         Raises:
             UnavailableError: the server is away. StorageError: it refuses us.
         """
+        if self.is_stale:
+            self.is_stale = False
+            self._drop()
         if self._connection is not None:
             return self._connection
         if clocks.monotonic() < self._not_before:
@@ -243,13 +259,25 @@ class Worker:
 
     def _on_failure(self, error: Exception) -> EnckeError:
         """What a transaction that was not committed is answered with."""
-        if trouble(error) is Trouble.LOST:
+        kind = trouble(error)
+        if kind is Trouble.LOST:
             self._drop()
             return UnavailableError(f"the connection to the database broke: {explain(error)}")
-        _log.warning("the database refused: %s: %s", self._name, explain(error))
+        if kind is Trouble.READ_ONLY:
+            self._on_read_only()
+        now = clocks.monotonic()
+        if now >= self._silent_until:
+            self._silent_until = now + REFUSALS_S
+            told = "the database refuses, perhaps not for the first time: %s: %s"
+            _log.warning(told, self._name, explain(error))
         return StorageError(f"the database refused: {explain(error)}")
 
     def _drop(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _weight(work: Work) -> int:
+    items = 0 if work.batch is None else len(work.batch.items)
+    return work.payload_bytes + items * ITEM_BYTES

@@ -98,7 +98,13 @@ class Workers:
             self._limits,
             self._heard,
             self._report,
+            self._leave_server,
         )
+
+    def _leave_server(self) -> None:
+        """Have every thread connect anew before its next work. In any of them."""
+        for worker in (*self._writers, *self._readers, self._remover):
+            worker.is_stale = True
 
     def _report(self, done: Done, tally: Tally) -> None:
         """Hand a transaction's answers to the loop, with one wake-up. In a worker's thread."""

@@ -33,6 +33,26 @@ def url(server: MariaServer) -> str:
     return server.url(DATABASE)
 
 
+def limited_user(server: MariaServer) -> str:
+    """The URL of a user whom read_only stops."""
+    query(
+        server, "CREATE OR REPLACE USER encke@'127.0.0.1'", f"GRANT ALL ON {DATABASE}.* TO encke@'127.0.0.1'"
+    )
+    return url(server).replace("root", "encke")
+
+
+def connections_of(server: MariaServer) -> set[int]:
+    """The server's numbers of a store's connections."""
+    return {
+        row[0]
+        for row in query(
+            server,
+            "SELECT id FROM information_schema.processlist"
+            f" WHERE db = '{DATABASE}' AND id != CONNECTION_ID()",
+        )
+    }
+
+
 def holding(server: MariaServer) -> pymysql.connections.Connection[Any]:
     """A connection of somebody else, who begins a transaction and takes his time."""
     return pymysql.connect(
@@ -74,10 +94,7 @@ async def test_frozen_server_is_given_up_and_used_again(server: MariaServer) -> 
 
 
 async def test_read_only_server_refuses_and_stores_nothing(server: MariaServer) -> None:
-    query(
-        server, "CREATE OR REPLACE USER encke@'127.0.0.1'", f"GRANT ALL ON {DATABASE}.* TO encke@'127.0.0.1'"
-    )
-    async with open_mysql(url(server).replace("root", "encke")) as store:
+    async with open_mysql(limited_user(server)) as store:
         batches = [await batch_of(store, str(n), key=Key(f"user:{n}")) for n in range(5)]
         query(server, "SET GLOBAL read_only = 1")
         try:
@@ -92,16 +109,41 @@ async def test_read_only_server_refuses_and_stores_nothing(server: MariaServer) 
         assert await until_saved(store, batches[0]) is Outcome.SAVED
 
 
+async def test_server_that_became_read_only_is_connected_to_anew(
+    server: MariaServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Its name may lead to the new primary, but only new connections find that out; and reads
+    # over the old ones would miss what is saved there.
+    async with open_mysql(limited_user(server), writer_threads=1, reader_threads=1) as store:
+        await save_one(store, "1", b"[1]")
+        await loaded(store)
+        batch = await batch_of(store, "2", b"[2]")
+        before = connections_of(server)
+        query(server, "SET GLOBAL read_only = 1")
+        try:
+            for _ in range(3):
+                with pytest.raises(StorageError):
+                    await store.save(batch)
+            promised = store.describe()[0].warning
+        finally:
+            query(server, "SET GLOBAL read_only = 0")
+
+        await store.remove_expired(1)
+        assert await until_saved(store, batch) is Outcome.SAVED
+        assert await loaded(store) == [b"[1]", b"[2]"]
+        after = connections_of(server)
+
+    assert "NOTHING CAN BE STORED" in promised
+    assert not before & after
+    assert caplog.text.count("the database refuses") == 1
+
+
 async def test_connections_that_the_operator_kills_are_replaced(server: MariaServer) -> None:
     async with open_mysql(url(server), retry_s=0.02) as store:
         await save_one(store, "1", b"[1]")
         await loaded(store)
         batch = await batch_of(store, "2", b"[2]")
-        for (thread,) in query(
-            server,
-            "SELECT id FROM information_schema.processlist"
-            f" WHERE db = '{DATABASE}' AND id != CONNECTION_ID()",
-        ):
+        for thread in connections_of(server):
             query(server, f"KILL {thread}")
 
         # They were idle: nobody notices.
@@ -187,3 +229,25 @@ async def test_fence_waits_for_the_save_that_was_there_before_it(server: MariaSe
 def waits_for_locks(server: MariaServer) -> int:
     """How many transactions wait for another one's rows."""
     return int(query(server, "SHOW STATUS LIKE 'Innodb_row_lock_current_waits'")[0][1])
+
+
+async def test_many_long_names_at_once_do_not_burst_the_servers_packet(server: MariaServer) -> None:
+    query(server, f"SET GLOBAL max_allowed_packet = {4 * 1024 * 1024}")
+    try:
+        async with open_mysql(url(server), writer_threads=1, timeout_s=20.0) as store:
+            deadline = Mid(await store.clock() + 60 * TICKS_PER_SECOND)
+            batches = [
+                SaveBatch(
+                    Key(f"{key:0512}"),
+                    [SaveItem(f"{key:064}{item:064}", b"[1]", 600) for item in range(64)],
+                    Mid(0),
+                    deadline,
+                )
+                for key in range(60)
+            ]
+            replies = await asyncio.gather(*map(store.save, batches))
+    finally:
+        query(server, f"SET GLOBAL max_allowed_packet = {16 * 1024 * 1024}")
+
+    outcomes = {result.outcome for reply in replies for result in reply.results}
+    assert outcomes == {Outcome.SAVED}
