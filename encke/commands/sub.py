@@ -55,11 +55,22 @@ def run(args: argparse.Namespace) -> int:
     from encke.client import ClientError
 
     try:
-        asyncio.run(_print_messages(args))
+        asyncio.run(_print_until_end(args))
     except (ClientError, ValueError) as error:
         print(f"encke: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+async def _print_until_end(args: argparse.Namespace) -> None:
+    from encke.commands.reader import while_somebody_reads
+
+    if sys.stdout is None:
+        # It was closed before we were started.
+        await _print_messages(args)
+        return
+    with while_somebody_reads(sys.stdout.fileno()):
+        await _print_messages(args)
 
 
 async def _print_messages(args: argparse.Namespace) -> None:

@@ -255,6 +255,29 @@ async def test_sub_ends_quietly_when_nobody_reads(server: Server, key: str) -> N
         assert process.wait(DEADLINE_S) == 141
 
 
+@pytest.mark.parametrize("transport", ["websocket", "tcp"])
+async def test_sub_ends_when_nobody_reads_also_without_another_message(
+    server: Server, key: str, transport: str
+) -> None:
+    await server.push(key, 1, 60)
+    words = ("sub", key, "--resume", "0", "--json", "--transport", transport, *sub_url(server))
+    with command(*words) as process:
+        assert json.loads(await line(process.stdout))["msg"] == 1
+        assert process.stdout is not None
+        process.stdout.close()
+        assert await asyncio.to_thread(process.wait, DEADLINE_S) == 141
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+async def test_sub_that_waits_for_a_server_ends_when_nobody_reads() -> None:
+    with command("sub", "bob", "--url", "http://127.0.0.1:1") as process:
+        await line(process.stderr)
+        assert process.stdout is not None
+        process.stdout.close()
+        assert await asyncio.to_thread(process.wait, DEADLINE_S) == 141
+
+
 async def test_sub_says_that_its_token_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
     config = f'[auth]\nsecrets = ["{SECRET}"]\n'
     with running(Server(tmp_path_factory.mktemp("guarded"), config=config)) as server:
