@@ -153,7 +153,8 @@ class WebConfig:
         default=60,
         metadata={
             "doc": "Refused tokens (a subscriber's, or the admin token) per address before it has to wait"
-            " (429). 0: no limit. An address that has shown the admin token never waits there.",
+            " (429). 0: no limit, as behind a balancer, whose address all requests have. An address that has"
+            " shown the admin token never waits there.",
             "min": 0,
         },
     )
