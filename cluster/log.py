@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -17,6 +18,10 @@ FIELDS = ("key", "mid", "node", "peer", "reason", "took_ms")
 
 # A key comes from outside and may hold quotes or be long; it is quoted and cut.
 SHOWN_CHARS = 100
+
+# Lines of one place in the code that are logged in a second. Of a store that is away each key has
+# something to tell: thousands of lines, in which nothing else is found, and each keeps the event loop.
+MAX_LINES_PER_S = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,41 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+class Sparing(logging.Filter):
+    """Leaves out lines that are too many of their kind; the next one that is logged says how many.
+
+    Not at debug level: who turns that on wants all.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._monotonic = monotonic
+        # By place in the code.
+        self._seconds: dict[tuple[str, int], _Second] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.INFO:
+            return True
+        now = self._monotonic()
+        place = (record.pathname, record.lineno)
+        second = self._seconds.get(place)
+        if second is None or now - second.began_at >= 1.0:
+            left_out = 0 if second is None else max(0, second.lines - MAX_LINES_PER_S)
+            second = self._seconds[place] = _Second(now)
+            if left_out:
+                record.msg = f"{record.msg} ({left_out} lines like this were left out before)"
+        second.lines += 1
+        return second.lines <= MAX_LINES_PER_S
+
+
+@dataclass(slots=True)
+class _Second:
+    """What one place has had to say since the first line of a second."""
+
+    began_at: float
+    lines: int = 0
+
+
 def configure(config: LogConfig, stream: TextIO | None = None, *, process: str = "") -> None:
     """Send all log lines of this process to stderr (or a stream) in the configured form.
 
@@ -84,6 +124,7 @@ def configure(config: LogConfig, stream: TextIO | None = None, *, process: str =
     handler = logging.StreamHandler(stream or sys.stderr)
     formatter = JsonFormatter if config.format == "json" else TextFormatter
     handler.setFormatter(formatter(process))
+    handler.addFilter(Sparing())
     logging.basicConfig(level=config.level.upper(), handlers=[handler], force=True)
     # Tells at DEBUG which selector it uses, and nothing that anybody needs.
     logging.getLogger("asyncio").setLevel(max(logging.INFO, logging.getLogger().level))

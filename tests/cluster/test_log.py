@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster.log import LogConfig, configure
+from cluster.log import MAX_LINES_PER_S, LogConfig, Sparing, configure
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +83,36 @@ def test_where_several_processes_log_to_one_place_each_says_who_it_is(form: str)
         assert json.loads(line)["process"] == "comet-1-0"
     else:
         assert re.search(r" WARNING comet-1-0 comet\.push: late$", line.strip())
+
+
+def test_of_a_flood_some_lines_are_logged_and_the_rest_is_counted() -> None:
+    stream, now = io.StringIO(), [0.0]
+    configure(LogConfig(level="debug"), stream)
+    (handler,) = logging.getLogger().handlers
+    handler.filters = [Sparing(lambda: now[0])]
+    log = logging.getLogger("comet.push")
+    for moment in (0.0, 1.5, 3.0):
+        now[0] = moment
+        for key in range(MAX_LINES_PER_S + 5 if moment < 1 else 1):
+            log.warning("in doubt: %s", f"{moment}-{key}%")
+        # Another place is another matter.
+        log.info("other")
+    lines = stream.getvalue().splitlines()
+    assert sum("in doubt: 0.0-" in line for line in lines) == MAX_LINES_PER_S
+    (later,) = [line for line in lines if "in doubt: 1.5-0%" in line]
+    assert later.endswith("in doubt: 1.5-0% (5 lines like this were left out before)")
+    (last,) = [line for line in lines if "in doubt: 3.0-0%" in line]
+    assert last.endswith("in doubt: 3.0-0%")
+    assert sum(line.endswith("other") for line in lines) == 3
+
+
+def test_who_wants_debug_lines_gets_all_and_a_flood_of_others_is_cut_as_configured() -> None:
+    stream = io.StringIO()
+    configure(LogConfig(level="debug"), stream)
+    log = logging.getLogger("comet.push")
+    for number in range(10 * MAX_LINES_PER_S):
+        log.debug("each %d", number)
+        log.error("many %d", number)
+    lines = stream.getvalue().splitlines()
+    assert sum(" each " in line for line in lines) == 10 * MAX_LINES_PER_S
+    assert sum(" many " in line for line in lines) < 10 * MAX_LINES_PER_S
