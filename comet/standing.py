@@ -243,9 +243,11 @@ class Standing:
             return
         log.warning("registering anew: the registry lists what the store has fenced")
         try:
-            await self._renew()
-        except EnckeError as error:
-            log.warning("not registered anew, trying on: reason=%s", error)
+            # The registry takes its time when it goes away now, and a drain waits for this.
+            async with asyncio.timeout(self._timeout_s):
+                await self._renew()
+        except (EnckeError, TimeoutError) as error:
+            log.warning("not registered anew, trying on: reason=%r", error)
         except Exception:
             log.exception("not registered anew, trying on")
 

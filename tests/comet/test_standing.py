@@ -203,6 +203,16 @@ async def test_a_node_that_is_fenced_while_it_is_listed_registers_anew(tmp_path:
         assert await refusal_of(core, expire_s=600) == "done"
 
 
+async def test_a_drain_does_not_wait_for_a_registration_that_does_not_come_about(tmp_path: Path) -> None:
+    async with running(tmp_path) as (core, registry):
+        registry.takes.clear()
+        await fence(core)
+        assert await refusal_of(core, expire_s=600) == "not_owner"
+        await eventually(lambda: registry.waiting)
+        async with asyncio.timeout(20.0):
+            await core.node.drain(1.0)
+
+
 async def test_a_session_that_has_ended_takes_the_keys_until_the_node_is_registered_anew(
     tmp_path: Path,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -21,6 +22,10 @@ class ShakyRegistry(MemoryRegistry):
         self._state = SessionState.CONNECTED
         self._session_watchers: list[Callable[[SessionState], None]] = []
         self._registered = 0
+        # Registrations are taken; while they are not, they wait.
+        self.takes = asyncio.Event()
+        self.takes.set()
+        self.waiting = 0
 
     @property
     def session(self) -> SessionState:
@@ -31,6 +36,9 @@ class ShakyRegistry(MemoryRegistry):
         return self._timeout_s
 
     async def register(self, info: NodeInfo) -> MemoryRegistration:
+        self.waiting += 1
+        await self.takes.wait()
+        self.waiting -= 1
         self._registered += 1
         return await super().register(
             msgspec.structs.replace(info, instance=f"{info.instance}-{self._registered}")
