@@ -11,21 +11,33 @@ from cluster.errors import EnckeError
 
 _log = logging.getLogger(__name__)
 
+# Also when much is saved: removing so many takes the embedded store a tenth of a second.
+LARGEST_BATCH = 10_000
+
 
 class Expiry:
     """Calls a store's remove_expired() for as long as it runs."""
 
-    def __init__(self, remove: Callable[[int], Awaitable[int]], interval_s: float, batch: int) -> None:
+    def __init__(
+        self,
+        remove: Callable[[int], Awaitable[int]],
+        interval_s: float,
+        batch: int,
+        saved: Callable[[], int] = lambda: 0,
+    ) -> None:
         """Make it; start() runs it.
 
         Args:
             remove: MessageStore.remove_expired.
             interval_s: pause after everything expired is gone.
             batch: rows at a time; a full batch is followed by the next one at once.
+            saved: how many messages were saved so far, where saving and removing take turns. What is
+                left after a full batch must not grow: the next one is twice what was saved meanwhile.
         """
         self._remove = remove
         self._interval_s = interval_s
         self._batch = batch
+        self._saved = saved
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -43,10 +55,11 @@ class Expiry:
 
     async def _run(self) -> None:
         is_failing = False
+        batch = self._batch
         while True:
-            removed = 0
+            removed, before = 0, self._saved()
             try:
-                removed = await self._remove(self._batch)
+                removed = await self._remove(batch)
             except EnckeError as error:
                 if not is_failing:
                     _log.warning("cannot remove expired messages, trying again: %s", error)
@@ -60,5 +73,8 @@ class Expiry:
                 if is_failing:
                     _log.info("removing expired messages again")
                 is_failing = False
-            if removed < self._batch:
+            if removed < batch:
                 await asyncio.sleep(self._interval_s)
+                batch = self._batch
+            else:
+                batch = max(self._batch, min(2 * (self._saved() - before), LARGEST_BATCH))

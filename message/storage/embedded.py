@@ -41,6 +41,7 @@ from message.storage.embedded_file import (
 from message.storage.embedded_pages import Load
 from message.storage.embedded_save import Saver
 from message.storage.embedded_writer import Change, Work, Writer, Written
+from message.storage.guarantees import of_embedded
 
 T = TypeVar("T")
 
@@ -48,11 +49,6 @@ T = TypeVar("T")
 # a writer beside a busy event loop waits seconds, because each poll of the loop starts the
 # time anew; at this one, tens of milliseconds (bench/store.py --busy 0.9).
 SWITCH_INTERVAL_S = 0.0005
-
-_PROMISES = {
-    "fsync": "an answered push survives a crash of the machine",
-    "os": "an answered push survives a crash of the process, not of the machine",
-}
 
 
 class EmbeddedStore:
@@ -86,7 +82,10 @@ class EmbeddedStore:
         stats.gauge(
             "store_queued_saves", "saves and changes that wait for their commit", lambda: self._queued
         )
-        self._expiry = Expiry(self.remove_expired, settings.expiry_interval_s, settings.expiry_batch)
+        saved = self._counters.saved
+        self._expiry = Expiry(
+            self.remove_expired, settings.expiry_interval_s, settings.expiry_batch, lambda: saved.value
+        )
 
     async def start(self) -> None:
         """Lock the directory, make or check the file, start the threads; see MessageStore.start()."""
@@ -117,8 +116,7 @@ class EmbeddedStore:
 
     def describe(self) -> list[Guarantee]:
         """What this store promises."""
-        durability = self._settings.durability
-        return [Guarantee("embedded", str(self._directory), durability, _PROMISES[durability])]
+        return [of_embedded(str(self._directory), self._settings.durability)]
 
     def start_fault(self) -> str | None:
         """None: see MessageStore.start_fault(). start() has opened the file, or failed."""

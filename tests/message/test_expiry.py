@@ -35,6 +35,19 @@ async def test_full_batches_follow_each_other_without_a_pause() -> None:
     assert removals.limits == [10, 10, 10]
 
 
+async def test_batches_grow_with_what_is_saved_meanwhile_and_only_while_they_are_full() -> None:
+    removals = Removals(10, 40, 20, 3)
+    # Before and after each removal.
+    saved = iter([0, 20, 20, 30, 30, 31, 31])
+    expiry = Expiry(removals.remove, interval_s=0.001, batch=10, saved=lambda: next(saved, 31))
+
+    expiry.start()
+    await eventually(lambda: len(removals.limits) >= 5)
+    await expiry.stop()
+
+    assert removals.limits[:5] == [10, 40, 20, 10, 10]
+
+
 async def test_it_looks_again_after_the_interval() -> None:
     removals = Removals(1, 1, 1)
     expiry = Expiry(removals.remove, interval_s=0.001, batch=10)
