@@ -23,6 +23,8 @@ WRITES_IN_FLIGHT = 64
 # Pause after a write that the store refused; doubles up to the last.
 FIRST_PAUSE_S = 0.1
 LAST_PAUSE_S = 5.0
+# For what is left when the node stops: a store that is silent must not hold up the rest of the stop.
+LAST_WRITES_S = 2.0
 # Devices whose acknowledgement may wait to be written: clients can invent them as
 # fast as they connect, and a store that is away takes none.
 MAX_UNWRITTEN = 100_000
@@ -110,11 +112,16 @@ class Acknowledgements:
         return self._unwritten.get(key, {}).get(device, Mid(0))
 
     async def stop(self) -> None:
-        """Write what is left, once."""
+        """Write what is left, once, in LAST_WRITES_S."""
         self._stopping.set()
         self._hurry.set()
-        if self._writer is not None:
-            await self._writer
+        if self._writer is None:
+            return
+        try:
+            async with asyncio.timeout(LAST_WRITES_S):
+                await self._writer
+        except TimeoutError:
+            log.warning("acknowledgements not written before the end: devices=%d", self._unwritten_count)
 
     async def _write_until_empty(self) -> None:
         try:

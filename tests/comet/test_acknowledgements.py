@@ -10,6 +10,7 @@ from comet.acknowledgements import WRITES_IN_FLIGHT, Acknowledgements
 from comet.metrics import CometMetrics
 from tests.comet.nodes import running_core, values
 from tests.support.eventually import eventually
+from tests.support.messages import BadWay
 
 BOB = Key("bob")
 
@@ -74,6 +75,20 @@ async def test_a_store_that_refuses_gets_the_acknowledgement_later(tmp_path, cap
         await core.node.stop()
         assert await core.way.store.acknowledged(BOB, "phone") == mid
         assert "acknowledgements not written" in caplog.text
+
+
+async def test_a_silent_store_does_not_hold_up_the_stop(tmp_path, caplog):
+    class Silent(BadWay):
+        async def acknowledge(self, key, device, mid):
+            await asyncio.Event().wait()
+
+    async with running_core(tmp_path) as core:
+        silent = Silent(core.way.store)
+        acknowledgements = Acknowledgements(silent, 0.0, 3600.0, CometMetrics(Stats()))
+        acknowledgements.take(BOB, "phone", Mid(80))
+        async with asyncio.timeout(20):
+            await acknowledgements.stop()
+        assert "not written before the end: devices=1" in caplog.text
 
 
 @pytest.mark.parametrize("version", ["1.0", ""])
