@@ -157,7 +157,12 @@ class TimerWheel:
             item = due.pop()
             item.slot = -1
             self._count -= 1
-            deadline = item.next_deadline(now)
+            try:
+                deadline = item.next_deadline(now)
+            except Exception:
+                # A bug: without a deadline it could stay for ever.
+                item.abort()
+                raise
             # It may have put itself back meanwhile (Connection.close() lingers);
             # what it returns has the last word.
             self.remove(item)

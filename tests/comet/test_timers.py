@@ -66,13 +66,15 @@ class Item:
         self.looked_at: list[float] = []
         self._log = log
         self._next_deadline = next_deadline
+        self.is_aborted = False
 
     def next_deadline(self, now: float) -> float | None:
         self.looked_at.append(now)
         self._log.append(self)
         return self._next_deadline(now) if self._next_deadline is not None else None
 
-    def abort(self) -> None: ...
+    def abort(self) -> None:
+        self.is_aborted = True
 
 
 def make_wheel() -> tuple[Loop, TimerWheel]:
@@ -247,7 +249,7 @@ def test_stall_after_stall_does_not_keep_anybody_from_being_looked_at() -> None:
     assert len(item.looked_at) == 1
 
 
-def test_item_that_fails_stops_neither_the_wheel_nor_the_others() -> None:
+def test_item_that_fails_is_ended_and_stops_neither_the_wheel_nor_the_others() -> None:
     loop, wheel = make_wheel()
 
     def fail(now: float) -> None:
@@ -263,7 +265,9 @@ def test_item_that_fails_stops_neither_the_wheel_nor_the_others() -> None:
         except ArithmeticError:
             failures += 1
     assert failures == 1
+    assert failing.is_aborted
     assert len(good.looked_at) == 1
+    assert not good.is_aborted
 
 
 def test_stopped_wheel_stands_still() -> None:
