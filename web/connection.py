@@ -69,7 +69,7 @@ class WebServer(web.Server):
 class Connection(RequestHandler):
     """aiohttp's connection, with a deadline for the head of a request and terse answers to nonsense."""
 
-    __slots__ = ("_head_timer", "_server")
+    __slots__ = ("_head_timer", "_is_whole", "_server")
 
     def __init__(self, server: WebServer, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(server, loop=loop, **options)
@@ -77,6 +77,8 @@ class Connection(RequestHandler):
         # Runs while the head of a request is awaited: from connecting, later
         # from its first byte. Idling between requests has keep_alive_s.
         self._head_timer: asyncio.TimerHandle | None = None
+        # The last request that was read had all of its body in the same read.
+        self._is_whole = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -101,6 +103,7 @@ class Connection(RequestHandler):
         super().data_received(data)
         if self._request_count != before:
             self._stop_head_timer()
+            self._is_whole = self._messages[-1][1].is_eof()
             request = cast("Request | None", self._current_request)
             if request is not None and not request.is_body_read:
                 # No request begins within a body: aiohttp means that the body cannot be read any further.
@@ -117,7 +120,7 @@ class Connection(RequestHandler):
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Answer a client that has shut down its own direction after the request."""
         request = cast("Request | None", self._current_request)
-        if request is not None and request.is_body_read:
+        if request.is_body_read if request is not None else self._is_about_to_begin:
             self.close()
             return True
         return None
@@ -132,6 +135,11 @@ class Connection(RequestHandler):
             status = 431
         self._write_error(status)
         return CLOSE
+
+    @property
+    def _is_about_to_begin(self) -> bool:
+        """Whether a whole request was read that has no handler yet: that takes some turns of the loop."""
+        return self._is_whole and (self._waiter is None or self._waiter.done())
 
     def _end_within_body(self, request: Request) -> None:
         if not request.is_answered:

@@ -217,6 +217,30 @@ async def test_body_that_ends_early_is_not_pushed(web: Web, comet: ScriptedComet
     await peer.close()
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_client_that_says_at_once_that_it_sends_no_more_is_answered(web: Web, is_first: bool) -> None:
+    peer = await connect(web)
+    request = post(PUSH, b"1")
+    if not is_first:
+        await peer.send(post(PUSH, b"1"))
+        assert (await read_response(peer)).body == b'{"ret":0}'
+        request = b"GET /2/admin/nodes HTTP/1.1\r\nHost: a\r\n\r\n"
+    peer.writer.write(request)
+    peer.writer.write_eof()
+    assert (await peer.read_to_end()).startswith(b"HTTP/1.1 200 ")
+    await peer.close()
+
+
+async def test_client_that_ends_within_its_body_is_not_waited_for(web: Web, comet: ScriptedComet) -> None:
+    peer = await connect(web)
+    peer.writer.write(post(PUSH, b"1", length=9))
+    peer.writer.write_eof()
+    assert await peer.read_to_end() == b""
+    await eventually(lambda: not web.node._admin.in_progress)
+    assert not comet.pushes
+    await peer.close()
+
+
 async def test_body_with_a_malformed_chunk_is_400_at_once(web: Web, comet: ScriptedComet) -> None:
     peer = await connect(web)
     await peer.send(f"POST {PUSH} HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
