@@ -11,7 +11,7 @@ from cluster.errors import EnckeError
 
 _log = logging.getLogger(__name__)
 
-# Also when much is saved: removing so many takes the embedded store a tenth of a second.
+# Also when much is saved: removing so many takes the embedded store, or Redis, a tenth of a second.
 LARGEST_BATCH = 10_000
 
 

@@ -82,7 +82,9 @@ class RedisStore:
         )
         self._writing, self._reading = link(), link()
         self._reads = Reads(self._reading, self._scripts, limits, counters, self._heard, self._waiting)
-        self._expiry = Expiry(self.remove_expired, limits.expiry_interval_s, limits.expiry_batch)
+        self._expiry = Expiry(
+            self.remove_expired, limits.expiry_interval_s, limits.expiry_batch, lambda: counters.saved.value
+        )
 
     async def start(self) -> None:
         """Connect, and read what the server promises; see MessageStore.start().
