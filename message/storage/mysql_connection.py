@@ -57,17 +57,22 @@ class Connection:
 
         Raises:
             pymysql.err.Error, OSError: it does not work.
-            ConfigError: the address is wrong.
+            ConfigError: the address is wrong, or does not do for this server's login.
         """
-        self._driver = pymysql.connect(
-            **connect_options(server),
-            charset="utf8mb4",
-            autocommit=True,
-            connect_timeout=max(1, round(settings.connect_timeout_s)),
-            read_timeout=settings.timeout_s,
-            write_timeout=settings.timeout_s,
-            client_flag=CLIENT.MULTI_STATEMENTS,
-        )
+        try:
+            self._driver = pymysql.connect(
+                **connect_options(server),
+                charset="utf8mb4",
+                autocommit=True,
+                connect_timeout=settings.connect_timeout_s,
+                read_timeout=settings.timeout_s,
+                write_timeout=settings.timeout_s,
+                client_flag=CLIENT.MULTI_STATEMENTS,
+            )
+        except RuntimeError as error:
+            # The driver lacks the library that would encrypt the password by itself.
+            fault = f"{server.name}: its login must be encrypted: use mysqls:// or a unix_socket"
+            raise ConfigError([fault]) from error
         try:
             ((packet,),) = self.run(_session(settings))[-1]
         except BaseException:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import pymysql
 import pytest
 
 from cluster.contracts.message import Outcome, SaveBatch, SaveItem
-from cluster.errors import EnckeError, InDoubtError, NotOwnerError, StorageError, UnavailableError
+from cluster.errors import (
+    ConfigError,
+    EnckeError,
+    InDoubtError,
+    NotOwnerError,
+    StorageError,
+    UnavailableError,
+)
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from tests.message.mysql_stores import DATABASE, make_empty, open_mysql, query
@@ -251,3 +258,39 @@ async def test_many_long_names_at_once_do_not_burst_the_servers_packet(server: M
 
     outcomes = {result.outcome for reply in replies for result in reply.results}
     assert outcomes == {Outcome.SAVED}
+
+
+def packet(number: int, content: bytes) -> bytes:
+    """One packet of MySQL's protocol."""
+    return len(content).to_bytes(3, "little") + bytes([number]) + content
+
+
+@asynccontextmanager
+async def server_that_wants_an_encrypted_login() -> AsyncIterator[str]:
+    """URL of something that greets and asks for a login as MySQL 8 does, and goes no further."""
+    capabilities = 0x0008A209
+    greeting = (
+        b"\x0a8.0.40\0" + bytes(4) + b"12345678\0" + (capabilities & 0xFFFF).to_bytes(2, "little")
+        + b"\x2d\x02\x00" + (capabilities >> 16).to_bytes(2, "little") + b"\x15" + bytes(10)
+        + b"123456789012\0caching_sha2_password\0"
+    )  # fmt: skip
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # The greeting; "not without the password itself"; a key to encrypt it with.
+        for number, content in ((0, greeting), (2, b"\x01\x04"), (4, b"\x01a public key")):
+            writer.write(packet(number, content))
+            size = int.from_bytes(await reader.read(3), "little")
+            await reader.read(1 + size)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1") as server:
+        yield f"mysql://encke:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}/{DATABASE}"
+
+
+async def test_login_that_needs_encryption_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The driver may find the library that could encrypt it without TLS; ours does not bring it.
+    monkeypatch.setattr("pymysql._auth._have_cryptography", False)
+    async with server_that_wants_an_encrypted_login() as address:
+        with pytest.raises(ConfigError, match="mysqls://"):
+            async with open_mysql(address):
+                pass
