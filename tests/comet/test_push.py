@@ -3,12 +3,16 @@ from random import Random
 
 import pytest
 
-from cluster.contracts.comet import PushReply
+from cluster.contracts.comet import Push, PushReply
+from cluster.contracts.comet_rpc import SERVICE, CometStub, CometTimeouts
 from cluster.errors import InDoubtError, NotOwnerError, RequestError, StorageError, UnavailableError
 from cluster.model import Key
+from cluster.rpc.client import RpcClient
+from cluster.rpc.config import RpcConfig
 from comet.protocol import CloseReason
 from tests.comet.nodes import running_core, values
 from tests.support.eventually import eventually
+from tests.support.registry import ShakyRegistry
 
 
 async def test_a_push_to_an_offline_key_leaves_nothing_in_memory(tmp_path):
@@ -230,6 +234,24 @@ async def test_a_node_that_is_cut_answers_what_is_in_progress_by_what_is_known(t
         # What the store says now is nobody's.
         gate.set()
         await eventually(lambda: len(core.way.refusals) < refusals_left)
+
+
+async def test_a_drain_whose_time_is_up_answers_the_web_nodes_before_their_connections_end(tmp_path):
+    async with running_core(tmp_path, registry=ShakyRegistry(60.0), rpc=RpcConfig()) as core:
+        gate = core.way.close_gate("bob")
+        client = RpcClient(core.node.addresses["rpc"], SERVICE, RpcConfig())
+        client.start()
+        comet = CometStub(client, CometTimeouts())
+        pushes = [
+            comet.push(Push([Key("bob")], b"1", expire_s, f"id-{expire_s}", 0, 30.0, (0, 0)))
+            for expire_s in (600, 0)
+        ]
+        await eventually(lambda: core.comet.counted("pending_keys") == 2)
+        await core.node.drain(0.2)
+        outcomes = await asyncio.gather(*pushes, return_exceptions=True)
+        await client.stop()
+        gate.set()
+        assert [codes(outcome) for outcome in outcomes] == [["in_doubt"], ["unavailable"]]
 
 
 def codes(reply: PushReply) -> list[str]:
