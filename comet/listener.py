@@ -59,6 +59,8 @@ class Listener:
         self._door = door
         self._wheel = wheel
         self._call_later = call_later
+        # The last socket that came could be taken in; said when it changes.
+        self._has_room = True
         name = listening.getsockname()
         # The bound "host:port".
         self.address = join_address(name[0], name[1])
@@ -98,6 +100,9 @@ class Listener:
             try:
                 descriptor, _ = accept()
             except BlockingIOError:
+                if not self._has_room:
+                    self._has_room = True
+                    log.info("room for new sockets again: address=%s", self.address)
                 return
             except OSError as error:
                 if error.errno in _NO_ROOM:
@@ -116,7 +121,9 @@ class Listener:
 
     def _rest(self, error: OSError) -> None:
         """Accept nothing for a while: those who wait would be told of again and again."""
-        log.warning("no room for new sockets: address=%s reason=%r", self.address, error)
+        if self._has_room:
+            self._has_room = False
+            log.warning("no room for new sockets: address=%s reason=%r", self.address, error)
         self._poller.change(self._listening.fileno(), 0)
         self._call_later(REST_S, self._go_on)
 

@@ -95,6 +95,7 @@ async def test_without_free_descriptors_nobody_is_accepted_until_there_are_some(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     loop = asyncio.get_running_loop()
+    caplog.set_level(logging.INFO)
     async with running_comet(tmp_path) as comet:
         old = await subscribe_tcp(comet.tcp, "old")
         await old.open()
@@ -108,6 +109,9 @@ async def test_without_free_descriptors_nobody_is_accepted_until_there_are_some(
                 await loop.sock_connect(new, comet.tcp)
                 await eventually(lambda: "no room for new sockets" in caplog.text)
                 await old.beat()
+                # It is tried again, and not told again.
+                comet.node._listeners["tcp"]._go_on()
+                await old.beat()
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, limits)
             await loop.sock_sendall(new, command("sub", "new", "30"))
@@ -115,6 +119,7 @@ async def test_without_free_descriptors_nobody_is_accepted_until_there_are_some(
                 assert await loop.sock_recv(new, 100) == b"+h\r\n"
         await old.close()
     assert caplog.text.count("no room for new sockets") == 1
+    assert caplog.text.count("room for new sockets again") == 1
 
 
 async def test_socket_that_cannot_be_served_is_cut_and_the_next_one_is_served(
