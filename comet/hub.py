@@ -40,6 +40,8 @@ class Hub:
         # Keys whose channel may lack what is stored: nobody knows what became of a save. What is not
         # stored must not be delivered before the store was read, or it would hide that for ever.
         self.doubtful: set[Key] = set()
+        # Keys that a timer will look at: their channels had to outlive the last connection.
+        self._kept: set[Key] = set()
         self.connection_count = 0
 
     @property
@@ -99,7 +101,14 @@ class Hub:
             # A burst has run ahead of the store's clock by `lead` ticks (100 ns).
             # Forgetting the cursor now would let the store settle a mid below
             # one that was sent, and a subscriber resuming from that would miss it.
-            self._call_later(lead / 10_000_000 + 0.001, self._drop, key)
+            # One timer: after the store's clock was set back by an hour this takes an hour.
+            if key not in self._kept:
+                self._kept.add(key)
+                self._call_later(lead / 10_000_000 + 0.001, self._look_again, key)
         else:
             del self._channels[key]
             self.doubtful.discard(key)
+
+    def _look_again(self, key: Key) -> None:
+        self._kept.discard(key)
+        self._drop(key)

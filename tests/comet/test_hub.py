@@ -115,6 +115,18 @@ def test_channel_that_is_kept_takes_who_comes_back_and_remembers_its_cursor() ->
     assert world.hub.channel_count == 0
 
 
+def test_who_comes_and_goes_while_a_channel_is_kept_does_not_start_a_timer_each_time() -> None:
+    world = World()
+    for _ in range(5):
+        connection = world.connect()
+        world.deliver(NOON + 10 * STEP)
+        connection.lost()
+    assert len(world.timers) == 1
+    world.run_timer()
+    assert world.hub.channel_count == 0
+    assert world.timers == []
+
+
 def test_channel_that_leads_again_is_kept_again() -> None:
     world = World()
     first = world.connect()
