@@ -120,7 +120,7 @@ class EmbeddedSettings:
         default=250,
         metadata={
             "doc": "Expired rows of a kind removed in one transaction: it delays the saves behind it by some "
-            "milliseconds. The embedded store and Redis take more while more than these are saved meanwhile.",
+            "milliseconds. It takes more while more than these are saved meanwhile.",
             "min": 1,
             "max": 10_000,
         },

@@ -24,6 +24,7 @@ class Expiry:
         interval_s: float,
         batch: int,
         saved: Callable[[], int] = lambda: 0,
+        largest_batch: int = LARGEST_BATCH,
     ) -> None:
         """Make it; start() runs it.
 
@@ -33,11 +34,13 @@ class Expiry:
             batch: rows at a time; a full batch is followed by the next one at once.
             saved: how many messages were saved so far, where saving and removing take turns. What is
                 left after a full batch must not grow: the next one is twice what was saved meanwhile.
+            largest_batch: whatever was saved.
         """
         self._remove = remove
         self._interval_s = interval_s
         self._batch = batch
         self._saved = saved
+        self._largest_batch = largest_batch
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -77,4 +80,4 @@ class Expiry:
                 await asyncio.sleep(self._interval_s)
                 batch = self._batch
             else:
-                batch = max(self._batch, min(2 * (self._saved() - before), LARGEST_BATCH))
+                batch = max(self._batch, min(2 * (self._saved() - before), self._largest_batch))

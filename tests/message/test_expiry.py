@@ -48,6 +48,18 @@ async def test_batches_grow_with_what_is_saved_meanwhile_and_only_while_they_are
     assert removals.limits[:5] == [10, 40, 20, 10, 10]
 
 
+async def test_batches_grow_up_to_a_limit() -> None:
+    removals = Removals(10, 25, 3)
+    saved = iter([0, 1000])
+    expiry = Expiry(removals.remove, 3600, 10, lambda: next(saved, 1000), largest_batch=25)
+
+    expiry.start()
+    await eventually(lambda: len(removals.limits) == 3)
+    await expiry.stop()
+
+    assert removals.limits == [10, 25, 10]
+
+
 async def test_it_looks_again_after_the_interval() -> None:
     removals = Removals(1, 1, 1)
     expiry = Expiry(removals.remove, interval_s=0.001, batch=10)
