@@ -61,12 +61,6 @@ class QueueContext:
     # A job has been answered.
     on_done: Callable[[PushJob], object]
 
-    @property
-    def is_complete(self) -> bool:
-        """Nothing is stored, for any key, that its channel may lack without knowing."""
-        forwarder = self.forwarder
-        return not self.hub.doubtful and (forwarder is None or not forwarder.is_active)
-
     def must_read(self, key: Key) -> bool:
         """Whether the store must be read for a key before something is delivered that is not stored."""
         forwarder = self.forwarder

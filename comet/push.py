@@ -258,7 +258,9 @@ class Pusher:
         backlog = self._backlog
         is_contended = backlog.is_contended
         is_stopped = self._is_stopped
-        is_complete = context.is_complete
+        forwarder = context.forwarder
+        # As must_read() decides for each key; most of the time for none.
+        is_complete = not context.hub.doubtful and (forwarder is None or not forwarder.is_active)
         message = Outgoing(context.clocks.lowest(), job.push.payload, False)
         for index in range(start, end):
             key = keys[index]
