@@ -115,8 +115,8 @@ async def measure_reads(store: EmbeddedStore, reads: int) -> None:
         await store.save(SaveBatch(name, items, Mid(0), deadline))
     for width in (1, 64):
         cpu, wall = time.process_time(), time.perf_counter()
-        for number in range(0, reads, width):
-            chosen = names[number % len(names) :][:width]
+        for number in range(0, reads - reads % width, width):
+            chosen = [names[(number + place) % len(names)] for place in range(width)]
             await asyncio.gather(*(store.load_after(name, Mid(0), 100, 1_000_000) for name in chosen))
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         print(

@@ -2,7 +2,7 @@
 
     redis.py → redis_scripts.py (what happens in the server)
              → redis_reads.py (what is read of a key) → redis_members.py (messages as stored)
-             → redis_link.py (connections) · redis_durability.py (what the server promises)
+             → redis_link.py (connections) → redis_driver.py · redis_durability.py (what the server promises)
 
 Whatever changes a key goes over one connection, in its order; reads have
 another, so that a large page does not hold up the saves behind it.

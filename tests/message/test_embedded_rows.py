@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.contracts.message import Outcome, SaveBatch, SaveItem, SaveReply
+from cluster.errors import StorageError
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from message.storage.embedded import EmbeddedStore
@@ -69,3 +70,33 @@ async def test_batch_of_nothing_leaves_nothing(tmp_path: Path) -> None:
         rows = await store._read(None, lambda c: c.execute("SELECT key FROM keys").fetchall())
 
     assert rows == [("other",)]
+
+
+async def test_statement_that_fails_half_way_leaves_nothing_of_its_group(tmp_path: Path) -> None:
+    keys = [Key(name) for name in ("known", "new", "bad", "last")]
+    async with open_store(tmp_path) as store:
+        (first,) = await save_group(store, keys[:1])
+        # After the messages and the first of the ids.
+        await store._change(
+            None,
+            lambda c: c.execute(
+                "CREATE TRIGGER refuse BEFORE INSERT ON ids WHEN new.push_id = 'bad'"
+                " BEGIN SELECT RAISE(FAIL, 'refused'); END"
+            ),
+        )
+        deadline = Mid(first.clock + 30 * TICKS_PER_SECOND)
+        group = [
+            SaveBatch(key, [SaveItem(push_id, b"[2]", 600)], Mid(0), deadline)
+            for key, push_id in zip(keys, ("2", "new", "bad", "last"), strict=True)
+        ]
+        refused = await asyncio.gather(*map(store.save, group), return_exceptions=True)
+        kept = [await stored(store, key) for key in keys]
+        await store._change(None, lambda c: c.execute("DROP TRIGGER refuse"))
+        again, *others = await asyncio.gather(*map(store.save, group))
+        counted = await store.inspect(keys[0])
+
+    assert [type(answer) for answer in refused] == [StorageError] * 4
+    assert kept == [[b"known"], [], [], []]
+    assert again.results[0].prev == first.results[0].mid
+    assert {reply.results[0].outcome for reply in (again, *others)} == {Outcome.SAVED}
+    assert (counted.messages, counted.payload_bytes) == (2, len(b"known") + len(b"[2]"))
