@@ -188,6 +188,9 @@ class Listener:
             answer = await self._serve(request)
             if answer is None:
                 return KEEP if request.is_body_read and not self.is_draining else CLOSE
+            if request.is_answered:
+                # A stream that has failed: within its own answer there is no place for another.
+                return CLOSE
             return await self._send(request, answer)
         except DisconnectedError:
             return CLOSE

@@ -109,6 +109,10 @@ class _Stream:
         # Set when a line was answered.
         self._room = asyncio.Event()
         self._is_read = False
+        # Our own fault, which has ended the reading.
+        self._error: BaseException | None = None
+        # No more lines are to be read.
+        self._is_stopped = False
 
     async def run(self) -> None:
         """Answer until the body has ended and everything is answered.
@@ -120,20 +124,26 @@ class _Stream:
         request.expect_body()
         await request.write(_HEAD + request.extra_head + b"\r\n", self._config.send_timeout_s)
         self._reader = asyncio.create_task(self._read())
+        # Not by the reader itself: cancelled before its first step it would say nothing.
+        self._reader.add_done_callback(self._end_reading)
+        if self._is_stopped:
+            self._reader.cancel()
         try:
             await self._answer_all()
+            if self._error is not None:
+                # Without the last chunk: the client must not take it for a good end.
+                raise self._error
             await request.write(b"0\r\n\r\n", self._config.send_timeout_s)
         finally:
             self._reader.cancel()
-            (ended,) = await asyncio.gather(self._reader, return_exceptions=True)
+            await asyncio.gather(self._reader, return_exceptions=True)
             for line in self._lines:
                 if line.pending is not None:
                     line.pending.abandon()
-        if isinstance(ended, Exception):
-            raise ended
 
     def stop_reading(self) -> None:
         """Take no more lines."""
+        self._is_stopped = True
         if self._reader is not None:
             self._reader.cancel()
 
@@ -159,9 +169,11 @@ class _Stream:
         except (BodyTimeoutError, DisconnectedError):
             # What was read is answered all the same, if there is still somebody.
             pass
-        finally:
-            self._is_read = True
-            self._news.set()
+
+    def _end_reading(self, reader: asyncio.Task[None]) -> None:
+        self._error = None if reader.cancelled() else reader.exception()
+        self._is_read = True
+        self._news.set()
 
     async def _take(self, text: bytes) -> None:
         """Send the push of one line when there is room; an empty line is nothing."""

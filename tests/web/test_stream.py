@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from cluster.errors import OverloadedError
 from cluster.registry.memory import MemoryRegistry
 from tests.support.eventually import eventually
@@ -16,6 +18,7 @@ from tests.support.peer import Peer
 from tests.support.services import ScriptedComet, failing, not_owner
 from tests.support.web import Web, comet_info, running_web
 from tests.web.conftest import no_messages
+from web.stream import _Stream
 
 HEAD = b"POST /2/admin/push/stream HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n"
 
@@ -124,6 +127,35 @@ async def test_bad_lines_are_answered_at_their_place(web: Web, comet: ScriptedCo
     assert [outcome(answer) for answer in answers] == [
         "a", "bad_request", "bad_request", "bad_request", "bad_request", "storage", "c",
     ]  # fmt: skip
+
+
+async def test_our_own_fault_cuts_a_stream_and_is_logged(
+    web: Web, comet: ScriptedComet, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> None:
+        raise ZeroDivisionError("broken")
+
+    async with opened(web) as stream:
+        await stream.push("a")
+        assert outcome(await stream.answer()) == "a"
+        monkeypatch.setattr(comet, "push", broken)
+        await stream.push("b")
+        # Neither a last chunk nor another answer.
+        assert await stream.peer.read_to_end() == b""
+    assert "broken" in caplog.text
+
+
+async def test_drain_before_the_first_read_ends_a_stream(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_all = _Stream._answer_all
+
+    async def drained(stream: _Stream) -> None:
+        # Its reader has been made and has not run yet.
+        stream.stop_reading()
+        await answer_all(stream)
+
+    monkeypatch.setattr(_Stream, "_answer_all", drained)
+    async with opened(web) as stream:
+        assert await stream.rest() == []
 
 
 async def test_malformed_chunk_ends_a_stream(web: Web, comet: ScriptedComet) -> None:
