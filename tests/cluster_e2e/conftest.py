@@ -48,9 +48,15 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, zookeeper: ZooKeeper, redis: RedisServer) -> Iterator[Cluster]:
-    """A cluster without nodes, and an empty store."""
+def empty_redis(redis: RedisServer) -> RedisServer:
+    """The Redis, with nothing in it: a store that knows the ids of the test before takes ours for repeats."""
     with Redis.from_url(redis.url) as client:
         client.flushall()
-    with running_cluster(tmp_path, zookeeper, redis) as described:
+    return redis
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, zookeeper: ZooKeeper, empty_redis: RedisServer) -> Iterator[Cluster]:
+    """A cluster without nodes, and an empty store."""
+    with running_cluster(tmp_path, zookeeper, empty_redis) as described:
         yield described

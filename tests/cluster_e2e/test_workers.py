@@ -52,9 +52,9 @@ class Workers(Cluster):
 
 
 @pytest.fixture
-def workers(tmp_path: Path, zookeeper: ZooKeeper, redis: RedisServer) -> Iterator[Workers]:
+def workers(tmp_path: Path, zookeeper: ZooKeeper, empty_redis: RedisServer) -> Iterator[Workers]:
     """A node of each kind that serves."""
-    described = Workers(tmp_path, zookeeper, redis)
+    described = Workers(tmp_path, zookeeper, empty_redis)
     try:
         described.start_all()
         yield described

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis import Redis
 
 from tests.support.cluster import SESSION_S, Cluster, owned_by, running_cluster
 from tests.support.cluster_run import ClusterRun
@@ -30,14 +29,12 @@ AWAY_S = 2.5 * SESSION_S
 
 
 @pytest.fixture
-def fragile(tmp_path: Path, redis: RedisServer) -> Iterator[Cluster]:
+def fragile(tmp_path: Path, empty_redis: RedisServer) -> Iterator[Cluster]:
     """A cluster without nodes, with a ZooKeeper of its own."""
     zookeeper = ZooKeeper(tmp_path / "zookeeper")
     zookeeper.start()
     try:
-        with Redis.from_url(redis.url) as client:
-            client.flushall()
-        with running_cluster(tmp_path, zookeeper, redis) as described:
+        with running_cluster(tmp_path, zookeeper, empty_redis) as described:
             yield described
     finally:
         zookeeper.stop()
