@@ -26,8 +26,8 @@ _log = logging.getLogger(__name__)
 FILE_NAME = "store.db"
 LOCK_NAME = "lock"
 HEADER = b"SQLite format 3\0"
-# UPDATE ... FROM, STRICT tables.
-MIN_SQLITE = (3, 37, 0)
+# The first with JSON functions whatever it was built with; STRICT tables came one before.
+MIN_SQLITE = (3, 38, 0)
 # Pages of the log after which they are copied into the database: 16 MB. Pages that change
 # often are then copied once for many commits; SQLite's 1,000 costs a fifth more CPU per save.
 CHECKPOINT_PAGES = 4000
