@@ -153,8 +153,8 @@ class WebConfig:
         default=60,
         metadata={
             "doc": "Refused tokens (a subscriber's, or the admin token) per address before it has to wait"
-            " (429). 0: no limit, as behind a balancer, whose address all requests have. An address that has"
-            " shown the admin token never waits there.",
+            " (429). An address that has shown a good token of the kind never waits: behind a balancer all"
+            " requests have the same. 0: no limit.",
             "min": 0,
         },
     )

@@ -77,7 +77,7 @@ class FailureLimiter:
     def trust(self, address: str) -> None:
         """Never make an address wait any more.
 
-        For one that has shown the token: a stranger behind the same proxy must not lock it out.
+        For one that has shown a good token: a stranger behind the same proxy must not lock it out.
         """
         if address in self._trusted:
             return

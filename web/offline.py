@@ -88,7 +88,10 @@ class Offline:
         return await dialect.answer(request, find)
 
     def _check_token(self, key: Key, token: str, address: str) -> None:
-        if not self._verifier.is_required or self._verifier.expiry(key, token, self._unix_time()) is not None:
+        if not self._verifier.is_required:
+            return
+        if self._verifier.expiry(key, token, self._unix_time()) is not None:
+            self._limiter.trust(address)
             return
         self._limiter.add_failure(address)
         self._metrics.refusals.inc("token")

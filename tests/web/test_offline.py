@@ -136,3 +136,11 @@ async def test_address_that_guesses_tokens_has_to_wait(guarded: Web) -> None:
     assert (await guarded.get("/1/server/get?k=bob&p=1")).json["ret"] == 0
     assert guarded.counted("http_refusals_total", "token") == 3
     assert guarded.counted("http_refusals_total", "rate") == 2
+
+
+async def test_bad_tokens_do_not_lock_out_an_address_that_has_shown_a_good_one(guarded: Web) -> None:
+    good = mint("s3cret", Key("bob"), int(time.time()) + 60)
+    assert (await guarded.get(f"/1/msg/get?k=bob&m=0&token={good}")).json["ret"] == 0
+    for _ in range(5):
+        assert (await guarded.get("/1/msg/get?k=bob&m=0&token=x")).body == b'{"ret":65534}'
+    assert (await guarded.get(f"/1/msg/get?k=bob&m=0&token={good}")).json["ret"] == 0
