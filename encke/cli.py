@@ -35,20 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("which command? see encke --help")
     try:
         code: int = _print_version() if args.version else args.run(args)
-        # None: it was closed before we were started, and print() says nothing then.
-        if sys.stdout is not None:
-            sys.stdout.flush()
     except ConfigError as error:
-        return _complain(error.faults, USAGE)
+        code = _complain(error.faults, USAGE)
     except BrokenPipeError:
-        # Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return NO_READER
+        code = NO_READER
     except KeyboardInterrupt:
-        return INTERRUPTED
+        code = INTERRUPTED
     except (EnckeError, OSError) as error:
-        return _complain([str(error)], FAILED)
-    return code
+        code = _complain([str(error)], FAILED)
+    return _flush(code)
 
 
 def build_parser(command: str | None) -> argparse.ArgumentParser:
@@ -72,6 +67,22 @@ def _module(name: str) -> ModuleType:
 def _print_version() -> int:
     print(f"encke {encke_version()}")
     return 0
+
+
+def _flush(code: int) -> int:
+    """Write what was printed; what the command ends with, now that this has succeeded or failed."""
+    # None: it was closed before we were started, and print() says nothing then.
+    if sys.stdout is None:
+        return code
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would try again at exit, and complain in words and with a code of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return NO_READER
+        return code or _complain([str(error)], FAILED)
+    return code
 
 
 def _complain(faults: Sequence[str], code: int) -> int:

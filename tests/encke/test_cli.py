@@ -151,8 +151,10 @@ def test_reader_that_goes_away_is_no_error_to_speak_of() -> None:
     ],
 )
 def test_what_is_closed_before_the_start_makes_no_trace(
-    words: str, closed: str, code: int, text: str
+    monkeypatch: pytest.MonkeyPatch, words: str, closed: str, code: int, text: str
 ) -> None:
+    # Unbuffered, nothing is left to be written at exit.
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     line = f'exec "{sys.executable}" -m encke.cli {words} {closed}'
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False)
