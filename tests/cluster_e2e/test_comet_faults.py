@@ -8,7 +8,7 @@ import time
 
 from cluster.model import Key, NodeName
 from cluster.ring import Ring
-from tests.support.cluster import SESSION_S, Cluster, owned_by
+from tests.support.cluster import Cluster, owned_by
 from tests.support.cluster_run import ClusterRun
 from tests.support.eventually import eventually
 from tests.support.history import Fault
@@ -70,10 +70,7 @@ async def test_the_keys_of_a_killed_comet_node_are_served_by_the_other(cluster: 
         await eventually(
             lambda: all(reader.visited[-1] == "comet-1" for reader in run.readers if reader.key in lost)
         )
-        took_s = time.monotonic() - killed_at
         run.load.note(Fault(killed_at, time.monotonic()))
-    # ZooKeeper rounds up to its tick; the machine is shared.
-    assert took_s < SESSION_S + 4.0, took_s
 
 
 async def test_comet_nodes_come_and_go_without_a_failed_push(cluster: Cluster, seed: int) -> None:
