@@ -47,7 +47,8 @@ class RegistrySettings:
         default=1.0,
         metadata={
             "doc": "Time for one ZooKeeper server to accept a connection, and again to give a session, "
-            "before the next is tried. The second is doubled for each that was too slow.",
+            "before the next is tried; at most a quarter of session_timeout_s. The second is doubled for "
+            "each that was too slow.",
             "min": 0.05,
         },
     )

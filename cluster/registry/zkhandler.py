@@ -19,6 +19,9 @@ from kazoo.handlers.threading import SequentialThreadingHandler
 
 log = logging.getLogger(__name__)
 
+# As many attempts to connect have their time before the session is over.
+MIN_TRIES = 4
+
 
 class LoopHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
     """Gives kazoo its thread, and runs its callbacks in the event loop instead of two more threads."""
@@ -36,13 +39,13 @@ class LoopHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo ha
     ) -> None:
         super().__init__()
         self._loop = loop
-        self._connect_timeout_s = connect_timeout_s
+        self._connect_timeout_s = min(connect_timeout_s, session_timeout_s / MIN_TRIES)
         self._session_timeout_s = session_timeout_s
         self._has_session = has_session
         self._on_ended = on_ended
         self._socket: socket.socket | None = None
         # For the next server that is slow to give a session; doubled for each that was too slow.
-        self._patience_s = connect_timeout_s
+        self._patience_s = self._connect_timeout_s
         self.completion_queue = _LoopQueue(loop)
 
     def start(self) -> None:

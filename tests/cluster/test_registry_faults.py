@@ -56,8 +56,10 @@ async def own(own_zookeeper: ZooKeeper) -> AsyncIterator[ZooKeeperHarness]:
 async def proxied(server: ZooKeeper) -> AsyncIterator[FaultProxy]:
     proxy = FaultProxy(server.address)
     await proxy.start()
-    yield proxy
-    await proxy.stop()
+    try:
+        yield proxy
+    finally:
+        await proxy.stop()
 
 
 def client_id(registry: ZooKeeperRegistry) -> tuple[int, bytes]:
@@ -242,6 +244,29 @@ async def test_a_registry_stops_quickly_while_zookeeper_is_frozen(
         await asyncio.gather(connected.stop(), late.stop())
 
 
+async def test_a_question_for_the_session_that_is_never_answered_does_not_cost_the_session(
+    harness: ZooKeeperHarness, zookeeper: ZooKeeper
+) -> None:
+    async with proxied(zookeeper) as proxy:
+        registry = await harness.connect(
+            servers=(proxy.address,), session_timeout_s=6.0, connect_timeout_s=60.0
+        )
+        registration = await registry.register(comet("a"))
+        before = registration.instance
+
+        proxy.refuse()
+        refused_at = asyncio.get_running_loop().time()
+        await eventually(lambda: asyncio.get_running_loop().time() > refused_at + 1.5)
+        proxy.heal()
+        # A server that is just starting does so.
+        proxy.drop(Way.UP)
+        await eventually(lambda: proxy.lost_bytes > 0)
+        proxy.heal()
+        await eventually(lambda: registry.session is SessionState.CONNECTED)
+        await registry.refresh()
+        assert (registration.instance, registration.is_standing) == (before, True)
+
+
 async def test_zookeeper_killed_for_longer_than_the_session_drops_nobody(
     own: ZooKeeperHarness, own_zookeeper: ZooKeeper
 ) -> None:
@@ -357,9 +382,11 @@ async def garbled(server: ZooKeeper) -> AsyncIterator[str]:
 
     listener = await asyncio.start_server(serve, "127.0.0.1", 0)
     bound = listener.sockets[0].getsockname()
-    yield f"{bound[0]}:{bound[1]}"
-    listener.close()
-    await asyncio.gather(*pipes, return_exceptions=True)
+    try:
+        yield f"{bound[0]}:{bound[1]}"
+    finally:
+        listener.close()
+        await asyncio.gather(*pipes, return_exceptions=True)
 
 
 def _has_anew(seen: Seen, registrations: list[ZooKeeperRegistration], before: frozenset[str]) -> bool:

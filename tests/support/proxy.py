@@ -33,6 +33,8 @@ class FaultProxy:
         self.accepted = 0
         self.is_refusing = False
         self.dropped: set[Way] = set()
+        # What drop() has cost so far.
+        self.lost_bytes = 0
         self.delay_s = 0.0
         # Bytes that may still pass before the connection is cut.
         self.left: dict[Way, int] = {}
@@ -132,6 +134,7 @@ class _Side(asyncio.Protocol):
             self._early += data
             return
         if self._way in proxy.dropped:
+            proxy.lost_bytes += len(data)
             return
         left = proxy.left.get(self._way)
         if left is not None:
