@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from tests.support.cluster import Cluster, Wanderer
 from tests.support.eventually import DEADLINE_S, eventually
-from tests.support.history import OK, Ack, Fault
+from tests.support.history import OK, Ack, Fault, Push
 from tests.support.history_checks import Rules
 from tests.support.load import LOST, Load, in_background, wait_caught_up
 from tests.support.publisher import FailedTry, Publisher
@@ -18,6 +18,8 @@ PUBLISHERS = 4
 ACKS = 150
 # Stored messages and the time are asked for this often.
 LOOK_S = 0.25
+# Of what is told about a message that never arrived: before and after its push.
+SHOWN_S = 1.0
 
 
 class ClusterRun:
@@ -140,4 +142,15 @@ class ClusterRun:
             *(f"{one.uid} at {one.t:.3f} by {one.web}: {one.what}" for one in self.failed_tries[:20]),
             *(f"{r.name} visited {r.visited}, ended {[end.code for end in r.ends]}" for r in self.readers),
         ]
-        return "\n".join([*lines, self.cluster.log()])
+        return "\n".join([*lines, *self._around_missing(), self.cluster.log()])
+
+    def _around_missing(self) -> Iterator[str]:
+        """What happened to the keys of messages that never arrived, around the time of their push."""
+        events = self.load.history.events
+        for key in self.keys:
+            missing = {uid for reader in self.readers_of(key) for uid in reader.missing()}
+            began = [event.t for event in events if isinstance(event, Push) and event.uid in missing]
+            for event in events:
+                is_near = any(abs(event.t - t) < SHOWN_S for t in began)
+                if is_near and (f"'{key}" in repr(event) or getattr(event, "uid", "") in missing):
+                    yield f"{key}: {event}"
