@@ -193,9 +193,10 @@ async def test_stored_messages_are_only_told_with_the_token_of_their_key(guarded
     for token in refused:
         answer = await guarded.ask("public", "GET", f"/1/msg/get?k=bob&m=0&token={token}")
         assert answer.json == {"ret": 65534}
-    for _ in range(5):
-        answer = await guarded.ask("public", "GET", "/1/msg/get?k=bob&m=0&token=guess")
-    assert answer.status == 429
+    # Its address has shown a good one: whoever guesses from there keeps nobody waiting.
+    for token in ("guess", "guess", good):
+        answer = await guarded.ask("public", "GET", f"/1/msg/get?k=bob&m=0&token={token}")
+    assert b"secret" in answer.body
     assert "s3cret" not in guarded.log
     assert b"s3cret" not in (await guarded.ask("status", "GET", "/metrics")).body
 
