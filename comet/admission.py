@@ -7,6 +7,7 @@ node has reason to doubt its own registration waits until it is known.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
@@ -41,8 +42,11 @@ class Admission:
 
     def push(self, push: Push) -> asyncio.Future[PushReply]:
         """See CometService.push()."""
-        if self._standing is not None and not self._standing.is_sure():
+        if self._standing is not None and not self._standing.is_certain():
             return self._push_when_sure(push, self._standing)
+        return self._push_if_owned(push)
+
+    def _push_if_owned(self, push: Push) -> asyncio.Future[PushReply]:
         holdings = self._ownership.holdings
         # In one process both are the same object.
         if push.epoch is not holdings.epoch and push.epoch > holdings.epoch:
@@ -80,7 +84,7 @@ class Admission:
             elif deadline <= loop.time() or not standing.is_sure():
                 answer.set_exception(UnavailableError(UNSURE))
             else:
-                self._push_by(deadline, push, answer)
+                _push_by(self._push_if_owned, deadline, push, answer)
 
         if self._ownership.has_stopped:
             go_on()
@@ -98,7 +102,7 @@ class Admission:
             if answer.done():
                 return
             if is_reached:
-                self._push_by(deadline, push, answer)
+                _push_by(self.push, deadline, push, answer)
             else:
                 answer.set_exception(UnavailableError(NO_NEWS))
 
@@ -108,11 +112,17 @@ class Admission:
             self._epochs.when(push.epoch, push.timeout_s, go_on)
         return answer
 
-    def _push_by(self, deadline: float, push: Push, answer: asyncio.Future[PushReply]) -> None:
-        """Push with what is left of the time until then: the caller does not wait longer."""
-        time_left = max(0.0, deadline - asyncio.get_running_loop().time())
-        later = msgspec.structs.replace(push, timeout_s=time_left)
-        self.push(later).add_done_callback(partial(_pass_on, answer))
+
+def _push_by(
+    carry_out: Callable[[Push], asyncio.Future[PushReply]],
+    deadline: float,
+    push: Push,
+    answer: asyncio.Future[PushReply],
+) -> None:
+    """Push with what is left of the time until then: the caller does not wait longer."""
+    time_left = max(0.0, deadline - asyncio.get_running_loop().time())
+    later = msgspec.structs.replace(push, timeout_s=time_left)
+    carry_out(later).add_done_callback(partial(_pass_on, answer))
 
 
 def _pass_on(answer: asyncio.Future[PushReply], done: asyncio.Future[PushReply]) -> None:

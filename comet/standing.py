@@ -6,7 +6,10 @@ of a registration, it records it there as fenced. So a node that has reason to
 doubt asks a message node.
 
 While the registry is merely away, nobody can fence anybody, the answer is no,
-and nobody is disconnected.
+and nobody is disconnected. But a node cannot know whether the registry is away,
+or it is cut off itself: then it asks before each push that comes a moment after
+the last answer. What it delivered after others have saved for its keys would get
+mids above theirs, and its subscribers would not ask for those any more.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ log = logging.getLogger(__name__)
 # A machine that is busy can keep this process from hearing one answer for a whole session
 # timeout; not from hearing several.
 MIN_UNANSWERED = 3
+
+# While the registry is away an answer of the store holds for so long.
+FRESH_S = 0.02
 
 
 class Standing:
@@ -64,6 +70,9 @@ class Standing:
         self._doubt_s = self._timeout_s / 2
         # Monotonic seconds when the loop last ran without a pause; -inf while there is doubt.
         self._beat_at = math.inf
+        # When the store, or the registry, has last told that the node stands.
+        self._told_at = -math.inf
+        self._is_suspended = False
         # The incarnation that has ended, as far as is known here.
         self._ended: str | None = None
         self._is_halted = False
@@ -108,11 +117,18 @@ class Standing:
         await asyncio.shield(self._failed)
 
     def is_sure(self) -> bool:
-        """Whether there is no reason to doubt what Ownership says; after False comes when_sure().
+        """Whether there is no reason to doubt what Ownership says; after False comes when_sure()."""
+        return time.monotonic() - self._beat_at < self._doubt_s
+
+    def is_certain(self) -> bool:
+        """Whether it is sure, and was told so lately if the registry is away; after False comes when_sure().
 
         Asked with every push: 0.1 us.
         """
-        return time.monotonic() - self._beat_at < self._doubt_s
+        now = time.monotonic()
+        return now - self._beat_at < self._doubt_s and (
+            not self._is_suspended or now - self._told_at < FRESH_S
+        )
 
     def when_sure(self, call: Callable[[], None]) -> None:
         """Call once it is known, within a session timeout or so.
@@ -123,7 +139,11 @@ class Standing:
             call()
             return
         self._waiting.append(call)
-        self._doubt()
+        if self.is_sure():
+            # What is in progress goes on meanwhile.
+            self._wake.set()
+        else:
+            self._doubt()
 
     async def wait_sure(self) -> None:
         """Wait as when_sure() does."""
@@ -157,6 +177,7 @@ class Standing:
             self._wake.set()
 
     def _take_session(self, state: SessionState) -> None:
+        self._is_suspended = state is SessionState.SUSPENDED
         if state is SessionState.LOST:
             self._end("the registry has ended its session")
         else:
@@ -169,7 +190,7 @@ class Standing:
         return self._beat_at == -math.inf
 
     def _must_ask(self) -> bool:
-        if self._is_doubtful or self._is_halted:
+        if self._is_doubtful or self._is_halted or self._waiting:
             return True
         session = self._registry.session
         if self._ended == self._incarnation():
@@ -184,7 +205,7 @@ class Standing:
             heard_at = time.monotonic()
             unanswered = 0
             while self._must_ask():
-                if not self._is_doubtful:
+                if not self._is_doubtful and not self._waiting:
                     await self._pause(self._timeout_s / 3)
                     if not self._must_ask():
                         break
@@ -264,7 +285,7 @@ class Standing:
     # -- conclusions
 
     def _settle(self) -> None:
-        self._beat_at = time.monotonic()
+        self._beat_at = self._told_at = time.monotonic()
         if self._is_halted:
             self._is_halted = False
             log.info("message nodes or the registry answer again: serving")

@@ -16,6 +16,7 @@ from cluster.errors import NotOwnerError, StorageError, UnavailableError
 from cluster.model import Key
 from cluster.registry.base import SessionState
 from cluster.rpc.config import RpcConfig
+from comet.standing import FRESH_S
 from tests.comet.nodes import Core, running_core, values
 from tests.support.eventually import eventually
 from tests.support.registry import ShakyRegistry
@@ -63,6 +64,32 @@ async def test_a_registry_that_is_away_disconnects_nobody_and_delays_nothing(tmp
         assert values(await bob.documents(8)) == list(range(8))
         registry.become(SessionState.CONNECTED)
         assert (await core.push("bob", 8)).online == [1]
+
+
+async def test_a_node_that_is_fenced_while_the_registry_is_away_delivers_nothing_from_then_on(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, timeout_s=30.0) as (core, registry):
+        bob = await core.subscribe("bob")
+        registry.become(SessionState.SUSPENDED)
+        assert await refusal_of(core) == "done"
+        # Longer than an answer holds.
+        stop_the_loop(2 * FRESH_S)
+        await fence(core)
+        assert await refusal_of(core) is NotOwnerError
+        assert len(await bob.documents(1)) == 1
+        assert (await bob.end()).code == 4001
+
+
+async def test_a_push_that_waits_while_the_registry_comes_back_is_done(tmp_path: Path) -> None:
+    async with running(tmp_path, timeout_s=30.0) as (core, registry):
+        bob = await core.subscribe("bob")
+        registry.become(SessionState.SUSPENDED)
+        pushed = core.push("bob", "x")
+        assert not pushed.done()
+        registry.become(SessionState.CONNECTED)
+        assert (await pushed).online == [1]
+        assert values(await bob.documents(1)) == ["x"]
 
 
 async def test_a_node_that_is_fenced_while_the_registry_is_away_sends_its_subscribers_away(
