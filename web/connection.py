@@ -69,7 +69,7 @@ class WebServer(web.Server):
 class Connection(RequestHandler):
     """aiohttp's connection, with a deadline for the head of a request and terse answers to nonsense."""
 
-    __slots__ = ("_head_timer", "_is_whole", "_server")
+    __slots__ = ("_head_timer", "_is_whole", "_server", "handled")
 
     def __init__(self, server: WebServer, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(server, loop=loop, **options)
@@ -79,6 +79,8 @@ class Connection(RequestHandler):
         self._head_timer: asyncio.TimerHandle | None = None
         # The last request that was read had all of its body in the same read.
         self._is_whole = False
+        # Requests whose handlers are done; aiohttp's _request_count has those that were read.
+        self.handled = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)

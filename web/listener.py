@@ -15,8 +15,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, cast
 
-from aiohttp.web_protocol import RequestHandler
-
 from cluster.settings import join_address, split_address
 from web.config import WebConfig
 from web.connection import CLOSE, KEEP, MAX_HEADER_FIELDS, Connection, Sent, WebServer
@@ -174,7 +172,7 @@ class Listener:
         self,
         message: RequestHead,
         payload: StreamReader,
-        protocol: RequestHandler,
+        protocol: Connection,
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> Request:

@@ -36,6 +36,8 @@ MAX_HEAD_BYTES = 2048
 MAX_BODY_BYTES = 4096
 # What a client may send behind a request that is not answered yet before it is not read any more.
 MAX_BEHIND_BYTES = 64 * 1024
+# Turns of the loop for aiohttp to come back from a request that it has answered; it takes one or two.
+MAX_RETURN_TURNS = 8
 # Not a length.
 _UNKNOWN = -1
 # Header sections that are remembered. Clients repeat theirs, but for the length.
@@ -184,10 +186,11 @@ class QuickConnection(Connection):
     ) -> None:
         super().__init__(server, loop=loop, **options)
         self._pushes = pushes
-        # The push that is to be answered next; what arrives meanwhile stands behind it.
+        # The push that is to be answered next.
         self._pending: PendingPush | None = None
+        # What has arrived meanwhile, or while aiohttp comes back from the request before.
         self._behind = b""
-        # The client has shut down its own direction behind the push.
+        # The client has shut down its own direction behind these.
         self._ends_after = False
         # Bytes that a request still lacks of which aiohttp has a part: only at 0 does it stand between two
         # requests. Below 0 nobody knows, and nothing goes the short way any more: what looks like a push
@@ -195,16 +198,26 @@ class QuickConnection(Connection):
         self._owed = 0
 
     def data_received(self, data: bytes) -> None:
-        if self._pending is not None:
+        if self._pending is not None or self._behind:
             self._behind += data
             if len(self._behind) > MAX_BEHIND_BYTES and self.transport is not None:
                 self.transport.pause_reading()
-            return
+        elif self._is_returning():
+            # Given to aiohttp now, this would be followed by another that comes as early, and so on: a
+            # client that is as quick as that would never have its pushes go the short way.
+            self._behind = data
+            self._loop.call_soon(self._on_returned, MAX_RETURN_TURNS)
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
         pending = self._pushes.begin(data, self.peername) if self._is_idle() else None
         if pending is None:
             before = self._request_count
             super().data_received(data)
             self._owed = self._still_owed(data, self._request_count - before)
+            if self._ends_after and not super().eof_received() and self.transport is not None:
+                self.transport.close()
             return
         self._next_keepalive_close_time = pending.sent_at + self._keepalive_timeout
         self._server.listener.in_progress += 1
@@ -218,23 +231,45 @@ class QuickConnection(Connection):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """As the usual way: answer first."""
-        if self._pending is None:
+        if self._pending is None and not self._behind:
             return super().eof_received()
         self._ends_after = True
         return True
 
     def _is_idle(self) -> bool:
-        """Whether aiohttp has answered everything and holds no part of a request."""
+        """Whether aiohttp has answered everything and waits for the next request, of which it has no part."""
         waiter = self._waiter
         listener = self._server.listener
         return (
             waiter is not None
             and not waiter.done()
-            and not self._owed
-            and self._head_timer is None
-            and not (self._paused or self._upgraded or self._close or self._force_close)
+            and self._is_between()
             and listener.in_progress < listener.max_in_progress
         )
+
+    def _is_returning(self) -> bool:
+        """Whether aiohttp has answered everything, and does not wait for the next request yet."""
+        return self._waiter is None and self.handled == self._request_count > 0 and self._is_between()
+
+    def _is_between(self) -> bool:
+        return (
+            not self._owed
+            and self._head_timer is None
+            and not (self._paused or self._upgraded or self._close or self._force_close)
+        )
+
+    def _on_returned(self, turns: int) -> None:
+        """Serve what has arrived when aiohttp is back; it has so many turns of the loop for that."""
+        if turns and self._is_returning():
+            self._loop.call_soon(self._on_returned, turns - 1)
+        else:
+            self._take_behind()
+
+    def _take_behind(self) -> None:
+        behind, self._behind = self._behind, b""
+        if behind and self.transport is not None:
+            self.transport.resume_reading()
+            self._take(behind)
 
     def _still_owed(self, data: bytes, began: int) -> int:
         """See _owed, after aiohttp was given these bytes and found the heads of `began` requests in them."""
@@ -277,7 +312,5 @@ class QuickConnection(Connection):
         transport.write(b"%b%b%b\r\n%b" % (answer.head, listener.date_line(), connection, answer.body))
         if not is_kept:
             transport.close()
-        elif self._behind:
-            behind, self._behind = self._behind, b""
-            transport.resume_reading()
-            self.data_received(behind)
+        else:
+            self._take_behind()

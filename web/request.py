@@ -18,7 +18,7 @@ from cluster.errors import EnckeError, TooLargeError
 from web.limits import ByteBudget
 
 if TYPE_CHECKING:
-    from aiohttp.web_protocol import RequestHandler
+    from web.connection import Connection
 
 # Bodies up to this are not counted in the budget: they came in one read of the socket.
 SMALL_BODY_BYTES = 4096
@@ -68,7 +68,7 @@ class Request:
         self,
         message: RequestHead,
         payload: StreamReader,
-        protocol: RequestHandler,
+        protocol: Connection,
         writer: AbstractStreamWriter,
         budget: ByteBudget,
         body_timeout_s: float,
@@ -175,7 +175,8 @@ class Request:
             transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def release(self) -> None:
-        """The request is done: its bytes no longer count."""
+        """The request is done: its bytes no longer count, and another may follow."""
+        self._protocol.handled += 1
         if self._held:
             self._budget.give_back(self._held)
             self._held = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -25,6 +26,7 @@ from web.metrics import WebMetrics
 from web.owners import Owners
 from web.push import Pusher
 from web.quick import MAX_BODY_BYTES, MAX_SECTIONS, QuickConnection, QuickPushes
+from web.request import Request
 
 TARGET = "/1/admin/push/private?key=k&expire=0"
 HEAD = b"POST /1/admin/push/private?key=k&expire=60 HTTP/1.1\r\n"
@@ -291,6 +293,102 @@ async def test_pushes_go_the_short_way_after_whole_requests(
     assert [c._pending for c in quick_connections(web)] != [None]
     comet.release()
     assert (await read_response(peer)).body == b'{"ret":0}'
+    await peer.close()
+
+
+async def send_at_once(
+    web: Web,
+    comet: ScriptedComet,
+    monkeypatch: pytest.MonkeyPatch,
+    follow: Callable[[QuickConnection], object],
+) -> tuple[Peer, QuickConnection]:
+    """Have something arrive behind the answer to a push that went the usual way, before aiohttp is back."""
+    comet.is_holding = True
+    peer = await Peer.connect(web.address("admin"))
+    await peer.send(PUSH)
+    await eventually(lambda: comet.held_count)
+    (connection,) = quick_connections(web)
+    write = Request.write
+
+    async def write_and_follow(request: Request, data: bytes, timeout_s: float) -> None:
+        asyncio.get_running_loop().call_soon(follow, connection)
+        await write(request, data, timeout_s)
+
+    monkeypatch.setattr(Request, "write", write_and_follow)
+    comet.is_holding = False
+    comet.release()
+    assert (await read_response(peer)).body == b'{"ret":0}'
+    return peer, connection
+
+
+@pytest.mark.parametrize("parts", [(PUSH,), (PUSH[:20], PUSH[20:])])
+async def test_push_that_follows_an_answer_at_once_goes_the_short_way(
+    web: Web, comet: ScriptedComet, monkeypatch: pytest.MonkeyPatch, parts: tuple[bytes, ...]
+) -> None:
+    def follow(connection: QuickConnection) -> None:
+        assert connection._is_returning()
+        for part in parts:
+            connection.data_received(part)
+
+    peer, connection = await send_at_once(web, comet, monkeypatch, follow)
+    assert (await read_response(peer)).body == b'{"ret":0}'
+    assert len(comet.pushes) == 2
+    assert connection._request_count == 1
+    await peer.close()
+
+
+async def test_other_request_that_follows_an_answer_at_once_is_answered(
+    web: Web, comet: ScriptedComet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n"
+    peer, _ = await send_at_once(web, comet, monkeypatch, lambda connection: connection.data_received(other))
+    monkeypatch.undo()
+    assert (await read_response(peer)).status == 404
+    await peer.send(PUSH)
+    assert (await read_response(peer)).body == b'{"ret":0}'
+    await peer.close()
+
+
+@pytest.mark.parametrize(
+    ("last", "answer", "pushes"),
+    [
+        (PUSH, b'{"ret":0}', 2),
+        (b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n", b"404 page not found\n", 1),
+        (PUSH[:-1], b"", 1),
+    ],
+)
+async def test_client_that_sends_its_last_request_at_once_and_shuts_down_its_side_is_answered(
+    web: Web,
+    comet: ScriptedComet,
+    monkeypatch: pytest.MonkeyPatch,
+    last: bytes,
+    answer: bytes,
+    pushes: int,
+) -> None:
+    def follow(connection: QuickConnection) -> None:
+        connection.data_received(last)
+        assert connection.eof_received()
+        monkeypatch.undo()
+
+    peer, _ = await send_at_once(web, comet, monkeypatch, follow)
+    said = await peer.read_to_end()
+    assert said.endswith(answer)
+    assert bool(said) == bool(answer)
+    assert len(comet.pushes) == pushes
+    await peer.close()
+
+
+async def test_connection_that_ends_behind_a_push_that_follows_at_once_pushes_nothing(
+    web: Web, comet: ScriptedComet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def follow(connection: QuickConnection) -> None:
+        connection.data_received(PUSH)
+        connection.force_close()
+
+    peer, connection = await send_at_once(web, comet, monkeypatch, follow)
+    assert await peer.read_to_end() == b""
+    await eventually(lambda: not web.node._admin.connection_count)
+    assert (len(comet.pushes), connection._behind) == (1, b"")
     await peer.close()
 
 
