@@ -145,7 +145,9 @@ class EmbeddedStore:
         if fault := device_fault(device):
             raise RequestError(fault)
         now_s, max_devices = self._time.wall_s(), self._settings.max_devices_per_key
-        await self._change(key, lambda c: changes.acknowledge(c, key, device, mid, now_s, max_devices))
+        await self._change(
+            key, lambda c: changes.acknowledge(c, key, device, mid, now_s, max_devices), leaves_keys=True
+        )
 
     async def acknowledged(self, key: Key, device: str) -> Mid:
         """A device's acknowledged mid; see MessageService.acknowledged()."""
@@ -177,7 +179,9 @@ class EmbeddedStore:
         """Refuse an incarnation's saves; see MessageStore.fence()."""
         if fault := incarnation_fault(incarnation):
             raise RequestError(fault)
-        await self._change(None, lambda c: changes.fence(c, incarnation, self._now()[1]))
+        await self._change(
+            None, lambda c: changes.fence(c, incarnation, self._now()[1]), leaves_keys=True
+        )
 
     async def is_fenced(self, incarnation: str) -> bool:
         """Whether an incarnation is fenced; see MessageStore.is_fenced()."""
@@ -232,14 +236,20 @@ class EmbeddedStore:
         return self._readers.read(query)
 
     def _change(
-        self, key: Key | None, change: Callable[[sqlite3.Connection], T], *, is_background: bool = False
+        self,
+        key: Key | None,
+        change: Callable[[sqlite3.Connection], T],
+        *,
+        leaves_keys: bool = False,
+        is_background: bool = False,
     ) -> asyncio.Future[T]:
         self._require(key)
         if self._queued >= self._settings.max_queued_saves:
             raise OverloadedError("too many changes wait for the store")
         future: asyncio.Future[T] = self._loop.create_future()
         write: Change = change
-        self._put(Work(future, clocks.monotonic(), change=write, is_background=is_background))
+        started = clocks.monotonic()
+        self._put(Work(future, started, change=write, leaves_keys=leaves_keys, is_background=is_background))
         return future
 
     def _require(self, key: Key | None) -> None:

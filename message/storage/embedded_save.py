@@ -26,6 +26,9 @@ from message.storage.embedded_rows import ManyRows
 # Of a payload, to tell a repeat from another payload under the same id.
 DIGEST_BYTES = 16
 
+# Asking the class for a member is a call in Python.
+_SAVED = Outcome.SAVED
+
 _LOAD_IDS = ManyRows(
     "SELECT json_group_array(json_array(i.push_id, i.key_id, i.mid, hex(i.digest), i.until))"
     " FROM (VALUES {rows}) v CROSS JOIN ids i ON i.push_id = v.column1 AND i.key_id = v.column2"
@@ -62,6 +65,10 @@ class Saver:
         self._settings = settings
         self._time = time
         self._keys = Keys(connection, settings)
+
+    def forget_keys(self) -> None:
+        """The table of keys was changed by something else, or a transaction rolled back."""
+        self._keys.forget()
 
     def save(self, batches: Sequence[SaveBatch], tally: Tally) -> list[SaveReply | EnckeError]:
         """Apply batches in their order; results in the same order.
@@ -198,7 +205,7 @@ class _Group:
             state.stored = mid
             state.messages += 1
             state.payload_bytes += len(payload)
-        return SaveResult(Outcome.SAVED, mid, prev)
+        return SaveResult(_SAVED, mid, prev)
 
     def _repeat(
         self, state: KeyState, place: _Place, known: _Known, digest: bytearray, until: int

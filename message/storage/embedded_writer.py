@@ -50,7 +50,7 @@ Change = Callable[[sqlite3.Connection], Any]
 class Work:
     """Something to be written, and who waits for it."""
 
-    __slots__ = ("batch", "change", "future", "is_background", "payload_bytes", "started")
+    __slots__ = ("batch", "change", "future", "is_background", "leaves_keys", "payload_bytes", "started")
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class Work:
         batch: SaveBatch | None = None,
         payload_bytes: int = 0,
         change: Change | None = None,
+        leaves_keys: bool = False,
         is_background: bool = False,
     ) -> None:
         # asyncio.Future of the answer; only the loop's thread touches it.
@@ -70,6 +71,8 @@ class Work:
         self.batch = batch
         self.payload_bytes = payload_bytes
         self.change = change
+        # The change does not touch the table of keys, which the saver remembers.
+        self.leaves_keys = leaves_keys
         # Gives way to everything else and has a transaction of its own: it must
         # neither delay the saves by much nor fail them.
         self.is_background = is_background
@@ -222,7 +225,11 @@ class Writer:
                 batches = [work.batch for work in works if work.batch is not None]
                 answers += self._saver.save(batches, tally)
             else:
-                answers += [work.change(self._connection) for work in works if work.change is not None]
+                for work in works:
+                    assert work.change is not None
+                    answers.append(work.change(self._connection))
+                    if not work.leaves_keys:
+                        self._saver.forget_keys()
         return answers
 
     def _on_failed_statement(self, error: sqlite3.Error) -> EnckeError:
@@ -247,6 +254,7 @@ class Writer:
         return InDoubtError(f"the commit failed: {error}")
 
     def _roll_back(self) -> None:
+        self._saver.forget_keys()
         if not self._connection.in_transaction:
             return
         try:
