@@ -19,7 +19,7 @@ from pathlib import Path
 from bench import failover
 from bench.clusters import Cluster
 from bench.programs import Baseline, Load, Wire, build
-from bench.report import Figure, figure, tell
+from bench.report import REFERENCE_CONNECTIONS, Figure, figure, in_sends, tell
 from encke.commands.arguments import Parser
 
 MAX_UNSAVED_US = 60.0
@@ -28,7 +28,6 @@ MAX_SAVED_US = 110.0
 IN_FLIGHT = 64
 EXPIRE_S = 600
 WARM_UP_PUSHES = 2_000
-BASELINE_ROUNDS = 50
 WIRE: Wire = "ws"
 # What is told, but is not ours.
 OTHERS = ("Redis",)
@@ -51,19 +50,21 @@ def measure_push(pushes: int, rounds: int, appendfsync: str) -> list[Figure]:
     ):
         load.open(IN_FLIGHT)
         load.pushers(IN_FLIGHT)
-        baseline_load.open(IN_FLIGHT)
+        baseline_load.open(REFERENCE_CONNECTIONS)
         load.push(WARM_UP_PUSHES, 0)
         load.push(WARM_UP_PUSHES, EXPIRE_S)
         for _ in range(rounds):
-            sent.append(baseline.send(baseline_load, IN_FLIGHT, BASELINE_ROUNDS))
+            sent.append(baseline.send(baseline_load, REFERENCE_CONNECTIONS))
             _cost(cluster, lambda: load.push(pushes, 0), pushes, unsaved)
             answer = _cost(cluster, lambda: load.push(pushes, EXPIRE_S), pushes, saved)
             rates.append(pushes / answer["seconds"])
     return [
-        *_figures("expire 0", unsaved, MAX_UNSAVED_US),
-        *_figures(f"expire {EXPIRE_S}", saved, MAX_SAVED_US),
+        *_figures("expire 0", unsaved),
+        *_totals("expire 0", unsaved, sent, MAX_UNSAVED_US),
+        *_figures(f"expire {EXPIRE_S}", saved),
+        *_totals(f"expire {EXPIRE_S}", saved, sent, MAX_SAVED_US),
         figure(f"expire {EXPIRE_S}: pushes a second", rates, "1/s"),
-        figure("C loop of send(), per message", sent, "us"),
+        figure(f"C loop of send(), {REFERENCE_CONNECTIONS} connections", sent, "us"),
     ]
 
 
@@ -92,7 +93,8 @@ def measure_fanout(keys: int, rounds: int) -> list[Figure]:
             answer = _cost(cluster, lambda: load.fan(keys), keys, costs)
             last_ms.append(answer["last_ms"])
     return [
-        *_figures("expire 0", costs, None),
+        *_figures("expire 0", costs),
+        figure("expire 0: CPU of our processes", _ours(costs), "us"),
         figure("expire 0: push to last delivery", last_ms, "ms"),
         figure("C loop of send(), per message", sent, "us"),
     ]
@@ -109,12 +111,20 @@ def _cost(
     return answer
 
 
-def _figures(title: str, costs: Costs, target: float | None) -> list[Figure]:
-    ours = [values for name, values in costs.items() if name not in OTHERS]
-    total = [sum(values) for values in zip(*ours, strict=True)]
+def _figures(title: str, costs: Costs) -> list[Figure]:
+    return [figure(f"{title}: CPU of {name}", values, "us") for name, values in costs.items()]
+
+
+def _totals(title: str, costs: Costs, sent: list[float], target: float) -> list[Figure]:
+    name, ours = f"{title}: CPU of our processes", _ours(costs)
+    return [figure(name, ours, "us", target), in_sends(name, ours, sent, target)]
+
+
+def _ours(costs: Costs) -> list[float]:
+    """What all our processes have taken together, a value a round."""
     return [
-        *(figure(f"{title}: CPU of {name}", values, "us") for name, values in costs.items()),
-        figure(f"{title}: CPU of our processes", total, "us", target),
+        sum(values)
+        for values in zip(*(values for name, values in costs.items() if name not in OTHERS), strict=True)
     ]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from bench import usage
 from bench.programs import KINDS, Baseline, Load, Wire, build
-from bench.report import Figure, figure, tell
+from bench.report import REFERENCE_CONNECTIONS, Figure, figure, in_sends, tell
 from bench.server import Server
 from encke.commands.arguments import Parser
 
@@ -34,6 +34,8 @@ class Round:
     connect_us: float
     beat_us: float
     baseline_connect_us: float
+    # To REFERENCE_CONNECTIONS.
+    baseline_send_us: float
 
 
 def measure(wire: Wire, count: int) -> Round:
@@ -50,26 +52,33 @@ def measure(wire: Wire, count: int) -> Round:
         load.beat()
         cpu_beat = server.cpu_s()
         memory_beat = server.resident_bytes()
+    baseline_connect_us, baseline_send_us = _measure_baseline(wire, count)
     return Round(
         resident_bytes=(memory_open - memory) / count,
         resident_after_beat_bytes=(memory_beat - memory) / count,
         connect_us=(cpu_open - cpu) / count * 1e6,
         beat_us=(cpu_beat - cpu_before_beat) / count * 1e6,
-        baseline_connect_us=_measure_baseline(wire, count),
+        baseline_connect_us=baseline_connect_us,
+        baseline_send_us=baseline_send_us,
     )
 
 
-def _measure_baseline(wire: Wire, count: int) -> float:
+def _measure_baseline(wire: Wire, count: int) -> tuple[float, float]:
+    """CPU us to accept and answer `count` connections, and of a send()."""
     with Baseline(wire) as baseline, Load(wire, baseline.port) as load:
         before = usage.cpu_s(baseline.pid)
         load.open(count)
         # It has answered everyone, so it waits in epoll: nothing runs on.
-        return (usage.cpu_s(baseline.pid) - before) / count * 1e6
+        connect_us = (usage.cpu_s(baseline.pid) - before) / count * 1e6
+    with Baseline(wire) as baseline, Load(wire, baseline.port) as load:
+        load.open(REFERENCE_CONNECTIONS)
+        return connect_us, baseline.send(load, REFERENCE_CONNECTIONS)
 
 
 def _figures(wire: Wire, rounds: list[Round]) -> list[Figure]:
     kind = KINDS[wire]
     memory, connect = RESIDENT_BYTES[wire], CONNECT_US[wire]
+    connect_us = [r.connect_us for r in rounds]
     return [
         figure(f"{kind}: resident, idle", [r.resident_bytes for r in rounds], "B/conn", memory),
         figure(
@@ -78,8 +87,10 @@ def _figures(wire: Wire, rounds: list[Round]) -> list[Figure]:
             "B/conn",
             memory,
         ),
-        figure(f"{kind}: CPU to subscribe", [r.connect_us for r in rounds], "us/conn", connect),
+        figure(f"{kind}: CPU to subscribe", connect_us, "us/conn", connect),
+        in_sends(f"{kind}: CPU to subscribe", connect_us, [r.baseline_send_us for r in rounds], connect),
         figure(f"{kind}: the same in C (accept, answer)", [r.baseline_connect_us for r in rounds], "us/conn"),
+        figure(f"{kind}: C loop of send()", [r.baseline_send_us for r in rounds], "us"),
         figure(f"{kind}: CPU of a heartbeat", [r.beat_us for r in rounds], "us"),
     ]
 
