@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -93,9 +94,15 @@ class Listener:
 
     def on_ready(self, mask: int) -> None:
         """Accept who has come."""
+        try:
+            self._accept_some()
+        except Exception as error:
+            # No memory, or a bug: it keeps others waiting, and costs nobody who is here.
+            self._rest(error)
+
+    def _accept_some(self) -> None:
         # socket.accept() makes its socket in Python: 3 us and 40 bytes more (bench/connections.py).
         accept = self._listening._accept  # type: ignore[attr-defined]
-        family, proto = self._listening.family, self._listening.proto
         for _ in range(MAX_ACCEPTS):
             try:
                 descriptor, _ = accept()
@@ -109,9 +116,16 @@ class Listener:
                     self._rest(error)
                 # Anything else is about one peer, which has gone already. The next turn comes by itself.
                 return
-            self._take_in(SocketType(family, socket.SOCK_STREAM, proto, descriptor))
+            self._take_in(descriptor)
 
-    def _take_in(self, accepted: SocketType) -> None:
+    def _take_in(self, descriptor: int) -> None:
+        try:
+            accepted = SocketType(
+                self._listening.family, socket.SOCK_STREAM, self._listening.proto, descriptor
+            )
+        except BaseException:
+            os.close(descriptor)
+            raise
         try:
             SocketTransport(self._poller, accepted, self._make_user()).begin()
         except Exception:
@@ -119,11 +133,12 @@ class Listener:
             log.exception("new socket not served: address=%s", self.address)
             accepted.close()
 
-    def _rest(self, error: OSError) -> None:
+    def _rest(self, error: Exception) -> None:
         """Accept nothing for a while: those who wait would be told of again and again."""
         if self._has_room:
             self._has_room = False
-            log.warning("no room for new sockets: address=%s reason=%r", self.address, error)
+            trace = None if isinstance(error, OSError | MemoryError) else error
+            log.warning("no room for new sockets: address=%s reason=%r", self.address, error, exc_info=trace)
         self._poller.change(self._listening.fileno(), 0)
         self._call_later(REST_S, self._go_on)
 

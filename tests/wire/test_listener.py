@@ -10,6 +10,7 @@ import socket
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -120,6 +121,32 @@ async def test_without_free_descriptors_nobody_is_accepted_until_there_are_some(
         await old.close()
     assert caplog.text.count("no room for new sockets") == 1
     assert caplog.text.count("room for new sockets again") == 1
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("a bug")])
+async def test_fault_while_accepting_costs_nobody_who_is_here_and_delays_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: int) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr("comet.listener.REST_S", 0.01)
+    async with running_comet(tmp_path) as comet:
+        old = await subscribe_tcp(comet.tcp, "old")
+        await old.open()
+        with monkeypatch.context() as broken:
+            broken.setattr("comet.listener.SocketType", fail)
+            cut = await Peer.connect(comet.tcp)
+            assert await cut.read_to_end() == b""
+            await cut.close()
+            await old.beat()
+        served = await subscribe_tcp(comet.tcp, "k")
+        await served.open()
+        await old.beat()
+        await served.close()
+        await old.close()
+    assert caplog.text.count("no room for new sockets") == 1
+    assert ("Traceback" in caplog.text) == isinstance(error, RuntimeError)
 
 
 async def test_socket_that_cannot_be_served_is_cut_and_the_next_one_is_served(
