@@ -17,6 +17,15 @@ class RpcConfig:
             "secret": True,
         },
     )
+    accepted_secrets: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "doc": "As good as the secret when others call this node. To change it while the cluster runs: "
+            "the new one here on all nodes; then it is the secret and the old one stands here; then that "
+            "goes. Each step node by node.",
+            "secret": True,
+        },
+    )
     connect_timeout_s: float = field(
         default=2.0, metadata={"doc": "Time for a connection to be established.", "min": 0.05}
     )
@@ -78,6 +87,10 @@ class RpcConfig:
 
     def faults(self) -> Iterable[tuple[str, str]]:
         """See cluster/config.py."""
+        if not all(self.accepted_secrets):
+            yield "accepted_secrets", "must not be empty"
+        elif self.accepted_secrets and not self.secret:
+            yield "accepted_secrets", "needs a secret: without one anyone may call"
         if self.silence_s < 2 * self.ping_interval_s:
             yield "silence_s", "must be at least twice ping_interval_s"
         if self.backoff_max_s < self.backoff_first_s:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -149,11 +150,18 @@ class ClientHandshake:
 class ServerHandshake:
     """The serving side."""
 
-    def __init__(self, service: str, versions: Versions, secret: str, nonce: bytes) -> None:
-        """See ClientHandshake."""
+    def __init__(
+        self, service: str, versions: Versions, secret: str, nonce: bytes, accepted: Sequence[str] = ()
+    ) -> None:
+        """Prepare one handshake; see ClientHandshake.
+
+        Args:
+            accepted: secrets as good as `secret`, when there is one: to the client this side proves the one
+                that the client has proved.
+        """
         self._service = service
         self._versions = versions
-        self._secret = secret.encode()
+        self._secrets = [one.encode() for one in (secret, *accepted)]
         self._nonce = nonce
         self._decoder = msgspec.msgpack.Decoder(Hello | Proof)
         self._offered = 0
@@ -173,12 +181,16 @@ class ServerHandshake:
         if isinstance(message, Hello) and not self._transcript:
             return self._challenge(message, body)
         if isinstance(message, Proof) and self._transcript:
-            expected = _prove(self._secret, b"client", self._transcript)
-            if not hmac.compare_digest(message.proof, expected):
+            # All are tried, so that the time tells nothing.
+            known = [s for s in self._secrets if self._is_proved(s, message.proof)]
+            if not known:
                 return self._refuse("wrong shared secret")
             self.version = self._offered
-            return msgspec.msgpack.encode(Ready(_prove(self._secret, b"server", self._transcript)))
+            return msgspec.msgpack.encode(Ready(_prove(known[0], b"server", self._transcript)))
         raise RemoteProtocolError("handshake out of order")
+
+    def _is_proved(self, secret: bytes, proof: bytes) -> bool:
+        return hmac.compare_digest(proof, _prove(secret, b"client", self._transcript))
 
     def _challenge(self, hello: Hello, body: bytes) -> bytes:
         if hello.magic != MAGIC or len(hello.nonce) != NONCE_BYTES:
@@ -191,7 +203,7 @@ class ServerHandshake:
             return self._refuse(
                 f"protocol versions {own.oldest} to {own.newest} here, {hello.oldest} to {hello.newest} there"
             )
-        answer = msgspec.msgpack.encode(Challenge(version, self._nonce, bool(self._secret)))
+        answer = msgspec.msgpack.encode(Challenge(version, self._nonce, bool(self._secrets[0])))
         self._offered = version
         self._transcript = body + answer
         return answer

@@ -42,9 +42,9 @@ class Session:
     def __init__(self, context: ServerContext) -> None:
         """Wait for the peer to introduce itself. Needs a running loop."""
         self._context = context
-        self._config = context.config
+        self._config = config = context.config
         self._handshake = ServerHandshake(
-            context.service, context.versions, context.config.secret, os.urandom(NONCE_BYTES)
+            context.service, context.versions, config.secret, os.urandom(NONCE_BYTES), config.accepted_secrets
         )
         self.link = Link(context.config, context.metrics.traffic, is_server=True)
         self.link.on_made = self._on_made

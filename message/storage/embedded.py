@@ -179,9 +179,7 @@ class EmbeddedStore:
         """Refuse an incarnation's saves; see MessageStore.fence()."""
         if fault := incarnation_fault(incarnation):
             raise RequestError(fault)
-        await self._change(
-            None, lambda c: changes.fence(c, incarnation, self._now()[1]), leaves_keys=True
-        )
+        await self._change(None, lambda c: changes.fence(c, incarnation, self._now()[1]), leaves_keys=True)
 
     async def is_fenced(self, incarnation: str) -> bool:
         """Whether an incarnation is fenced; see MessageStore.is_fenced()."""

@@ -47,6 +47,20 @@ def test_limits_that_contradict_each_other_are_faults() -> None:
     assert "backoff_max_s: must not be below backoff_first_s" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        ('accepted_secrets = ["old"]', "accepted_secrets: needs a secret"),
+        ('secret = "new"\naccepted_secrets = ["old", ""]', "accepted_secrets: must not be empty"),
+    ],
+)
+def test_accepted_secrets_without_meaning_are_faults(tmp_path: Path, lines: str, fault: str) -> None:
+    path = tmp_path / "encke.toml"
+    path.write_text(f"[rpc]\n{lines}\n")
+    with pytest.raises(ConfigError, match=fault):
+        load(Root, path, {})
+
+
 def test_secret_is_not_shown_in_faults() -> None:
     with pytest.raises(ConfigError) as raised:
         load(Root, None, {"ENCKE_RPC__SECRET": "two\nlines of secret"})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -28,8 +31,8 @@ def client(secret: str = "", versions: Versions = OURS, service: str = "comet") 
     return ClientHandshake(service, versions, secret, A)
 
 
-def server(secret: str = "", versions: Versions = OURS) -> ServerHandshake:
-    return ServerHandshake("comet", versions, secret, B)
+def server(secret: str = "", versions: Versions = OURS, accepted: Sequence[str] = ()) -> ServerHandshake:
+    return ServerHandshake("comet", versions, secret, B, accepted)
 
 
 def shake(one: ClientHandshake, other: ServerHandshake) -> list[bytes]:
@@ -87,6 +90,32 @@ def test_wrong_secret_is_refused() -> None:
     with pytest.raises(UnavailableError, match="wrong shared secret"):
         shake(client("wrong"), other)
     assert other.version is None
+
+
+@pytest.mark.parametrize("secret", ["new", "old", "older"])
+def test_each_accepted_secret_lets_in_who_proves_it(secret: str) -> None:
+    one, other = client(secret), server("new", accepted=("old", "older"))
+    shake(one, other)
+    assert one.version == other.version == OURS.newest
+
+
+# Of a node before, and after each of the rounds in which a cluster changes its secret.
+ROUNDS = [("old", ()), ("old", ("new",)), ("new", ("old",)), ("new", ())]
+
+
+@pytest.mark.parametrize("rounds", [(before, after) for before, after in pairwise(ROUNDS)])
+def test_nodes_before_and_after_each_round_of_a_change_of_the_secret_call_each_other(
+    rounds: tuple[tuple[str, tuple[str, ...]], ...],
+) -> None:
+    for caller, _ in rounds:
+        for secret, accepted in rounds:
+            shake(client(caller), server(secret, accepted=accepted))
+
+
+@pytest.mark.parametrize("secret", ["newer", "ne", "newold"])
+def test_no_other_secret_is_accepted(secret: str) -> None:
+    with pytest.raises(UnavailableError, match="wrong shared secret"):
+        shake(client(secret), server("new", accepted=("old",)))
 
 
 def test_client_without_the_secret_does_not_go_on() -> None:
