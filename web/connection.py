@@ -69,7 +69,7 @@ class WebServer(web.Server):
 class Connection(RequestHandler):
     """aiohttp's connection, with a deadline for the head of a request and terse answers to nonsense."""
 
-    __slots__ = ("_head_timer", "_is_whole", "_server", "handled")
+    __slots__ = ("_has_ended", "_head_timer", "_is_whole", "_server", "handled")
 
     def __init__(self, server: WebServer, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(server, loop=loop, **options)
@@ -81,6 +81,8 @@ class Connection(RequestHandler):
         self._is_whole = False
         # Requests whose handlers are done; aiohttp's _request_count has those that were read.
         self.handled = 0
+        # The client has shut down its own direction: the last answer is the end.
+        self._has_ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -114,18 +116,21 @@ class Connection(RequestHandler):
             # Idle until now, and no request is complete: it is a part of a head.
             self._start_head_timer()
 
+    def count_handled(self) -> None:
+        """The handler of a request is done."""
+        self.handled += 1
+        if self._has_ended and self.handled == self._request_count:
+            self.close()
+
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Skip what aiohttp does after every read of a body when nothing was paused: 3 us a request."""
         if self._reading_paused:
             super().resume_reading(resume_parser)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """Answer a client that has shut down its own direction after the request."""
-        request = cast("Request | None", self._current_request)
-        if request.is_body_read if request is not None else self._is_about_to_begin:
-            self.close()
-            return True
-        return None
+        """Answer a client that has shut down its own direction after the last request."""
+        self._has_ended = self.handled < self._request_count and self._is_last_whole
+        return self._has_ended
 
     def handle_error(
         self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -139,9 +144,12 @@ class Connection(RequestHandler):
         return CLOSE
 
     @property
-    def _is_about_to_begin(self) -> bool:
-        """Whether a whole request was read that has no handler yet: that takes some turns of the loop."""
-        return self._is_whole and (self._waiter is None or self._waiter.done())
+    def _is_last_whole(self) -> bool:
+        """Whether the body of the last request has arrived, of one that has no handler yet in the same read."""
+        if self._messages:
+            return bool(self._messages[-1][1].is_eof())
+        request = cast("Request | None", self._current_request)
+        return self._is_whole if request is None else request.is_body_read
 
     def _end_within_body(self, request: Request) -> None:
         if not request.is_answered:

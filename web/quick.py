@@ -202,7 +202,7 @@ class QuickConnection(Connection):
             self._behind += data
             if len(self._behind) > MAX_BEHIND_BYTES and self.transport is not None:
                 self.transport.pause_reading()
-        elif self._is_returning():
+        elif data and self._is_returning():
             # Given to aiohttp now, this would be followed by another that comes as early, and so on: a
             # client that is as quick as that would never have its pushes go the short way.
             self._behind = data
@@ -307,7 +307,7 @@ class QuickConnection(Connection):
         transport = self.transport
         if transport is None or transport.is_closing():
             return
-        is_kept = not (self._ends_after or listener.is_draining)
+        is_kept = not (listener.is_draining or (self._ends_after and not self._behind))
         connection = b"" if is_kept else b"Connection: close\r\n"
         transport.write(b"%b%b%b\r\n%b" % (answer.head, listener.date_line(), connection, answer.body))
         if not is_kept:

@@ -176,7 +176,7 @@ class Request:
 
     def release(self) -> None:
         """The request is done: its bytes no longer count, and another may follow."""
-        self._protocol.handled += 1
+        self._protocol.count_handled()
         if self._held:
             self._budget.give_back(self._held)
             self._held = 0

@@ -14,6 +14,7 @@ from tests.support.peer import Peer
 from tests.support.services import ScriptedComet
 from tests.support.web import Web, running_system, running_web
 from tests.web.conftest import no_messages
+from web.connection import Connection
 
 PUSH = "/1/admin/push/private?key=k&expire=0"
 
@@ -29,7 +30,8 @@ def shut_down_by_client(web: Web) -> bool:
     server = web.node._admin._web_server
     assert server is not None
     (connection,) = server.connections
-    return connection._close
+    assert isinstance(connection, Connection)
+    return connection._has_ended
 
 
 async def connect(web: Web, listener: str = "admin") -> Peer:
@@ -228,6 +230,30 @@ async def test_client_that_says_at_once_that_it_sends_no_more_is_answered(web: W
     peer.writer.write(request)
     peer.writer.write_eof()
     assert (await peer.read_to_end()).startswith(b"HTTP/1.1 200 ")
+    await peer.close()
+
+
+async def test_all_requests_before_the_end_are_answered(web: Web, comet: ScriptedComet) -> None:
+    peer = await connect(web)
+    count = 40
+    peer.writer.write(b"".join(post(PUSH, b"%d" % n) for n in range(count)))
+    peer.writer.write_eof()
+    for _ in range(count):
+        assert (await read_response(peer)).body == b'{"ret":0}'
+    assert await peer.read_to_end() == b""
+    assert [push.payload for push in comet.pushes] == [b"%d" % n for n in range(count)]
+    await peer.close()
+
+
+async def test_part_of_a_request_before_the_end_does_not_take_the_others_answers(
+    web: Web, comet: ScriptedComet
+) -> None:
+    peer = await connect(web)
+    peer.writer.write(post(PUSH, b"1") + post(PUSH, b"2") + b"GET / HTTP/1.1\r\n")
+    peer.writer.write_eof()
+    for _ in range(2):
+        assert (await read_response(peer)).body == b'{"ret":0}'
+    assert await peer.read_to_end() == b""
     await peer.close()
 
 

@@ -430,6 +430,25 @@ async def test_client_that_has_shut_down_its_side_is_answered(web: Web, comet: S
     await peer.close()
 
 
+async def test_what_stands_behind_a_push_before_the_end_is_answered_too(
+    web: Web, comet: ScriptedComet
+) -> None:
+    peer = await warm(web)
+    comet.is_holding = True
+    await peer.send(post(b"1"))
+    await eventually(lambda: comet.held_count)
+    peer.writer.write(post(b"2") + b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n" + post(b"3"))
+    peer.writer.write_eof()
+    # They have arrived before the answer when another connection has been served.
+    await (await Peer.connect(web.address("admin"))).close()
+    comet.is_holding = False
+    comet.release()
+    assert [(await read_response(peer)).status for _ in range(4)] == [200, 200, 404, 200]
+    assert await peer.read_to_end() == b""
+    assert [push.payload for push in comet.pushes[1:]] == [b"1", b"2", b"3"]
+    await peer.close()
+
+
 async def test_push_goes_on_when_its_client_goes_away(web: Web, comet: ScriptedComet) -> None:
     peer = await warm(web)
     comet.is_holding = True
