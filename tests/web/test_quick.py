@@ -392,6 +392,20 @@ async def test_connection_that_ends_behind_a_push_that_follows_at_once_pushes_no
     await peer.close()
 
 
+async def test_long_body_that_is_refused_unread_does_not_keep_its_connection(
+    comet: ScriptedComet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.listener.LINGER_S", 60.0)
+    async with running_web({"comet-1": comet}, no_messages()) as web:
+        peer = await Peer.connect(web.address("admin"))
+        await eventually(lambda: quick_connections(web))
+        (connection,) = quick_connections(web)
+        # More than aiohttp keeps of a body, so its parser waits at the end of this until it is read.
+        connection.data_received(post(b"1" * 600_000, target="/nowhere"))
+        assert b" 404 " in await peer.read_to_end()
+        await peer.close()
+
+
 async def test_push_that_takes_longer_than_connections_may_idle_is_answered(comet: ScriptedComet) -> None:
     async with running_web({"comet-1": comet}, no_messages(), keep_alive_s=1.0) as web:
         peer = await warm(web)
