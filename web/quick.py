@@ -199,16 +199,20 @@ class QuickConnection(Connection):
 
     def data_received(self, data: bytes) -> None:
         if self._pending is not None or self._behind:
-            self._behind += data
-            if len(self._behind) > MAX_BEHIND_BYTES and self.transport is not None:
-                self.transport.pause_reading()
+            self._hold(data)
         elif data and self._is_returning():
             # Given to aiohttp now, this would be followed by another that comes as early, and so on: a
             # client that is as quick as that would never have its pushes go the short way.
-            self._behind = data
+            self._hold(data)
             self._loop.call_soon(self._on_returned, MAX_RETURN_TURNS)
         else:
             self._take(data)
+
+    def _hold(self, data: bytes) -> None:
+        self._behind += data
+        if len(self._behind) > MAX_BEHIND_BYTES and self.transport is not None:
+            # Nor is the client's end read: aiohttp takes one within a body that it keeps for the end of all.
+            self.transport.pause_reading()
 
     def _take(self, data: bytes) -> None:
         pending = self._pushes.begin(data, self.peername) if self._is_idle() else None

@@ -378,6 +378,26 @@ async def test_client_that_sends_its_last_request_at_once_and_shuts_down_its_sid
     await peer.close()
 
 
+async def test_client_that_sends_a_long_last_request_at_once_and_shuts_down_its_side_is_answered(
+    web: Web, comet: ScriptedComet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # More chunks than aiohttp keeps of a body.
+    chunks = b"".join(b"1\r\n%b\r\n" % byte for byte in [b"1"] + [b" "] * 20_000) + b"0\r\n\r\n"
+    last = PUSH.replace(b"Content-Length: 1\r\n\r\n1", b"Transfer-Encoding: chunked\r\n\r\n") + chunks
+
+    def follow(connection: QuickConnection) -> None:
+        connection.data_received(last)
+        if connection.transport is not None and connection.transport.is_reading():
+            connection.eof_received()
+        monkeypatch.undo()
+
+    peer, _ = await send_at_once(web, comet, monkeypatch, follow)
+    peer.writer.write_eof()
+    assert (await peer.read_to_end()).endswith(b'{"ret":0}')
+    assert len(comet.pushes) == 2
+    await peer.close()
+
+
 async def test_connection_that_ends_behind_a_push_that_follows_at_once_pushes_nothing(
     web: Web, comet: ScriptedComet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
