@@ -217,3 +217,5 @@ class Listener:
             return await self._send(request, answer)
         except DisconnectedError:
             return CLOSE
+        finally:
+            request.release()

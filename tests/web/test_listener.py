@@ -326,6 +326,22 @@ async def test_requests_beyond_the_limit_are_503_and_service_returns(comet: Scri
         assert (await web.push("k")).json == {"ret": 0}
 
 
+async def test_client_that_was_refused_and_goes_leaves_no_connection(comet: ScriptedComet) -> None:
+    comet.is_holding = True
+    async with running_web({"comet-1": comet}, no_messages(), max_requests=1, keep_alive_s=3600.0) as web:
+        busy, refused = await connect(web), await connect(web)
+        await busy.send(post(PUSH, b"1"))
+        await eventually(lambda: comet.held_count)
+        await refused.send(post(PUSH, b"1"))
+        assert (await read_response(refused)).status == 503
+        refused.writer.write_eof()
+        assert await refused.read_to_end() == b""
+        comet.release()
+        assert (await read_response(busy)).body == b'{"ret":0}'
+        await busy.close()
+        await refused.close()
+
+
 async def test_bytes_of_bodies_beyond_the_limit_are_refused(comet: ScriptedComet) -> None:
     comet.is_holding = True
     big = b'"' + b"x" * 600_000 + b'"'

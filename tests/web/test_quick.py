@@ -321,6 +321,24 @@ async def send_at_once(
     return peer, connection
 
 
+async def test_refused_request_is_handled_as_any_other(comet: ScriptedComet) -> None:
+    comet.is_holding = True
+    async with running_web({"comet-1": comet}, no_messages(), max_requests=1) as web:
+        busy = await Peer.connect(web.address("admin"))
+        await busy.send(PUSH)
+        await eventually(lambda: comet.held_count)
+        refused = await Peer.connect(web.address("admin"))
+        await refused.send(PUSH)
+        assert (await read_response(refused)).status == 503
+        comet.is_holding = False
+        comet.release()
+        assert (await read_response(busy)).body == b'{"ret":0}'
+        # Otherwise none of its connection's pushes that follow an answer at once goes the short way again.
+        assert {one._request_count - one.handled for one in quick_connections(web)} == {0}
+        await busy.close()
+        await refused.close()
+
+
 @pytest.mark.parametrize("parts", [(PUSH,), (PUSH[:20], PUSH[20:])])
 async def test_push_that_follows_an_answer_at_once_goes_the_short_way(
     web: Web, comet: ScriptedComet, monkeypatch: pytest.MonkeyPatch, parts: tuple[bytes, ...]
