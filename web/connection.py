@@ -178,6 +178,7 @@ class Connection(RequestHandler):
 
 def announced_length(message: object) -> int | None:
     """Bytes of the body behind a head; None = the head does not tell, or there is none that can be read."""
-    if not isinstance(message, RawRequestMessage) or message.chunked:
+    # CONNECT has no body, whatever its head says: what follows is another protocol, or the next head.
+    if not isinstance(message, RawRequestMessage) or message.chunked or message.method == "CONNECT":
         return None
     return int(message.headers.get("Content-Length", 0))

@@ -273,6 +273,22 @@ async def test_head_that_stands_behind_a_pushed_body_in_several_reads_is_none_of
     await peer.close()
 
 
+async def test_head_behind_a_connect_that_announces_a_body_is_none_of_a_push(
+    web: Web, comet: ScriptedComet
+) -> None:
+    peer = await Peer.connect(web.address("admin"))
+    await eventually(lambda: quick_connections(web))
+    (connection,) = quick_connections(web)
+    # Two reads, before aiohttp declines.
+    connection.data_received(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(HALF))
+    connection.data_received(HALF)
+    assert (await read_response(peer)).status == 404
+    await peer.send(PUSH)
+    assert (await read_response(peer)).status == 404
+    assert not comet.pushes
+    await peer.close()
+
+
 @pytest.mark.parametrize("parts", [(PUSH,), (PUSH[:-1], b"1")])
 async def test_pushes_go_the_short_way_after_whole_requests(
     web: Web, comet: ScriptedComet, parts: tuple[bytes, ...]
