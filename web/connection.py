@@ -16,6 +16,8 @@ from web.replies import transport_error
 from web.request import Request
 
 if TYPE_CHECKING:
+    from aiohttp import StreamReader
+
     from web.listener import Listener
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ class WebServer(web.Server):
 class Connection(RequestHandler):
     """aiohttp's connection, with a deadline for the head of a request and terse answers to nonsense."""
 
-    __slots__ = ("_has_ended", "_head_timer", "_is_whole", "_server", "handled")
+    __slots__ = ("_has_ended", "_head_timer", "_last_body", "_server", "handled")
 
     def __init__(self, server: WebServer, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(server, loop=loop, **options)
@@ -77,8 +79,9 @@ class Connection(RequestHandler):
         # Runs while the head of a request is awaited: from connecting, later
         # from its first byte. Idling between requests has keep_alive_s.
         self._head_timer: asyncio.TimerHandle | None = None
-        # The last request that was read had all of its body in the same read.
-        self._is_whole = False
+        # Body of the last request that was read, None when all are handled. aiohttp has it in none of its
+        # own attributes between taking the request from its queue and beginning its handler.
+        self._last_body: StreamReader | None = None
         # Requests whose handlers are done; aiohttp's _request_count has those that were read.
         self.handled = 0
         # The client has shut down its own direction: the last answer is the end.
@@ -107,7 +110,7 @@ class Connection(RequestHandler):
         super().data_received(data)
         if self._request_count != before:
             self._stop_head_timer()
-            self._is_whole = self._messages[-1][1].is_eof()
+            self._last_body = self._messages[-1][1]
             request = cast("Request | None", self._current_request)
             if request is not None and not request.is_body_read:
                 # No request begins within a body: aiohttp means that the body cannot be read any further.
@@ -119,8 +122,10 @@ class Connection(RequestHandler):
     def count_handled(self) -> None:
         """The handler of a request is done."""
         self.handled += 1
-        if self._has_ended and self.handled == self._request_count:
-            self.close()
+        if self.handled == self._request_count:
+            self._last_body = None
+            if self._has_ended:
+                self.close()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Skip what aiohttp does after every read of a body when nothing was paused: 3 us a request."""
@@ -145,11 +150,9 @@ class Connection(RequestHandler):
 
     @property
     def _is_last_whole(self) -> bool:
-        """Whether the body of the last request has arrived, of one that has no handler yet in the same read."""
-        if self._messages:
-            return bool(self._messages[-1][1].is_eof())
-        request = cast("Request | None", self._current_request)
-        return self._is_whole if request is None else request.is_body_read
+        """Whether the body of the last request has arrived."""
+        body = self._messages[-1][1] if self._messages else self._last_body
+        return body is not None and body.is_eof()
 
     def _end_within_body(self, request: Request) -> None:
         if not request.is_answered:

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
+from aiohttp import StreamReader
+from aiohttp.abc import AbstractStreamWriter
 
 from tests.support.eventually import eventually
 from tests.support.http import read_response
@@ -15,6 +17,8 @@ from tests.support.services import ScriptedComet
 from tests.support.web import Web, running_system, running_web
 from tests.web.conftest import no_messages
 from web.connection import Connection
+from web.listener import Listener
+from web.request import Request, RequestHead
 
 PUSH = "/1/admin/push/private?key=k&expire=0"
 
@@ -243,6 +247,33 @@ async def test_all_requests_before_the_end_are_answered(web: Web, comet: Scripte
     assert await peer.read_to_end() == b""
     assert [push.payload for push in comet.pushes] == [b"%d" % n for n in range(count)]
     await peer.close()
+
+
+async def test_request_whose_body_and_end_come_before_its_handler_begins_is_answered(
+    comet: ScriptedComet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_request = Listener._make_request
+
+    def make_and_go_on(
+        listener: Listener,
+        message: RequestHead,
+        payload: StreamReader,
+        protocol: Connection,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> Request:
+        # The handler begins in the next turn.
+        protocol.data_received(b"1")
+        if not protocol.eof_received() and protocol.transport is not None:
+            protocol.transport.close()
+        return make_request(listener, message, payload, protocol, writer, task)
+
+    monkeypatch.setattr(Listener, "_make_request", make_and_go_on)
+    async with running_web({"comet-1": comet}, no_messages()) as web:
+        peer = await connect(web)
+        await peer.send(post(PUSH, b"", length=1))
+        assert (await peer.read_to_end()).endswith(b'{"ret":0}')
+        await peer.close()
 
 
 async def test_part_of_a_request_before_the_end_does_not_take_the_others_answers(
