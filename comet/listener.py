@@ -103,6 +103,8 @@ class Listener:
     def _accept_some(self) -> None:
         # socket.accept() makes its socket in Python: 3 us and 40 bytes more (bench/connections.py).
         accept = self._listening._accept  # type: ignore[attr-defined]
+        # A property in Python; asked once.
+        family = self._listening.family
         for _ in range(MAX_ACCEPTS):
             try:
                 descriptor, _ = accept()
@@ -116,13 +118,11 @@ class Listener:
                     self._rest(error)
                 # Anything else is about one peer, which has gone already. The next turn comes by itself.
                 return
-            self._take_in(descriptor)
+            self._take_in(family, descriptor)
 
-    def _take_in(self, descriptor: int) -> None:
+    def _take_in(self, family: int, descriptor: int) -> None:
         try:
-            accepted = SocketType(
-                self._listening.family, socket.SOCK_STREAM, self._listening.proto, descriptor
-            )
+            accepted = SocketType(family, socket.SOCK_STREAM, self._listening.proto, descriptor)
         except BaseException:
             os.close(descriptor)
             raise
