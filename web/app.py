@@ -37,7 +37,8 @@ from web.owners import Owners
 from web.params import BodyParser
 from web.push import Pusher
 from web.pushapi import PushApi
-from web.quick import QuickConnection, QuickPushes
+from web.quick import QuickPushes
+from web.quickconnection import QuickConnection
 from web.routes import Router, admin_routes, public_routes
 from web.storetime import StoreTime
 from web.stream import PushStreams

@@ -4,21 +4,19 @@ aiohttp's parser, its objects and its task take 30 us of CPU a request; this
 takes 5 (bench/push.py: 85 to 54 us for a push with expire 0). Everything that
 is not exactly this request in its plainest form goes the usual way, before
 anything of it was done. So nothing is decided here that the usual way would
-decide otherwise, and no error is answered here but one of a push.
+decide otherwise, and no error is answered here but one of a push. Whether a
+connection is idle its own class knows (quickconnection.py).
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
-from typing import Any
 
-from cluster.contracts.comet import PushReply
 from cluster.errors import EnckeError
 from cluster.model import MAX_KEY_BYTES, Key
 from web.access import Access, Verdict
-from web.connection import MAX_HEADER_FIELDS, Connection, WebServer, announced_length
+from web.connection import MAX_HEADER_FIELDS
 from web.limits import FailureLimiter
 from web.metrics import WebMetrics
 from web.params import expire_param, key_param, parse_query
@@ -34,10 +32,6 @@ PATHS = ("/1/admin/push/private", "/admin/push")
 MAX_HEAD_BYTES = 2048
 # Larger bodies are counted in the budget, which only the usual way does.
 MAX_BODY_BYTES = 4096
-# What a client may send behind a request that is not answered yet before it is not read any more.
-MAX_BEHIND_BYTES = 64 * 1024
-# Turns of the loop for aiohttp to come back from a request that it has answered; it takes one or two.
-MAX_RETURN_TURNS = 8
 # Not a length.
 _UNKNOWN = -1
 # Header sections that are remembered. Clients repeat theirs, but for the length.
@@ -169,152 +163,3 @@ def _read_query(line: re.Match[bytes]) -> tuple[Key, int]:
     """
     params = parse_query(line[2].decode())
     return key_param(params.get("key", "")), expire_param(params.get("expire", ""))
-
-
-class QuickConnection(Connection):
-    """A connection of the admin API: serves such requests itself, between those that aiohttp serves."""
-
-    __slots__ = ("_behind", "_ends_after", "_owed", "_pending", "_pushes")
-
-    def __init__(
-        self,
-        server: WebServer,
-        *,
-        pushes: QuickPushes,
-        loop: asyncio.AbstractEventLoop,
-        **options: Any,
-    ) -> None:
-        super().__init__(server, loop=loop, **options)
-        self._pushes = pushes
-        # The push that is to be answered next.
-        self._pending: PendingPush | None = None
-        # What has arrived meanwhile, or while aiohttp comes back from the request before.
-        self._behind = b""
-        # The client has shut down its own direction behind these.
-        self._ends_after = False
-        # Bytes that a request still lacks of which aiohttp has a part: only at 0 does it stand between two
-        # requests. Below 0 nobody knows, and nothing goes the short way any more: what looks like a push
-        # could be the rest of something else.
-        self._owed = 0
-
-    def data_received(self, data: bytes) -> None:
-        if self._pending is not None or self._behind:
-            self._hold(data)
-        elif data and self._is_returning():
-            # Given to aiohttp now, this would be followed by another that comes as early, and so on: a
-            # client that is as quick as that would never have its pushes go the short way.
-            self._hold(data)
-            self._loop.call_soon(self._on_returned, MAX_RETURN_TURNS)
-        else:
-            self._take(data)
-
-    def _hold(self, data: bytes) -> None:
-        self._behind += data
-        if len(self._behind) > MAX_BEHIND_BYTES and self.transport is not None:
-            # Nor is the client's end read: aiohttp takes one within a body that it keeps for the end of all.
-            self.transport.pause_reading()
-
-    def _take(self, data: bytes) -> None:
-        pending = self._pushes.begin(data, self.peername) if self._is_idle() else None
-        if pending is None:
-            before = self._request_count
-            super().data_received(data)
-            self._owed = self._still_owed(data, self._request_count - before)
-            if self._ends_after and not super().eof_received() and self.transport is not None:
-                self.transport.close()
-            return
-        self._next_keepalive_close_time = pending.sent_at + self._keepalive_timeout
-        self._server.listener.in_progress += 1
-        self._pending = pending
-        future = pending.calls[0][1]
-        if future.done():
-            self._on_result(future)
-        else:
-            self._pushes.expect(pending)
-            future.add_done_callback(self._on_result)
-
-    def eof_received(self) -> bool | None:  # type: ignore[override]
-        """As the usual way: answer first."""
-        if self._pending is None and not self._behind:
-            return super().eof_received()
-        self._ends_after = True
-        return True
-
-    def _is_idle(self) -> bool:
-        """Whether aiohttp has answered everything and waits for the next request, of which it has no part."""
-        waiter = self._waiter
-        listener = self._server.listener
-        return (
-            waiter is not None
-            and not waiter.done()
-            and self._is_between()
-            and listener.in_progress < listener.max_in_progress
-        )
-
-    def _is_returning(self) -> bool:
-        """Whether aiohttp has answered everything, and does not wait for the next request yet."""
-        return self._waiter is None and self.handled == self._request_count > 0 and self._is_between()
-
-    def _is_between(self) -> bool:
-        return (
-            not self._owed
-            and self._head_timer is None
-            and not (self._paused or self._upgraded or self._close or self._force_close)
-        )
-
-    def _on_returned(self, turns: int) -> None:
-        """Serve what has arrived when aiohttp is back; it has so many turns of the loop for that."""
-        if turns and self._is_returning():
-            self._loop.call_soon(self._on_returned, turns - 1)
-        else:
-            self._take_behind()
-
-    def _take_behind(self) -> None:
-        behind, self._behind = self._behind, b""
-        if behind and self.transport is not None:
-            self.transport.resume_reading()
-            self._take(behind)
-
-    def _still_owed(self, data: bytes, began: int) -> int:
-        """See _owed, after aiohttp was given these bytes and found the heads of `began` requests in them."""
-        if self._owed > 0:
-            return self._owed - len(data)
-        if self._owed or not data:
-            return self._owed
-        head_end = data.find(b"\r\n\r\n")
-        length = announced_length(self._messages[-1][0]) if began == 1 else None
-        if head_end < 0 or length is None:
-            return _UNKNOWN
-        return head_end + 4 + length - len(data)
-
-    def _process_keepalive(self) -> None:
-        """Not while a push is unanswered: to aiohttp the connection idles."""
-        if self._pending is not None:
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        super()._process_keepalive()
-
-    def _on_result(self, future: asyncio.Future[PushReply]) -> None:
-        assert self._pending is not None
-        pushes = self._pushes
-        if pushes.take_success(self._pending):
-            self._answer(pushes.ok)
-        else:
-            self._server.listener.spawn(self._settle(self._pending))
-
-    async def _settle(self, pending: PendingPush) -> None:
-        self._answer(await self._pushes.settle(pending))
-
-    def _answer(self, answer: Answer) -> None:
-        listener = self._server.listener
-        self._pending = None
-        listener.count_out()
-        transport = self.transport
-        if transport is None or transport.is_closing():
-            return
-        is_kept = not (listener.is_draining or (self._ends_after and not self._behind))
-        connection = b"" if is_kept else b"Connection: close\r\n"
-        transport.write(b"%b%b%b\r\n%b" % (answer.head, listener.date_line(), connection, answer.body))
-        if not is_kept:
-            transport.close()
-        else:
-            self._take_behind()

@@ -1,0 +1,30 @@
+"""Pushes as they may go the short way, on raw connections to the admin API."""
+
+from __future__ import annotations
+
+from tests.support.http import read_response
+from tests.support.peer import Peer
+from tests.support.web import Web
+from web.quickconnection import QuickConnection
+
+TARGET = "/1/admin/push/private?key=k&expire=0"
+PUSH = b"POST /1/admin/push/private?key=k&expire=0 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n1"
+
+
+def post(body: bytes, *lines: str, target: str = TARGET) -> bytes:
+    head = [f"POST {target} HTTP/1.1", "Host: test", f"Content-Length: {len(body)}", *lines]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+async def warm(web: Web) -> Peer:
+    """A connection whose first request was answered: what follows may go the short way."""
+    peer = await Peer.connect(web.address("admin"))
+    await peer.send(post(b"1"))
+    assert (await read_response(peer)).body == b'{"ret":0}'
+    return peer
+
+
+def quick_connections(web: Web) -> list[QuickConnection]:
+    server = web.node._admin._web_server
+    assert server is not None
+    return [one for one in server.connections if isinstance(one, QuickConnection)]
