@@ -5,15 +5,15 @@ from __future__ import annotations
 from tests.support.http import read_response
 from tests.support.peer import Peer
 from tests.support.web import Web
+from tests.web import listener_requests
 from web.quickconnection import QuickConnection
 
-TARGET = "/1/admin/push/private?key=k&expire=0"
+TARGET = listener_requests.PUSH
 PUSH = b"POST /1/admin/push/private?key=k&expire=0 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n1"
 
 
 def post(body: bytes, *lines: str, target: str = TARGET) -> bytes:
-    head = [f"POST {target} HTTP/1.1", "Host: test", f"Content-Length: {len(body)}", *lines]
-    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+    return listener_requests.post(target, body, *lines)
 
 
 async def warm(web: Web) -> Peer:

@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-from aiohttp import StreamReader
-from aiohttp.abc import AbstractStreamWriter
 
 from tests.support.eventually import eventually
 from tests.support.http import read_response
@@ -16,30 +14,7 @@ from tests.support.peer import Peer
 from tests.support.services import ScriptedComet
 from tests.support.web import Web, running_system, running_web
 from tests.web.conftest import no_messages
-from web.connection import Connection
-from web.listener import Listener
-from web.request import Request, RequestHead
-
-PUSH = "/1/admin/push/private?key=k&expire=0"
-
-
-def post(target: str, body: bytes, *lines: str, length: int | None = None) -> bytes:
-    size = len(body) if length is None else length
-    head = [f"POST {target} HTTP/1.1", "Host: test", f"Content-Length: {size}", *lines]
-    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
-
-
-def shut_down_by_client(web: Web) -> bool:
-    """Whether the only connection of the admin API has seen its client's end."""
-    server = web.node._admin._web_server
-    assert server is not None
-    (connection,) = server.connections
-    assert isinstance(connection, Connection)
-    return connection._has_ended
-
-
-async def connect(web: Web, listener: str = "admin") -> Peer:
-    return await Peer.connect(web.address(listener))
+from tests.web.listener_requests import PUSH, connect, post
 
 
 async def test_answers_carry_length_type_and_date_and_nothing_else(web: Web) -> None:
@@ -119,29 +94,6 @@ async def test_request_may_come_byte_by_byte_and_chunked(web: Web, comet: Script
     await peer.close()
 
 
-async def test_client_that_has_shut_down_its_side_is_answered(web: Web, comet: ScriptedComet) -> None:
-    comet.is_holding = True
-    peer = await connect(web)
-    await peer.send(post(PUSH, b"1"))
-    await eventually(lambda: comet.held_count)
-    peer.writer.write_eof()
-    await eventually(lambda: shut_down_by_client(web))
-    comet.release()
-    assert (await peer.read_to_end()).endswith(b'{"ret":0}')
-    await peer.close()
-
-
-async def test_push_goes_on_when_its_client_goes_away(web: Web, comet: ScriptedComet) -> None:
-    comet.is_holding = True
-    peer = await connect(web)
-    await peer.send(post(PUSH, b"1"))
-    await eventually(lambda: comet.held_count)
-    await peer.reset()
-    await eventually(lambda: not web.node._admin.connection_count)
-    comet.release()
-    await eventually(lambda: web.counted("http_pushes_total", "ok"))
-
-
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [
@@ -212,90 +164,6 @@ async def test_body_that_does_not_come_is_answered_and_nothing_is_pushed(comet: 
         assert not comet.pushes
         assert web.counted("http_refusals_total", "body_timeout") == 1
         await peer.close()
-
-
-async def test_body_that_ends_early_is_not_pushed(web: Web, comet: ScriptedComet) -> None:
-    peer = await connect(web)
-    await peer.send(post(PUSH, b"1", length=10))
-    peer.writer.write_eof()
-    assert await peer.read_to_end() == b""
-    assert not comet.pushes
-    await peer.close()
-
-
-@pytest.mark.parametrize("is_first", [True, False])
-async def test_client_that_says_at_once_that_it_sends_no_more_is_answered(web: Web, is_first: bool) -> None:
-    peer = await connect(web)
-    request = post(PUSH, b"1")
-    if not is_first:
-        await peer.send(post(PUSH, b"1"))
-        assert (await read_response(peer)).body == b'{"ret":0}'
-        request = b"GET /2/admin/nodes HTTP/1.1\r\nHost: a\r\n\r\n"
-    peer.writer.write(request)
-    peer.writer.write_eof()
-    assert (await peer.read_to_end()).startswith(b"HTTP/1.1 200 ")
-    await peer.close()
-
-
-async def test_all_requests_before_the_end_are_answered(web: Web, comet: ScriptedComet) -> None:
-    peer = await connect(web)
-    count = 40
-    peer.writer.write(b"".join(post(PUSH, b"%d" % n) for n in range(count)))
-    peer.writer.write_eof()
-    for _ in range(count):
-        assert (await read_response(peer)).body == b'{"ret":0}'
-    assert await peer.read_to_end() == b""
-    assert [push.payload for push in comet.pushes] == [b"%d" % n for n in range(count)]
-    await peer.close()
-
-
-async def test_request_whose_body_and_end_come_before_its_handler_begins_is_answered(
-    comet: ScriptedComet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_request = Listener._make_request
-
-    def make_and_go_on(
-        listener: Listener,
-        message: RequestHead,
-        payload: StreamReader,
-        protocol: Connection,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> Request:
-        # The handler begins in the next turn.
-        protocol.data_received(b"1")
-        if not protocol.eof_received() and protocol.transport is not None:
-            protocol.transport.close()
-        return make_request(listener, message, payload, protocol, writer, task)
-
-    monkeypatch.setattr(Listener, "_make_request", make_and_go_on)
-    async with running_web({"comet-1": comet}, no_messages()) as web:
-        peer = await connect(web)
-        await peer.send(post(PUSH, b"", length=1))
-        assert (await peer.read_to_end()).endswith(b'{"ret":0}')
-        await peer.close()
-
-
-async def test_part_of_a_request_before_the_end_does_not_take_the_others_answers(
-    web: Web, comet: ScriptedComet
-) -> None:
-    peer = await connect(web)
-    peer.writer.write(post(PUSH, b"1") + post(PUSH, b"2") + b"GET / HTTP/1.1\r\n")
-    peer.writer.write_eof()
-    for _ in range(2):
-        assert (await read_response(peer)).body == b'{"ret":0}'
-    assert await peer.read_to_end() == b""
-    await peer.close()
-
-
-async def test_client_that_ends_within_its_body_is_not_waited_for(web: Web, comet: ScriptedComet) -> None:
-    peer = await connect(web)
-    peer.writer.write(post(PUSH, b"1", length=9))
-    peer.writer.write_eof()
-    assert await peer.read_to_end() == b""
-    await eventually(lambda: not web.node._admin.in_progress)
-    assert not comet.pushes
-    await peer.close()
 
 
 async def test_body_with_a_malformed_chunk_is_400_at_once(web: Web, comet: ScriptedComet) -> None:
