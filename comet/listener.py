@@ -60,8 +60,8 @@ class Listener:
         self._door = door
         self._wheel = wheel
         self._call_later = call_later
-        # The last socket that came could be taken in; said when it changes.
-        self._has_room = True
+        # Between a fault and the next turn that goes well; said when it changes.
+        self._is_resting = False
         name = listening.getsockname()
         # The bound "host:port".
         self.address = join_address(name[0], name[1])
@@ -109,9 +109,9 @@ class Listener:
             try:
                 descriptor, _ = accept()
             except BlockingIOError:
-                if not self._has_room:
-                    self._has_room = True
-                    log.info("room for new sockets again: address=%s", self.address)
+                if self._is_resting:
+                    self._is_resting = False
+                    log.info("accepting sockets again: address=%s", self.address)
                 return
             except OSError as error:
                 if error.errno in _NO_ROOM:
@@ -135,10 +135,10 @@ class Listener:
 
     def _rest(self, error: Exception) -> None:
         """Accept nothing for a while: those who wait would be told of again and again."""
-        if self._has_room:
-            self._has_room = False
+        if not self._is_resting:
+            self._is_resting = True
             trace = None if isinstance(error, OSError | MemoryError) else error
-            log.warning("no room for new sockets: address=%s reason=%r", self.address, error, exc_info=trace)
+            log.warning("accepting no sockets: address=%s reason=%r", self.address, error, exc_info=trace)
         self._poller.change(self._listening.fileno(), 0)
         self._call_later(REST_S, self._go_on)
 

@@ -179,22 +179,24 @@ class Listener:
         return Request(message, payload, protocol, writer, self._budget, self._config.body_timeout_s)
 
     async def _handle(self, request: Request) -> Sent:
-        if self.in_progress >= self._config.max_requests:
-            return await self._refuse(request)
-        self.in_progress += 1
         try:
-            answer = await self._serve(request)
-            if answer is None:
-                return KEEP if request.is_body_read and not self.is_draining else CLOSE
-            if request.is_answered:
-                # A stream that has failed: within its own answer there is no place for another.
-                return CLOSE
-            return await self._send(request, answer)
+            if self.in_progress >= self._config.max_requests:
+                return await self._refuse(request)
+            self.in_progress += 1
+            try:
+                answer = await self._serve(request)
+                if answer is None:
+                    return KEEP if request.is_body_read and not self.is_draining else CLOSE
+                if request.is_answered:
+                    # A stream that has failed: within its own answer there is no place for another.
+                    return CLOSE
+                return await self._send(request, answer)
+            finally:
+                self.count_out()
         except DisconnectedError:
             return CLOSE
         finally:
             request.release()
-            self.count_out()
 
     async def _send(self, request: Request, answer: Answer) -> Sent:
         is_kept = request.is_body_read and not (request.wants_close or self.is_draining)
@@ -213,9 +215,4 @@ class Listener:
             self._is_overloaded = True
             log.warning("overloaded: %s requests of the %s API in progress", self.in_progress, self._name)
         answer = refusal(503, api_of(request.path), "too many requests in progress")
-        try:
-            return await self._send(request, answer)
-        except DisconnectedError:
-            return CLOSE
-        finally:
-            request.release()
+        return await self._send(request, answer)

@@ -22,7 +22,7 @@ _UNKNOWN = -1
 class QuickConnection(Connection):
     """Serves such pushes itself, between the requests that aiohttp serves."""
 
-    __slots__ = ("_behind", "_ends_after", "_owed", "_pending", "_pushes")
+    __slots__ = ("_behind", "_owed", "_pending", "_pushes")
 
     def __init__(
         self,
@@ -38,8 +38,6 @@ class QuickConnection(Connection):
         self._pending: PendingPush | None = None
         # What has arrived meanwhile, or while aiohttp comes back from the request before.
         self._behind = b""
-        # The client has shut down its own direction behind these.
-        self._ends_after = False
         # Bytes that a request still lacks of which aiohttp has a part: only at 0 does it stand between two
         # requests. Below 0 nobody knows, and nothing goes the short way any more: what looks like a push
         # could be the rest of something else.
@@ -59,7 +57,8 @@ class QuickConnection(Connection):
     def _hold(self, data: bytes) -> None:
         self._behind += data
         if len(self._behind) > MAX_BEHIND_BYTES and self.transport is not None:
-            # Nor is the client's end read: aiohttp takes one within a body that it keeps for the end of all.
+            # With the client's end: while aiohttp still keeps a part of a long body, it would take that for
+            # an end within the body.
             self.transport.pause_reading()
 
     def _take(self, data: bytes) -> None:
@@ -68,7 +67,7 @@ class QuickConnection(Connection):
             before = self._request_count
             super().data_received(data)
             self._owed = self._still_owed(data, self._request_count - before)
-            if self._ends_after and not super().eof_received() and self.transport is not None:
+            if self._has_ended and not super().eof_received() and self.transport is not None:
                 self.transport.close()
             return
         self._next_keepalive_close_time = pending.sent_at + self._keepalive_timeout
@@ -85,7 +84,7 @@ class QuickConnection(Connection):
         """As the usual way: answer first."""
         if self._pending is None and not self._behind:
             return super().eof_received()
-        self._ends_after = True
+        self._has_ended = True
         return True
 
     def _is_idle(self) -> bool:
@@ -159,7 +158,7 @@ class QuickConnection(Connection):
         transport = self.transport
         if transport is None or transport.is_closing():
             return
-        is_kept = not (listener.is_draining or (self._ends_after and not self._behind))
+        is_kept = not (listener.is_draining or (self._has_ended and not self._behind))
         connection = b"" if is_kept else b"Connection: close\r\n"
         transport.write(b"%b%b%b\r\n%b" % (answer.head, listener.date_line(), connection, answer.body))
         if not is_kept:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from cluster.contracts.message import SaveBatch, SaveItem, SaveReply
 from cluster.mids import TICKS_PER_SECOND
@@ -49,3 +50,8 @@ async def load_all(store: EmbeddedStore, key: Key) -> list[bytes]:
     """Payloads of everything stored for a key."""
     page = await store.load_after(key, Mid(0), 1_000_000, 1_000_000_000)
     return [message.payload for message in page.messages]
+
+
+def broken(_: sqlite3.Connection) -> NoReturn:
+    """A change, or a query, with a bug."""
+    raise RuntimeError("a bug")

@@ -6,7 +6,6 @@ import asyncio
 import random
 import sqlite3
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
@@ -19,13 +18,9 @@ from message.storage import embedded_keys
 from message.storage.embedded import EmbeddedStore
 from message.storage.embedded_file import FILE_NAME
 from tests.message.clocks import SteppedClock
-from tests.message.stores import BOB, load_all, open_store, save_one, settings_for
+from tests.message.stores import BOB, broken, load_all, open_store, save_one, settings_for
 
 KEYS = [Key(f"key{number}") for number in range(6)]
-
-
-def broken(_: sqlite3.Connection) -> NoReturn:
-    raise RuntimeError("a bug")
 
 
 async def test_save_whose_transaction_was_rolled_back_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
@@ -15,7 +14,7 @@ from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from cluster.stats import HistogramReading, Stats
 from message.storage.embedded import EmbeddedStore
-from tests.message.stores import BOB, load_all, open_store, save_one
+from tests.message.stores import BOB, broken, load_all, open_store, save_one
 
 
 def count(stats: Stats, name: str, label: str = "") -> float:
@@ -121,10 +120,6 @@ async def test_waiting_saves_are_seen(tmp_path: Path) -> None:
 
         assert count(stats, "store_queued_saves") >= 3
         await asyncio.gather(*futures)
-
-
-def broken(_: sqlite3.Connection) -> NoReturn:
-    raise RuntimeError("a bug")
 
 
 async def test_bug_in_a_change_is_a_storage_error_and_the_store_goes_on(tmp_path: Path) -> None:

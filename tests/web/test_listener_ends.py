@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
+from typing import Any
 
 import pytest
 from aiohttp import StreamReader
-from aiohttp.abc import AbstractStreamWriter
 
 from tests.support.eventually import eventually
 from tests.support.http import read_response
@@ -92,18 +91,13 @@ async def test_request_whose_body_and_end_come_before_its_handler_begins_is_answ
     make_request = Listener._make_request
 
     def make_and_go_on(
-        listener: Listener,
-        message: RequestHead,
-        payload: StreamReader,
-        protocol: Connection,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
+        listener: Listener, message: RequestHead, payload: StreamReader, protocol: Connection, *rest: Any
     ) -> Request:
         # The handler begins in the next turn.
         protocol.data_received(b"1")
         if not protocol.eof_received() and protocol.transport is not None:
             protocol.transport.close()
-        return make_request(listener, message, payload, protocol, writer, task)
+        return make_request(listener, message, payload, protocol, *rest)
 
     monkeypatch.setattr(Listener, "_make_request", make_and_go_on)
     async with running_web({"comet-1": comet}, no_messages()) as web:
