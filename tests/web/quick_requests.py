@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.eventually import eventually
 from tests.support.http import read_response
 from tests.support.peer import Peer
+from tests.support.services import ScriptedComet
 from tests.support.web import Web
 from tests.web import listener_requests
 from web.quickconnection import QuickConnection
@@ -21,6 +23,15 @@ async def warm(web: Web) -> Peer:
     peer = await Peer.connect(web.address("admin"))
     await peer.send(post(b"1"))
     assert (await read_response(peer)).body == b'{"ret":0}'
+    return peer
+
+
+async def unanswered(web: Web, comet: ScriptedComet, push: bytes) -> Peer:
+    """A connection with a push that goes the short way, which its comet node holds."""
+    peer = await warm(web)
+    comet.is_holding = True
+    await peer.send(push)
+    await eventually(lambda: comet.held_count)
     return peer
 
 

@@ -14,7 +14,7 @@ from tests.support.peer import Peer
 from tests.support.services import Fate, ScriptedComet, failing, not_owner
 from tests.support.web import Web, running_web
 from tests.web.conftest import no_messages
-from tests.web.quick_requests import post, quick_connections, warm
+from tests.web.quick_requests import post, quick_connections, unanswered, warm
 
 
 async def test_both_ways_answer_the_same(web: Web, comet: ScriptedComet) -> None:
@@ -35,10 +35,7 @@ async def test_both_ways_answer_the_same(web: Web, comet: ScriptedComet) -> None
 
 async def test_push_that_takes_longer_than_connections_may_idle_is_answered(comet: ScriptedComet) -> None:
     async with running_web({"comet-1": comet}, no_messages(), keep_alive_s=1.0) as web:
-        peer = await warm(web)
-        comet.is_holding = True
-        await peer.send(post(b"1"))
-        await eventually(lambda: comet.held_count)
+        peer = await unanswered(web, comet, post(b"1"))
         (connection,) = quick_connections(web)
         # As the timer does when the time is up.
         connection._next_keepalive_close_time = 0.0
@@ -59,10 +56,7 @@ async def test_more_header_fields_than_the_usual_way_takes_are_refused(
 
 
 async def test_client_that_has_shut_down_its_side_is_answered(web: Web, comet: ScriptedComet) -> None:
-    peer = await warm(web)
-    comet.is_holding = True
-    await peer.send(post(b"1"))
-    await eventually(lambda: comet.held_count)
+    peer = await unanswered(web, comet, post(b"1"))
     peer.writer.write_eof()
     # The end has arrived before the answer when another connection has been served.
     await (await Peer.connect(web.address("admin"))).close()
@@ -74,10 +68,7 @@ async def test_client_that_has_shut_down_its_side_is_answered(web: Web, comet: S
 async def test_what_stands_behind_a_push_before_the_end_is_answered_too(
     web: Web, comet: ScriptedComet
 ) -> None:
-    peer = await warm(web)
-    comet.is_holding = True
-    await peer.send(post(b"1"))
-    await eventually(lambda: comet.held_count)
+    peer = await unanswered(web, comet, post(b"1"))
     peer.writer.write(post(b"2") + b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n" + post(b"3"))
     peer.writer.write_eof()
     # They have arrived before the answer when another connection has been served.
@@ -91,10 +82,7 @@ async def test_what_stands_behind_a_push_before_the_end_is_answered_too(
 
 
 async def test_push_goes_on_when_its_client_goes_away(web: Web, comet: ScriptedComet) -> None:
-    peer = await warm(web)
-    comet.is_holding = True
-    await peer.send(post(b"1"))
-    await eventually(lambda: comet.held_count)
+    peer = await unanswered(web, comet, post(b"1"))
     await peer.reset()
     await eventually(lambda: not web.node._admin.connection_count)
     comet.release()
@@ -137,10 +125,7 @@ async def test_push_that_is_never_answered_is_in_doubt(comet: ScriptedComet) -> 
 
 
 async def test_drain_answers_it_and_ends_its_connection(web: Web, comet: ScriptedComet) -> None:
-    peer = await warm(web)
-    comet.is_holding = True
-    await peer.send(post(b"1"))
-    await eventually(lambda: comet.held_count)
+    peer = await unanswered(web, comet, post(b"1"))
     drain = asyncio.create_task(web.node.drain(5.0))
     await eventually(lambda: web.node._admin.is_draining)
     comet.release()

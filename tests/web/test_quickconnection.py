@@ -13,18 +13,24 @@ from tests.support.peer import Peer
 from tests.support.services import ScriptedComet
 from tests.support.web import Web, running_web
 from tests.web.conftest import no_messages
-from tests.web.quick_requests import PUSH, post, quick_connections, warm
+from tests.web.quick_requests import PUSH, post, quick_connections, unanswered, warm
 from web.quickconnection import QuickConnection
 from web.request import Request
 
 HALF = b"GET /nowhere HTTP/1.1\r\nX: "
 
 
+async def check_is_no_push(peer: Peer, comet: ScriptedComet) -> None:
+    """What looks like a push ends the head of HALF."""
+    begun = len(comet.pushes)
+    await peer.send(PUSH)
+    assert (await read_response(peer)).status == 404
+    assert len(comet.pushes) == begun
+    await peer.close()
+
+
 async def test_what_stands_behind_an_unanswered_push_waits_its_turn(web: Web, comet: ScriptedComet) -> None:
-    peer = await warm(web)
-    comet.is_holding = True
-    await peer.send(post(b"2"))
-    await eventually(lambda: comet.held_count)
+    peer = await unanswered(web, comet, post(b"2"))
     count = 2000
     sending = asyncio.create_task(peer.send(b"".join(post(b"%d" % n) for n in range(count))))
     comet.is_holding = False
@@ -51,11 +57,7 @@ async def test_what_looks_like_a_push_within_the_head_of_another_request_is_none
     peer = await Peer.connect(web.address("admin"))
     await peer.send(first)
     assert (await read_response(peer)).status == 200
-    begun = len(comet.pushes)
-    await peer.send(PUSH)
-    assert (await read_response(peer)).status == 404
-    assert len(comet.pushes) == begun
-    await peer.close()
+    await check_is_no_push(peer, comet)
 
 
 async def test_head_that_stands_behind_a_pushed_body_in_several_reads_is_none_of_a_push(
@@ -69,11 +71,7 @@ async def test_head_that_stands_behind_a_pushed_body_in_several_reads_is_none_of
     comet.is_holding = False
     comet.release()
     assert (await read_response(peer)).body == b'{"ret":0}'
-    begun = len(comet.pushes)
-    await peer.send(PUSH)
-    assert (await read_response(peer)).status == 404
-    assert len(comet.pushes) == begun
-    await peer.close()
+    await check_is_no_push(peer, comet)
 
 
 async def test_head_behind_a_connect_that_announces_a_body_is_none_of_a_push(
