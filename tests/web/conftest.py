@@ -11,6 +11,7 @@ import pytest
 from cluster.contracts.message import MessageService
 from tests.support.services import ScriptedComet
 from tests.support.web import Web, running_system, running_web
+from tests.web.pushing import Pushing
 
 
 @pytest.fixture
@@ -29,6 +30,19 @@ async def web(comet: ScriptedComet) -> AsyncIterator[Web]:
 async def system(tmp_path: Path) -> AsyncIterator[Web]:
     async with running_system(tmp_path / "data") as running:
         yield running
+
+
+@pytest.fixture
+async def pushing() -> AsyncIterator[Pushing]:
+    made = Pushing()
+    yield made
+    made.pusher.close()
+    made.members.close()
+
+
+@pytest.fixture
+def keys() -> list[str]:
+    return [f"key-{n}" for n in range(50)]
 
 
 def no_messages() -> MessageService:
