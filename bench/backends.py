@@ -1,4 +1,4 @@
-"""Runs ZooKeeper, Redis and MariaDB for a measurement: free ports, own directories, gone afterwards."""
+"""Runs ZooKeeper, Redis, MariaDB and nginx for a measurement: free ports, directories of their own."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ STOP_TIMEOUT_S = 10.0
 
 # From Debian's libzookeeper-java; its manifest names the other jars.
 JAR = Path("/usr/share/java/zookeeper.jar")
+
+# From Debian's libnginx-mod-nchan.
+NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 
 # ZooKeeper ends sessions at multiples of its tick only: the longer it is, the later.
 TICK_MS = 500
@@ -142,6 +145,52 @@ class MariaDb(_Backend):
         with pymysql.connect(host="127.0.0.1", port=self._port, user="root") as connection:
             connection.cursor().execute(f"CREATE DATABASE {name}")
         return f"mysql://root@127.0.0.1:{self._port}/{name}"
+
+
+class Nchan(_Backend):
+    """nginx with the module nchan; stores nothing.
+
+    Subscribers come by WebSocket and pushes by POST, at the paths that they have at `encke`.
+    """
+
+    def __init__(self, directory: Path, channel: str) -> None:
+        """Prepare it.
+
+        Args:
+            channel: whose subscribers get a push, in nginx's words: "$arg_key", or one for all.
+        """
+        directory.mkdir()
+        port = _free_port()
+        config = directory / "nginx.conf"
+        config.write_text(_NCHAN_CONFIG.format(module=NCHAN, directory=directory, port=port, channel=channel))
+        command = ["nginx", "-p", str(directory), "-e", "stderr", "-c", str(config)]
+        super().__init__(command, directory, port, b"GET / HTTP/1.0\r\n\r\n")
+        if not NCHAN.exists():
+            raise SystemExit(f"this measurement needs {NCHAN}; see bench/README.md")
+
+
+# One process, as `encke serve` is one. Without limits where encke has none.
+_NCHAN_CONFIG = """
+load_module {module};
+daemon off;
+master_process off;
+pid {directory}/pid;
+error_log stderr warn;
+worker_rlimit_nofile 20000;
+events {{ worker_connections 19900; }}
+http {{
+    access_log off;
+    keepalive_requests 1000000000;
+    client_body_temp_path {directory}/body;
+    nchan_shared_memory_size 512M;
+    nchan_store_messages off;
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location = /sub {{ nchan_subscriber websocket; nchan_channel_id {channel}; }}
+        location /1/admin/push/ {{ nchan_publisher http; nchan_channel_id {channel}; }}
+    }}
+}}
+"""
 
 
 def _free_port() -> int:

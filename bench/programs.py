@@ -24,6 +24,8 @@ SOURCES = {
 STOP_TIMEOUT_S = 10.0
 
 Wire = Literal["tcp", "ws"]
+# nchan: WebSocket to nginx with nchan, for bench/peers.py.
+LoadWire = Wire | Literal["nchan"]
 Answer = dict[str, float]
 
 # In words.
@@ -116,7 +118,7 @@ class Load(_Program):
     # Subscriptions on their way at a time.
     WINDOW = 256
 
-    def __init__(self, wire: Wire, subscriber_port: int, admin_port: int = 0, prefix: str = "k") -> None:
+    def __init__(self, wire: LoadWire, subscriber_port: int, admin_port: int = 0, prefix: str = "k") -> None:
         super().__init__("load", wire, str(subscriber_port), str(admin_port), prefix)
 
     def ports(self, path: Path) -> None:

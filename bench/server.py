@@ -30,12 +30,6 @@ START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 20.0
 STATUS_TIMEOUT_S = 10.0
 
-# The process is quiet when it used less CPU than this in one interval: the
-# event loop's own timers take about 0.1 ms.
-QUIET_INTERVAL_S = 0.1
-QUIET_CPU_S = 0.002
-QUIET_TIMEOUT_S = 10.0
-
 _LISTENING = re.compile(r"^listening (\S+) (\S+):(\d+)$")
 
 
@@ -106,15 +100,7 @@ class Server:
 
     def cpu_s(self) -> float:
         """CPU seconds used so far, once the process has become quiet."""
-        last = usage.cpu_s(self.pid)
-        deadline = time.monotonic() + QUIET_TIMEOUT_S
-        while time.monotonic() < deadline:
-            time.sleep(QUIET_INTERVAL_S)
-            now = usage.cpu_s(self.pid)
-            if now - last < QUIET_CPU_S:
-                return now
-            last = now
-        raise RuntimeError("the server does not become quiet")
+        return usage.quiet_cpu_s(self.pid)
 
     def resident_bytes(self) -> int:
         """Resident memory, once the process has become quiet."""

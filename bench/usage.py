@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+
+# A process is quiet when it used less CPU than this in one interval: the timers of an event loop take
+# about 0.1 ms.
+QUIET_INTERVAL_S = 0.1
+QUIET_CPU_S = 0.002
+QUIET_TIMEOUT_S = 10.0
 
 
 def cpu_s(pid: int) -> float:
@@ -19,6 +26,23 @@ def cpu_s(pid: int) -> float:
             # A thread that ended between the listing and the reading.
             continue
     return total_ns / 1e9
+
+
+def quiet_cpu_s(pid: int) -> float:
+    """CPU seconds used so far, once the process has become quiet.
+
+    Raises:
+        RuntimeError: it goes on working.
+    """
+    last = cpu_s(pid)
+    deadline = time.monotonic() + QUIET_TIMEOUT_S
+    while time.monotonic() < deadline:
+        time.sleep(QUIET_INTERVAL_S)
+        now = cpu_s(pid)
+        if now - last < QUIET_CPU_S:
+            return now
+        last = now
+    raise RuntimeError(f"process {pid} does not become quiet")
 
 
 def resident_bytes(pid: int) -> int:

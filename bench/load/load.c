@@ -1,6 +1,9 @@
 /* load: load client for the subscriber protocol and the admin HTTP API. Loopback only, one thread, epoll.
  *
- *   load tcp|ws SUBSCRIBER-PORT ADMIN-PORT KEY-PREFIX
+ *   load tcp|ws|nchan SUBSCRIBER-PORT ADMIN-PORT KEY-PREFIX
+ *
+ * nchan: the same over WebSocket with nginx and its module nchan as the server, to compare with. Its configuration
+ * gives it the paths of ours; `fan` is one push to a channel that all are subscribed to.
  *
  * While it waits for something it takes a whole core (see wait_awake()); between commands it sleeps.
  * It is driven by commands on stdin, one a line, and answers each with one JSON object on stdout, so that the
@@ -90,13 +93,14 @@ static void obey(const char *line, struct subscribers *s, struct pushers *p) {
 
 int main(int argc, char **argv) {
     char line[256];
-    if (argc != 5 || strlen(argv[4]) > 24) give_up("usage: load tcp|ws SUBSCRIBER-PORT ADMIN-PORT KEY-PREFIX");
+    if (argc != 5 || strlen(argv[4]) > 24) give_up("usage: load tcp|ws|nchan SUBSCRIBER-PORT ADMIN-PORT KEY-PREFIX");
     raise_descriptor_limit();
     setvbuf(stdout, NULL, _IOLBF, 0);
     struct subscribers subscribers = {
         .epoll = epoll_create1(EPOLL_CLOEXEC),
         .port = atoi(argv[2]),
-        .is_ws = !strcmp(argv[1], "ws"),
+        .is_ws = strcmp(argv[1], "tcp") != 0,
+        .is_nchan = !strcmp(argv[1], "nchan"),
     };
     struct pushers pushers = {.port = atoi(argv[3])};
     strcpy(subscribers.prefix, argv[4]);

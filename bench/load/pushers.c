@@ -88,7 +88,8 @@ static const char *read_answer(struct pusher *who) {
     return body_of(who);
 }
 
-static int is_success(const char *body) {
+static int is_success(const struct subscribers *s, const struct pusher *who, const char *body) {
+    if (s->is_nchan) return !strncmp(who->answer, "HTTP/1.1 201 ", 13);
     return strstr(body, "\"ret\":0") && !strstr(body, "\"fk\"");
 }
 
@@ -96,7 +97,8 @@ static void push_one(struct pushers *p, struct subscribers *s, struct pusher *wh
     char key[48], target[128], payload[64];
     key_of(s, (int)(who - p->all) % s->count, key);
     snprintf(target, sizeof target, "/1/admin/push/private?key=%s&expire=%d", key, expire_s);
-    int size = snprintf(payload, sizeof payload, "{\"t\":%.0f}", (now_s() - s->base) * 1e9);
+    const char *form = s->is_nchan ? "{\"msg\":{\"t\":%.0f},\"mid\":0,\"gid\":0}" : "{\"t\":%.0f}";
+    int size = snprintf(payload, sizeof payload, form, (now_s() - s->base) * 1e9);
     post(who, target, payload, size);
 }
 
@@ -126,11 +128,11 @@ static void end_timing(struct subscribers *s, struct push_result *result) {
 }
 
 /* Takes an answer if it is complete; whether it was. */
-static int take_answer(struct pusher *who, struct push_result *result) {
+static int take_answer(const struct subscribers *s, struct pusher *who, struct push_result *result) {
     const char *body = read_answer(who);
     if (!body) return 0;
     result->answer_s[result->answers++] = now_s() - who->sent_at;
-    if (!is_success(body)) {
+    if (!is_success(s, who, body)) {
         if (!result->failed++) fprintf(stderr, "a push failed: %s\n", body);
     }
     return 1;
@@ -151,7 +153,7 @@ struct push_result push_many(struct pushers *p, struct subscribers *s, long push
             struct pusher *who = events[i].data.ptr;
             if (who->peer == SUBSCRIBER) {
                 on_subscriber(s, events[i].data.ptr, events[i].events);
-            } else if (take_answer(who, &result) && begun < pushes) {
+            } else if (take_answer(s, who, &result) && begun < pushes) {
                 push_one(p, s, who, expire_s);
                 begun++;
             }
@@ -166,10 +168,14 @@ void free_result(struct push_result *result) {
     free(result->delivery_s);
 }
 
-/* The body {"m":"...","k":"key,key,..."}; freed by the caller. */
+/* The body {"m":"...","k":"key,key,..."}, for nchan the message; freed by the caller. */
 static char *body_for_all(const struct subscribers *s, size_t *size) {
     char *body = malloc((size_t)s->count * 48 + 64);
     if (!body) die("malloc");
+    if (s->is_nchan) {
+        *size = sprintf(body, "{\"msg\":{\"test\":1},\"mid\":0,\"gid\":0}");
+        return body;
+    }
     char *at = body + sprintf(body, "{\"m\":\"{\\\"test\\\":1}\",\"k\":\"");
     for (int i = 0; i < s->count; i++) {
         if (i) *at++ = ',';
@@ -202,7 +208,7 @@ struct fan_result push_to_all(struct pushers *p, struct subscribers *s, int expi
                 on_subscriber(s, events[i].data.ptr, events[i].events);
             } else if ((answer = read_answer(who))) {
                 is_answered = 1;
-                result.is_ok = is_success(answer);
+                result.is_ok = is_success(s, who, answer);
                 if (!result.is_ok) fprintf(stderr, "the push failed: %.200s\n", answer);
                 result.answered_s = now_s() - began;
             }

@@ -23,6 +23,8 @@ struct subscribers {
     int epoll;
     int port;
     int is_ws;
+    /* The server is nginx with nchan: it greets nobody, and delivers a push as it is. */
+    int is_nchan;
     /* The keys are this text and a number from 0 on. */
     char prefix[32];
     /* Port by number of the key, where the keys live on several nodes; else NULL. */
