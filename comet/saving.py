@@ -157,12 +157,15 @@ class Saving(msgspec.Struct, eq=False):
 
         While an answer is lost nothing else of this key is saved until the store
         has told. A store that has the ids says so whenever it is asked; one that
-        has not refuses them after the deadline.
+        has not refuses them after the deadline. What has no id could be stored twice: it stays in doubt.
         """
         if isinstance(error, InDoubtError) and not self._is_in_doubt:
             self._is_in_doubt = True
             self._context.metrics.in_doubt.inc()
-            log.warning("save in doubt, repeating: key=%s reason=%r", self._key, error)
+            log.warning("save in doubt: key=%s reason=%r", self._key, error)
+        if self._is_in_doubt and not all(item.push_id for item in batch.items):
+            self._fail(InDoubtError.code)
+            return
         patience_s = self._time_left_s() + (DOUBT_GRACE_S if self._is_in_doubt else 0.0)
         if self._repeat_s >= patience_s:
             # Answered before its callers stop waiting, where nothing is in doubt.

@@ -103,11 +103,19 @@ class Parts:
             metrics=metrics,
         )
 
-    def web(self, messages: MessageService, services: NodeServices, status_address: str = "") -> WebNode:
+    def web(
+        self,
+        messages: MessageService,
+        services: NodeServices,
+        status_address: str = "",
+        *,
+        may_lose_answers: bool = True,
+    ) -> WebNode:
         """A web node.
 
         Args:
             status_address: where its own status port is bound; empty = it has none of its own.
+            may_lose_answers: see WebNode.
         """
         from web.app import WebNode
 
@@ -120,6 +128,7 @@ class Parts:
             members=self.members,
             services=services,
             status_address=status_address,
+            may_lose_answers=may_lose_answers,
             verifier=TokenVerifier(self.config.auth.secrets),
             stats=self.stats,
         )

@@ -62,6 +62,7 @@ class WebNode:
         verifier: TokenVerifier,
         stats: Stats,
         status_address: str = "",
+        may_lose_answers: bool = True,
         unix_time: Callable[[], float] = time.time,
     ) -> None:
         """Build a node that does not listen yet.
@@ -70,6 +71,8 @@ class WebNode:
             instance: unique name of this run, for the registry.
             services: of the other nodes; a comet instance's stays the same while it is registered.
             status_address: where its status port is bound; empty = it has none of its own.
+            may_lose_answers: of a push, on the way from its comet node and from the store; False where all
+                are in this process, and a push is tried once.
 
         Raises:
             ConfigError: others could reach the admin API without a token.
@@ -90,10 +93,10 @@ class WebNode:
             members,
             services.comets,
             timeout_s=config.request_timeout_s,
-            attempt_s=config.comet_timeout_s,
+            attempt_s=config.comet_timeout_s if may_lose_answers else config.request_timeout_s,
         )
         # Random: no other run of any web node may ever make the same push ids.
-        prefix = f"{secrets.token_hex(8)}-"
+        prefix = f"{secrets.token_hex(8)}-" if may_lose_answers else ""
         self._pusher = Pusher(self._owners, self._metrics, prefix, config.idempotency_ttl_s)
         questions = StoreQuestions(config.request_timeout_s)
         self._store_time = StoreTime(messages, questions, time.monotonic)

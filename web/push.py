@@ -5,7 +5,8 @@ Does not know HTTP (web/pushapi.py), does not order, save or deliver
 lost the key, left or died, and a try takes only a part of that time. It keeps
 its id in every try, so a try that turns out to have been done is not done
 twice. Without the store nobody remembers an id: a push with expire 0 is tried
-again only when surely nothing was delivered (merge.py).
+again only when surely nothing was delivered (merge.py). Where no answer can be
+lost, ids of our own would only cost the store: pushes have none then.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class PendingPush(msgspec.Struct, eq=False):
     @property
     def is_idempotent(self) -> bool:
         """Whether the store remembers its id, so that it may be repeated in doubt."""
-        return self.expire_s > 0 or self.id_ttl_s > 0
+        return self.push_id != "" and (self.expire_s > 0 or self.id_ttl_s > 0)
 
     @property
     def is_answered(self) -> bool:
@@ -65,16 +66,19 @@ class Pusher:
     """All pushes of a web node."""
 
     def __init__(self, owners: Owners, metrics: WebMetrics, id_prefix: str, idempotency_ttl_s: int) -> None:
-        """Make a pusher whose ids start with id_prefix, which must be unique for all time.
+        """Make a pusher. Needs a running loop.
 
-        Needs a running loop.
+        Args:
+            id_prefix: its ids start with this, which must be unique for all time; empty = it makes none,
+                because no answer can be lost.
+            idempotency_ttl_s: how long a caller's ids are remembered.
         """
         # Kept, because asking for it asks the kernel for the process, three times a push.
         self._loop = asyncio.get_running_loop()
         self._owners = owners
         self._metrics = metrics
         self._id_prefix = id_prefix
-        self._pushes = 0
+        self._made_ids = 0
         self._idempotency_ttl_s = idempotency_ttl_s
         # Answers to first tries that somebody waits for, by when that ends; in that order, because
         # all of them wait equally long. One timer for all: one each would cost 3 us a push.
@@ -100,8 +104,7 @@ class Pusher:
         membership = owners.members.current
         epoch = membership.epoch
         now = self._loop.time()
-        self._pushes += 1
-        push_id = f"{self._id_prefix}{self._pushes:x}"
+        push_id = self._make_id()
         keys = [key]
         push = Push(keys, payload, expire_s, push_id, 0, owners.attempt_s, epoch)
         future = owners.comets(membership.owner(key)).push(push)
@@ -147,13 +150,12 @@ class Pusher:
             keys: distinct, at least one.
             payload: canonical.
             expire_s: seconds in the store, 0 = online connections only.
-            caller_id: remembered for the configured time; empty = one is made up for our own tries.
+            caller_id: remembered for the configured time; empty = one may be made up for our own tries.
 
         Raises:
             NoNodeError: no comet node is registered. Nothing was sent.
         """
-        self._pushes += 1
-        push_id = caller_id or f"{self._id_prefix}{self._pushes:x}"
+        push_id = caller_id or self._make_id()
         id_ttl_s = self._idempotency_ttl_s if caller_id else 0
         now = asyncio.get_running_loop().time()
         deadline = now + self._owners.timeout_s
@@ -190,6 +192,12 @@ class Pusher:
         """Stop the timer. Nobody may be waiting any more."""
         if self._timer is not None:
             self._timer.cancel()
+
+    def _make_id(self) -> str:
+        if not self._id_prefix:
+            return ""
+        self._made_ids += 1
+        return f"{self._id_prefix}{self._made_ids:x}"
 
     def _send(self, pending: PendingPush, keys: list[Key], now: float) -> None:
         timeout_s = max(0.0, min(self._owners.attempt_s, pending.deadline - now))

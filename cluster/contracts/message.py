@@ -23,7 +23,8 @@ MAX_EXPIRE_S = 2**32 - 1
 class SaveItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One message to be stored for the key of its batch."""
 
-    # The same id for the same key is stored once, however often it is repeated.
+    # The same id for the same key is stored once, however often it is repeated. Empty = nobody repeats
+    # it, because the answer cannot be lost: it is not remembered, only the message is stored.
     push_id: str
     payload: bytes
     # Lifetime in the store's clock, at most MAX_EXPIRE_S. 0 = settle a mid and remember the id, but

@@ -44,8 +44,10 @@ def batch_fault(batch: SaveBatch) -> str | None:
         return fault
     for item in batch.items:
         push_id = item.push_id
-        if not 0 < (len(push_id) if push_id.isascii() else _utf8_size(push_id)) <= MAX_PUSH_ID_BYTES:
-            return f"a push id must have 1 to {MAX_PUSH_ID_BYTES} bytes of UTF-8"
+        if not 0 <= (len(push_id) if push_id.isascii() else _utf8_size(push_id)) <= MAX_PUSH_ID_BYTES:
+            return f"a push id must have at most {MAX_PUSH_ID_BYTES} bytes of UTF-8"
+        if not push_id and (item.id_ttl_s or not item.expire_s):
+            return "what is only to be remembered needs a push id"
         # More would not fit the servers' numbers, and fail what is saved together with it.
         if not 0 <= item.expire_s <= MAX_EXPIRE_S:
             return f"expire_s must be from 0 to {MAX_EXPIRE_S}"

@@ -130,7 +130,7 @@ class Keys:
         trimmed = 0
         rows: list[Any] = []
         for state in states:
-            if not state.ids_until:
+            if not state.ids_until and not state.messages:
                 # A new key of which nothing was saved: nothing would ever remove its row.
                 continue
             if state.messages > max_messages or state.payload_bytes > max_bytes:

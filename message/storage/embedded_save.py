@@ -178,26 +178,34 @@ class _Group:
             # Otherwise all its ids have lapsed, or there are none.
             if state.ids_until > self._clock_s:
                 for item in batch.items:
-                    places += (item.push_id, state.id)
+                    if item.push_id:
+                        places += (item.push_id, state.id)
         return {
             (push_id, key_id): (mid, bytearray.fromhex(digest), until)
             for push_id, key_id, mid, digest, until in _LOAD_IDS.select(self._connection, places)
         }
 
     def _settle_item(self, state: KeyState, item: SaveItem, sent: Mid, until: int) -> SaveResult:
-        payload = item.payload
-        digest = bytearray(blake2b(payload, digest_size=DIGEST_BYTES).digest())
+        if not item.push_id:
+            return self._add(state, item, sent)
+        digest = bytearray(blake2b(item.payload, digest_size=DIGEST_BYTES).digest())
         if item.id_ttl_s:
             until = max(until, self._clock_s + min(item.id_ttl_s, self._max_id_ttl_s))
         place = (item.push_id, state.id)
         known = self._ids.get(place)
         if known is not None and known[2] > self._clock_s:
             return self._repeat(state, place, known, digest, until)
-        mid = settle(self._clock, state.last, sent)
-        state.last = mid
+        result = self._add(state, item, sent)
         if until > state.ids_until:
             state.ids_until = until
-        self._ids[place] = self._new_ids[place] = (mid, digest, until)
+        self._ids[place] = self._new_ids[place] = (result.mid, digest, until)
+        return result
+
+    def _add(self, state: KeyState, item: SaveItem, sent: Mid) -> SaveResult:
+        """Store what is not known yet."""
+        payload = item.payload
+        mid = settle(self._clock, state.last, sent)
+        state.last = mid
         self._tally.saved += 1
         prev = state.stored
         if item.expire_s > 0:

@@ -113,7 +113,8 @@ class GroupSave:
         by_id: dict[str, set[str]] = defaultdict(set)
         for batch in self._batches:
             for item in batch.items:
-                by_id[item.push_id].add(batch.key)
+                if item.push_id:
+                    by_id[item.push_id].add(batch.key)
         places = " OR ".join(
             f"(push_id={literal(push_id)} AND skey IN ({literals(sorted(of))}))"
             for push_id, of in by_id.items()
@@ -187,22 +188,29 @@ class GroupSave:
         return None
 
     def _settle(self, batch: SaveBatch, item: SaveItem) -> SaveResult:
+        state = self._states[batch.key.encode()]
+        state.is_changed = True
+        if not item.push_id:
+            return self._add(state, item, batch.sent)
         digest = blake2b(item.payload, digest_size=DIGEST_BYTES).digest()
         ttl_s = min(item.id_ttl_s, self._limits.max_id_ttl_s)
         until_s = max(batch.deadline // TICKS_PER_SECOND + 1 + ID_GRACE_S, self._clock_s + ttl_s)
-        state = self._states[batch.key.encode()]
-        state.is_changed = True
         place = (item.push_id, batch.key)
         known = self._ids.get(place)
         if known is not None:
             return self._repeat(state, known, digest, until_s)
-        mid = settle(self.clock, Mid(state.last), batch.sent)
+        result = self._add(state, item, batch.sent)
+        state.ids_until = max(state.ids_until, until_s)
+        fresh = self._ids[place] = _KnownId(result.mid, digest, until_s)
+        fresh.is_changed = True
+        return result
+
+    def _add(self, state: KeyState, item: SaveItem, sent: Mid) -> SaveResult:
+        """Store what is not known yet."""
+        mid = settle(self.clock, Mid(state.last), sent)
         # Mids of gopush-cluster are no multiples; what follows them is.
         mid = Mid(-(-mid // STEP) * STEP)
         state.last = mid
-        state.ids_until = max(state.ids_until, until_s)
-        fresh = self._ids[place] = _KnownId(mid, digest, until_s)
-        fresh.is_changed = True
         self.tally.saved += 1
         prev = Mid(state.stored)
         if item.expire_s > 0:

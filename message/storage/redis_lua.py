@@ -88,7 +88,7 @@ local known = {}
 local knows_all = true
 for n = 3, #ARGV, 3 do
   local id = ARGV[n]
-  local value = redis.call('GET', id_prefix .. id)
+  local value = id ~= '' and redis.call('GET', id_prefix .. id)
   local mid, until_s
   if value and #value == 32 then mid, until_s = struct.unpack('<dd', value) end
   -- The server drops ids by its own clock, which may have been set back.
@@ -152,9 +152,11 @@ for n = 3, #ARGV, 3 do
     lower = mid
     s.last = mid
     results[#results + 1] = '0 ' .. mid_text .. ' ' .. text(s.stored)
-    first = {mid, until_s, digest}
-    known[id] = first
-    changed[id] = first
+    if id ~= '' then
+      first = {mid, until_s, digest}
+      known[id] = first
+      changed[id] = first
+    end
     if expire_s > 0 then
       local ends, size = expiry_base + expire_s, #payload
       members[#members + 1] = mid_text

@@ -42,16 +42,18 @@ class Core:
         expire_s: int = 0,
         push_id: str = "",
         timeout_s: float = 10.0,
+        has_id: bool = True,
     ) -> asyncio.Future[PushReply]:
         """Push a JSON value; an id that is given is a caller's own."""
         self._ids += 1
+        own_id = f"id-{self._ids}" if has_id else ""
         names = [keys] if isinstance(keys, str) else keys
         return self.node.push(
             Push(
                 [Key(name) for name in names],
                 json.dumps(value).encode(),
                 expire_s,
-                push_id or f"id-{self._ids}",
+                push_id or own_id,
                 3600 if push_id else 0,
                 timeout_s,
                 (0, 0),

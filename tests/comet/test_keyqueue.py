@@ -97,6 +97,28 @@ async def test_a_lost_answer_is_asked_for_again_and_the_message_is_delivered_onc
         await bob.beat()
 
 
+async def test_what_has_no_id_is_not_repeated_in_doubt_and_is_not_hidden(tmp_path):
+    async with running_core(tmp_path) as core:
+        bob = await core.subscribe("bob")
+        core.way.answers_to_lose = 1
+        reply = await core.push("bob", "doubtful", expire_s=600, has_id=False)
+        assert [failure.code for failure in reply.failed] == ["in_doubt"]
+        assert len(core.way.batches) == 1
+        # It was stored all the same.
+        assert (await core.push("bob", "unsaved")).failed == []
+        assert values(await bob.documents(2)) == ["doubtful", "unsaved"]
+
+
+async def test_what_has_no_id_is_repeated_when_it_was_surely_not_done(tmp_path):
+    async with running_core(tmp_path) as core:
+        bob = await core.subscribe("bob")
+        core.way.refusals.append(UnavailableError("too many saves wait"))
+        assert (await core.push("bob", "kept", expire_s=600, has_id=False)).failed == []
+        assert len(core.way.batches) == 2
+        assert values(await bob.documents(1)) == ["kept"]
+        await bob.beat()
+
+
 async def test_a_refusal_for_now_is_repeated_until_the_deadline_and_then_answered(tmp_path):
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from cluster.config import Override, load
 from cluster.service import ServiceTasks
@@ -16,9 +18,11 @@ from cluster.stats import Stats
 from comet.config import CometConfig
 from encke.config import EnckeConfig, ServeConfig
 from encke.standalone import Standalone, advertised
+from message.storage.embedded_file import FILE_NAME
 from tests.support.eventually import eventually
 from tests.support.http import HttpClient, Response
 from tests.support.peer import Address
+from tests.support.servers import RedisServer
 from tests.support.subscriber import End, subscribe_tcp
 
 BINDS = {
@@ -120,6 +124,40 @@ async def test_drain_says_so_lets_requests_finish_and_closes_subscribers(tmp_pat
         await subscriber.close()
         async with asyncio.timeout(5):
             await drain
+
+
+async def push_stored(app: Running, key: str) -> None:
+    """Push by the compatible API, which knows no ids."""
+    admin = HttpClient(app.address("admin"))
+    answer = await admin.request("POST", f"/1/admin/push/private?key={key}&expire=600", b"1")
+    assert answer.json == {"ret": 0}
+    await admin.close()
+
+
+async def test_embedded_store_is_not_given_ids_that_nobody_would_repeat(tmp_path: Path) -> None:
+    async with running(config(tmp_path)) as app:
+        await push_stored(app, "bob")
+        admin = HttpClient(app.address("admin"))
+        body = b'{"key": "bob", "msg": 2, "expire": 600, "id": "mine"}'
+        assert (await admin.request("POST", "/2/admin/push", body)).status == 200
+        await admin.close()
+    with sqlite3.connect(tmp_path / FILE_NAME) as shell:
+        assert shell.execute("SELECT count(*) FROM messages").fetchone() == (2,)
+        assert shell.execute("SELECT push_id FROM ids").fetchall() == [("mine",)]
+    shell.close()
+
+
+async def test_store_whose_answers_can_be_lost_is_given_ids(tmp_path: Path) -> None:
+    redis = RedisServer(tmp_path)
+    redis.start()
+    try:
+        settings = config(tmp_path, message__store="redis", redis__servers=redis.url)
+        async with running(settings) as app:
+            await push_stored(app, "bob")
+        async with Redis.from_url(redis.url) as client:
+            assert len(await client.keys("\x01ibob\x01?*")) == 1
+    finally:
+        redis.stop()
 
 
 async def test_port_in_use_fails_the_start_and_what_was_started_is_released(tmp_path: Path) -> None:

@@ -79,10 +79,12 @@ async def save_some(store: EmbeddedStore, chance: random.Random, turn: int) -> N
     deadline = Mid(await store.clock() + 30 * TICKS_PER_SECOND)
     asked: list[asyncio.Future[object]] = []
     for number in range(chance.randrange(1, 8)):
-        items = [
-            SaveItem(f"{turn}-{number}-{item}", b"x" * chance.randrange(50), chance.choice((0, 60, 300)))
-            for item in range(chance.randrange(1, 4))
-        ]
+        items = []
+        for item in range(chance.randrange(1, 4)):
+            # What is not kept needs an id.
+            expire_s = chance.choice((0, 60, 300))
+            push_id = f"{turn}-{number}-{item}" if not expire_s or chance.random() < 0.5 else ""
+            items.append(SaveItem(push_id, b"x" * chance.randrange(50), expire_s))
         save = store.save(SaveBatch(chance.choice(KEYS), items, Mid(0), deadline))
         asked.append(asyncio.ensure_future(save))
     is_failing = chance.random() < 0.2
@@ -103,6 +105,11 @@ def check(data_dir: Path) -> None:
         ).fetchall()
         owned = shell.execute("SELECT count(*) FROM messages m JOIN keys k ON k.id = m.key_id").fetchone()
         assert owned == shell.execute("SELECT count(*) FROM messages").fetchone()
+        # Nothing would ever remove these.
+        bare = "SELECT key FROM keys k WHERE NOT messages AND NOT trimmed_until"
+        assert not shell.execute(
+            f"{bare} AND NOT EXISTS (SELECT 1 FROM ids i WHERE i.key_id = k.id)"
+        ).fetchall()
     shell.close()
     for key, last, stored, messages, payload_bytes, counted, counted_bytes, newest, highest in rows:
         assert (key, messages, payload_bytes) == (key, counted, counted_bytes)

@@ -90,6 +90,7 @@ async def running_web(
     *,
     secrets: tuple[str, ...] = (),
     registry: MemoryRegistry | None = None,
+    may_lose_answers: bool = True,
     **settings: Any,
 ) -> AsyncIterator[Web]:
     """Run a node in front of these comet nodes (by name); settings are those of WebConfig."""
@@ -99,7 +100,9 @@ async def running_web(
     members = Members(registry)
     stats = Stats()
     services = NodeServices(lambda info: comets[info.name], _message_node, WebStub)
-    node = _node(settings, messages, registry, members, services, secrets, stats)
+    node = _node(
+        settings, messages, registry, members, services, secrets, stats, may_lose_answers=may_lose_answers
+    )
     web = Web(node, registry, stats)
     try:
         await node.start()
@@ -167,6 +170,8 @@ def _node(
     services: NodeServices,
     secrets: tuple[str, ...],
     stats: Stats,
+    *,
+    may_lose_answers: bool = True,
 ) -> WebNode:
     config = dataclasses.replace(
         WebConfig(), **{"public_bind": "127.0.0.1:0", "admin_bind": "127.0.0.1:0", **settings}
@@ -181,4 +186,5 @@ def _node(
         services=services,
         verifier=TokenVerifier(secrets),
         stats=stats,
+        may_lose_answers=may_lose_answers,
     )

@@ -33,7 +33,13 @@ class AskedRegistry(MemoryRegistry):
 class Pushing:
     """A pusher in front of scripted comet nodes."""
 
-    def __init__(self, timeout_s: float = 5.0, attempt_s: float = 3.0, cut_off_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        timeout_s: float = 5.0,
+        attempt_s: float = 3.0,
+        cut_off_s: float = 2.0,
+        id_prefix: str = "web-",
+    ) -> None:
         self.registry = AskedRegistry()
         self.members = Members(self.registry)
         self.comets: dict[str, ScriptedComet] = {}
@@ -45,7 +51,7 @@ class Pushing:
             attempt_s=attempt_s,
             cut_off_s=cut_off_s,
         )
-        self.pusher = Pusher(self.owners, self.metrics, "web-", idempotency_ttl_s=3600)
+        self.pusher = Pusher(self.owners, self.metrics, id_prefix, idempotency_ttl_s=3600)
 
     async def add(self, name: str) -> ScriptedComet:
         comet = self.comets[name] = ScriptedComet()

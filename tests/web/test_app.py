@@ -61,3 +61,16 @@ async def test_port_in_use_is_an_error_and_leaves_nothing_bound(web: Web) -> Non
 async def test_node_listens_on_ipv6() -> None:
     async with running_web({}, no_messages(), public_bind="[::1]:0") as web:
         assert web.node.addresses["public"].startswith("[::1]:")
+
+
+async def test_push_has_its_whole_time_for_one_try_where_no_answer_can_be_lost(comet: ScriptedComet) -> None:
+    times = {"request_timeout_s": 7.0, "comet_timeout_s": 2.0}
+    for may_lose_answers in (True, False):
+        async with running_web(
+            {"comet-1": comet}, no_messages(), may_lose_answers=may_lose_answers, **times
+        ) as web:
+            assert (await web.push("k", expire_s=60)).json == {"ret": 0}
+    careful, direct = comet.pushes
+    assert (careful.timeout_s, direct.timeout_s) == (2.0, 7.0)
+    assert careful.push_id
+    assert not direct.push_id

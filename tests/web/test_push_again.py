@@ -106,6 +106,22 @@ async def test_push_that_nobody_stores_is_not_sent_again_when_its_answer_was_los
     assert len(comet.pushes) == 3
 
 
+async def test_where_no_answer_can_be_lost_only_what_was_surely_not_done_is_sent_again() -> None:
+    pushing = Pushing(id_prefix="")
+    comet = await pushing.add("a")
+    comet.fates.append(UnavailableError("too many saves wait"))
+    assert await pushing.pusher.push_one(Key("k"), b"1", 60) == ""
+    assert not (await pushing.push("k", "l")).failed
+    comet.fates.append(InDoubtError("stopping"))
+    with pytest.raises(InDoubtError):
+        await pushing.pusher.push_one(Key("k"), b"1", 60)
+    assert [push.push_id for push in comet.pushes] == [""] * 4
+    # A caller's id is kept in any case.
+    comet.fates.append(InDoubtError("stopping"))
+    assert not (await pushing.push("k", caller_id="mine")).failed
+    assert [push.push_id for push in comet.pushes[4:]] == ["mine"] * 2
+
+
 async def test_push_to_a_node_that_is_silent_is_sent_again_before_its_time_is_over() -> None:
     pushing = Pushing(timeout_s=20.0, attempt_s=0.05)
     comet = await pushing.add("a")

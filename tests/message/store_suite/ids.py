@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from cluster.contracts.message import MAX_PUSH_ID_BYTES, Outcome, SaveBatch
+from cluster.errors import DeadlinePassedError
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Mid
 from message.storage.base import MessageStore
@@ -134,3 +135,35 @@ class Ids(Ground):
         assert other.outcome is Outcome.CONFLICT
         assert (reserved.prev, after.prev) == (first.mid, first.mid)
         assert await payloads(store, BOB) == [b"[1]", b"[4]"]
+
+    async def test_what_has_no_id_is_stored_each_time(self, store: MessageStore) -> None:
+        first, second = await save(store, BOB, item("", b"[1]"), item("", b"[1]"))
+        named, third = await save(store, BOB, item("1", b"[2]"), item("", b"[1]"))
+        (again,) = await save(store, BOB, item("1", b"[2]"))
+
+        results = [first, second, named, third]
+        assert {result.outcome for result in results} == {Outcome.SAVED}
+        mids = [result.mid for result in results]
+        assert mids == sorted(set(mids))
+        assert [result.prev for result in results[1:]] == mids[:3]
+        assert (again.outcome, again.mid) == (Outcome.REPEATED, named.mid)
+        assert await payloads(store, BOB) == [b"[1]", b"[1]", b"[2]", b"[1]"]
+
+    async def test_late_save_without_an_id_is_refused(self, store: MessageStore) -> None:
+        await save(store, BOB, item("1"), item(""))
+        deadline = Mid(await store.clock() - 80)
+
+        for late in ([item("")], [item("1"), item("")]):
+            with pytest.raises(DeadlinePassedError):
+                await store.save(SaveBatch(BOB, late, Mid(0), deadline))
+
+    async def test_mids_go_on_above_messages_without_ids_that_are_gone(
+        self, harness: Harness, store: MessageStore
+    ) -> None:
+        (before,) = await save(store, BOB, item("", expire_s=1))
+        harness.advance(3)
+        await remove_all_expired(store)
+
+        (after,) = await save(store, BOB, item(""))
+
+        assert after.mid > before.mid
