@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from bench import usage
 from bench.backends import Redis, ZooKeeper
-from bench.server import QUIET_CPU_S, QUIET_INTERVAL_S, QUIET_TIMEOUT_S, Server
+from bench.server import Server
 from cluster.model import Key, NodeName
 from cluster.ring import Ring
 
@@ -54,16 +53,7 @@ class Cluster:
 
     def cpu_s(self) -> dict[str, float]:
         """CPU seconds that each process has used so far, by name, once all are quiet."""
-        pids = self.pids()
-        last = {name: usage.cpu_s(pid) for name, pid in pids.items()}
-        deadline = time.monotonic() + QUIET_TIMEOUT_S
-        while time.monotonic() < deadline:
-            time.sleep(QUIET_INTERVAL_S)
-            now = {name: usage.cpu_s(pid) for name, pid in pids.items()}
-            if all(now[name] - last[name] < QUIET_CPU_S for name in pids):
-                return now
-            last = now
-        raise RuntimeError("the cluster does not become quiet")
+        return usage.all_quiet_cpu_s(self.pids())
 
     def __enter__(self) -> Self:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 # A process is quiet when it used less CPU than this in one interval: the timers of an event loop take
@@ -29,20 +30,25 @@ def cpu_s(pid: int) -> float:
 
 
 def quiet_cpu_s(pid: int) -> float:
-    """CPU seconds used so far, once the process has become quiet.
+    """CPU seconds that a process has used so far, once it is quiet; as all_quiet_cpu_s()."""
+    return all_quiet_cpu_s({"": pid})[""]
+
+
+def all_quiet_cpu_s(pids: Mapping[str, int]) -> dict[str, float]:
+    """CPU seconds that processes have used so far, by name, once all are quiet.
 
     Raises:
-        RuntimeError: it goes on working.
+        RuntimeError: one goes on working.
     """
-    last = cpu_s(pid)
+    last = {name: cpu_s(pid) for name, pid in pids.items()}
     deadline = time.monotonic() + QUIET_TIMEOUT_S
     while time.monotonic() < deadline:
         time.sleep(QUIET_INTERVAL_S)
-        now = cpu_s(pid)
-        if now - last < QUIET_CPU_S:
+        now = {name: cpu_s(pid) for name, pid in pids.items()}
+        if all(now[name] - last[name] < QUIET_CPU_S for name in pids):
             return now
         last = now
-    raise RuntimeError(f"process {pid} does not become quiet")
+    raise RuntimeError("the server does not become quiet")
 
 
 def resident_bytes(pid: int) -> int:
