@@ -87,10 +87,10 @@ class Histogram:
         self.counts = [0] * (len(self.bounds) + 1)
         self.sum = 0.0
 
-    def observe(self, value: float, n: int = 1) -> None:
-        """Count n occurrences of a value."""
-        self.counts[bisect_left(self.bounds, value)] += n
-        self.sum += value * n
+    def observe(self, value: float) -> None:
+        """Count one occurrence of a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
 
     @property
     def count(self) -> int:

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import msgspec
 
@@ -61,6 +60,8 @@ class Saving(msgspec.Struct, eq=False):
     _is_in_doubt: bool = False
     # The store has been asked to save the batch, and has not refused.
     _is_asked: bool = False
+    # As it was asked for last.
+    _batch: SaveBatch | None = None
     _is_stopped: bool = False
 
     def __len__(self) -> int:
@@ -91,10 +92,10 @@ class Saving(msgspec.Struct, eq=False):
         if self._is_stopped:
             return
         self._is_asked = True
-        answer = self._context.messages.save(batch)
-        answer.add_done_callback(partial(self._on_answer, batch))
+        self._batch = batch
+        self._context.messages.save(batch).add_done_callback(self._on_answer)
 
-    def _on_answer(self, batch: SaveBatch, answer: asyncio.Future[SaveReply]) -> None:
+    def _on_answer(self, answer: asyncio.Future[SaveReply]) -> None:
         if answer.cancelled():
             # The loop is being closed; nobody waits any more.
             return
@@ -108,6 +109,8 @@ class Saving(msgspec.Struct, eq=False):
                 return
             error = RemoteProtocolError(f"{len(reply.results)} results for {len(self._turns)} messages")
         self._is_asked = False
+        batch = self._batch
+        assert batch is not None
         if isinstance(error, NotOwnerError):
             self._context.on_fenced(batch.incarnation)
         if isinstance(error, UnavailableError) and not isinstance(error, DeadlinePassedError):

@@ -37,10 +37,7 @@ def batch_fault(batch: SaveBatch) -> str | None:
     is_plain = 0 < len(key) <= MAX_KEY_BYTES and key.isascii() and key.isprintable()
     if not is_plain and (fault := key_fault(key)):
         return fault
-    is_plain = (
-        len(incarnation) <= MAX_INCARNATION_BYTES and incarnation.isascii() and incarnation.isprintable()
-    )
-    if not is_plain and (fault := incarnation_fault(incarnation)):
+    if incarnation and (fault := incarnation_fault(incarnation)):
         return fault
     for item in batch.items:
         push_id = item.push_id

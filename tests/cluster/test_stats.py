@@ -27,7 +27,8 @@ def test_labelled_counter_counts_each_value_and_their_sum() -> None:
 def test_histogram_puts_a_value_on_a_bound_below_it_and_a_large_one_above_all() -> None:
     histogram = Histogram((1.0, 2.0))
     histogram.observe(1.0)
-    histogram.observe(1.5, n=2)
+    histogram.observe(1.5)
+    histogram.observe(1.5)
     histogram.observe(9.0)
     assert histogram.counts == [1, 2, 1]
     assert histogram.sum == 13.0
