@@ -1,4 +1,4 @@
-"""Many saves at a time, as web nodes make them: what the measurements of stores share."""
+"""Many saves at a time, as comet nodes ask for them: what the measurements of stores share."""
 
 from __future__ import annotations
 
@@ -16,12 +16,19 @@ EXPIRE_S = 600
 
 
 async def save_many(
-    store: MessageStore, keys: Sequence[Key], saves: int, in_flight: int, name: str = ""
+    store: MessageStore,
+    keys: Sequence[Key],
+    saves: int,
+    in_flight: int,
+    name: str = "",
+    *,
+    has_ids: bool = True,
 ) -> None:
     """Save one message a batch to the keys in turn, always so many at a time.
 
     Args:
         name: makes the push ids differ from those of another call.
+        has_ids: as in a cluster; in one process pushes have none.
     """
     deadline = Mid(await store.clock() + 600 * TICKS_PER_SECOND)
     done = asyncio.get_running_loop().create_future()
@@ -40,7 +47,8 @@ async def save_many(
         left -= 1
         flying += 1
         # As web nodes make them: the time first.
-        item = SaveItem(f"{time.time_ns():016x}{name}{left:016x}", PAYLOAD, EXPIRE_S)
+        push_id = f"{time.time_ns():016x}{name}{left:016x}" if has_ids else ""
+        item = SaveItem(push_id, PAYLOAD, EXPIRE_S)
         store.save(SaveBatch(keys[left % len(keys)], [item], Mid(0), deadline)).add_done_callback(save_next)
 
     for _ in range(min(in_flight, saves)):

@@ -1,6 +1,7 @@
 """What a durable save costs, and why the embedded store is built as it is.
 
     python -m bench.store                      the store itself: 64 saves in flight
+    python -m bench.store --ids                each save with an id to be remembered, as in a cluster
     python -m bench.store --keys 20000         every save another key, the expensive case
     python -m bench.store --busy 0.9           with an event loop that is 90 % busy with other work
     python -m bench.store --reads              pages read while nothing else happens
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--saves", type=int, default=100_000)
     parser.add_argument("--keys", type=int, default=64)
     parser.add_argument("--in-flight", type=int, default=64)
+    parser.add_argument("--ids", action="store_true")
     parser.add_argument("--durability", choices=("fsync", "os"), default="fsync")
     parser.add_argument("--busy", type=float, default=0.0, help="share of time that the loop is busy")
     parser.add_argument("--dir", type=Path, help="where; the default is the system's temporary directory")
@@ -85,7 +87,7 @@ async def measure_saves(store: EmbeddedStore, options: argparse.Namespace) -> No
     random.Random(1).shuffle(names)
     busy = asyncio.create_task(keep_busy(options.busy)) if options.busy else None
     cpu, wall = time.process_time(), time.perf_counter()
-    await save_many(store, names, options.saves, options.in_flight)
+    await save_many(store, names, options.saves, options.in_flight, has_ids=options.ids)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     if busy is not None:
         busy.cancel()

@@ -95,6 +95,13 @@ class InDoubtError(UnavailableError):
     code = "in_doubt"
 
 
+class RolledBackError(InDoubtError):
+    """A save was undone; only if the store's process dies before its next commit may it come back.
+
+    Asked again in that process, it is stored once, also without an id.
+    """
+
+
 class StorageError(EnckeError):
     """The store failed; nothing was stored."""
 

@@ -2,6 +2,7 @@
 
 While an answer is lost nothing else of the key is saved (keyqueue.py): a batch
 ends when its repeat was answered, or when the store cannot carry it out any more.
+One with an item that has no id is not repeated in doubt, it could be stored twice.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from cluster.errors import (
     InDoubtError,
     NotOwnerError,
     RemoteProtocolError,
+    RolledBackError,
     StorageError,
     UnavailableError,
 )
@@ -119,13 +121,13 @@ class Saving(msgspec.Struct, eq=False):
             # This time nothing was stored; that says nothing of the time before.
             self._repeat_later(batch, error)
         elif isinstance(error, DeadlinePassedError) and self._time_left_s() > 0:
-            self._context.spawn(self._save_by_its_clock(batch))
+            self._context.spawn(self._save_by_its_clock(batch, error))
         else:
-            self._take_refusal(error)
+            self._take_refusal(batch, error)
 
-    def _take_refusal(self, error: BaseException) -> None:
+    def _take_refusal(self, batch: SaveBatch, error: BaseException) -> None:
         code = error.code if isinstance(error, EnckeError) else EnckeError.code
-        if self._is_in_doubt and not isinstance(error, DeadlinePassedError):
+        if self._is_in_doubt and not (isinstance(error, DeadlinePassedError) and _has_ids(batch)):
             # It says nothing of the attempt whose answer was lost.
             code = InDoubtError.code
         if not isinstance(error, EnckeError) or isinstance(error, RemoteProtocolError):
@@ -133,7 +135,7 @@ class Saving(msgspec.Struct, eq=False):
             log.error("save failed: key=%s", self._key, exc_info=error)
         self._fail(code)
 
-    async def _save_by_its_clock(self, batch: SaveBatch) -> None:
+    async def _save_by_its_clock(self, batch: SaveBatch, refusal: DeadlinePassedError) -> None:
         """The store says that it is too late, we that it is not: its wall clock has been set ahead.
 
         Our lower bound of its clock only advances as time passes. Surely
@@ -151,7 +153,7 @@ class Saving(msgspec.Struct, eq=False):
             # Whatever it is, the pushes are answered and the key goes on.
             log.exception("store's clock unknown: key=%s", self._key)
         if clocks.now(self._key) <= batch.deadline or self._time_left_s() <= 0:
-            self._fail(DeadlinePassedError.code)
+            self._take_refusal(batch, refusal)
             return
         self._save(msgspec.structs.replace(batch, deadline=self._deadline(time.monotonic())))
 
@@ -160,15 +162,16 @@ class Saving(msgspec.Struct, eq=False):
 
         While an answer is lost nothing else of this key is saved until the store
         has told. A store that has the ids says so whenever it is asked; one that
-        has not refuses them after the deadline. What has no id could be stored twice: it stays in doubt.
+        has not refuses them after the deadline.
         """
-        if isinstance(error, InDoubtError) and not self._is_in_doubt:
-            self._is_in_doubt = True
-            self._context.metrics.in_doubt.inc()
-            log.warning("save in doubt: key=%s reason=%r", self._key, error)
-        if self._is_in_doubt and not all(item.push_id for item in batch.items):
-            self._fail(InDoubtError.code)
-            return
+        if isinstance(error, InDoubtError):
+            if not self._is_in_doubt:
+                self._is_in_doubt = True
+                self._context.metrics.in_doubt.inc()
+                log.warning("save in doubt: key=%s reason=%r", self._key, error)
+            if not (isinstance(error, RolledBackError) or _has_ids(batch)):
+                self._fail(InDoubtError.code)
+                return
         patience_s = self._time_left_s() + (DOUBT_GRACE_S if self._is_in_doubt else 0.0)
         if self._repeat_s >= patience_s:
             # Answered before its callers stop waiting, where nothing is in doubt.
@@ -212,3 +215,8 @@ class Saving(msgspec.Struct, eq=False):
     def _fail_all(self, code: str) -> None:
         for turn in self._turns:
             fail(self._context, turn, code)
+
+
+def _has_ids(batch: SaveBatch) -> bool:
+    """Whether all of it may be repeated in doubt."""
+    return all(item.push_id for item in batch.items)

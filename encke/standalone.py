@@ -86,7 +86,7 @@ class Standalone:
             self._store,
             # It is the only one, and knows itself.
             NodeServices(lambda _: comet, lambda _: message, lambda _: web),
-            # Calls are direct, and the embedded store answers what it has done, unless all of us end.
+            # Calls are direct, and the embedded store always answers, unless all of us end.
             may_lose_answers=self._config.message.store != "embedded",
         )
         await web.start()

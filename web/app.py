@@ -72,7 +72,8 @@ class WebNode:
             services: of the other nodes; a comet instance's stays the same while it is registered.
             status_address: where its status port is bound; empty = it has none of its own.
             may_lose_answers: of a push, on the way from its comet node and from the store; False where all
-                are in this process, and a push is tried once.
+                are in this process. Pushes have ids of ours then, so that they can be repeated in doubt, and
+                a try has only a part of their time.
 
         Raises:
             ConfigError: others could reach the admin API without a token.

@@ -65,7 +65,7 @@ class WebConfig:
         metadata={
             "doc": "How long one comet node may take for a push. When it is silent for longer, the push is"
             " tried again in what is left of request_timeout_s, at the owner that the key has then. Without"
-            " effect in `encke serve` with the embedded store: all are one process there.",
+            " effect in `encke serve` with the embedded store and without --workers: all are one process.",
             "min": 0.05,
         },
     )

@@ -20,8 +20,8 @@ static const char TCP_REQUEST[] = "*5\r\n$3\r\nsub\r\n$%zu\r\n%s\r\n$4\r\n3000\r
 static const char WS_BEAT[] = {'\x81', '\x81', 1, 2, 3, 4, 'h' ^ 1};
 
 static const char HEARTBEAT_LINE[] = "+h\r\n";
-/* Of the answer to the upgrade; nothing else follows until there is a message. */
-static const char HEAD_END[] = "\r\n\r\n";
+/* Of nchan's answer to an upgrade that it accepts; nothing else follows until there is a message. */
+static const char ACCEPTED[] = "HTTP/1.1 101 ";
 /* Every message ends like this, whatever the framing. */
 static const char MESSAGE_END[] = "\"gid\":0}";
 
@@ -78,7 +78,7 @@ static void count_heartbeat(struct subscribers *s, struct subscriber *who) {
 }
 
 static void count(struct subscribers *s, struct subscriber *who, const char *bytes, ssize_t size) {
-    const char *line = s->is_nchan ? HEAD_END : HEARTBEAT_LINE;
+    const char *line = s->is_nchan ? ACCEPTED : HEARTBEAT_LINE;
     for (ssize_t i = 0; i < size; i++) {
         if (completes(line, &who->line_matched, bytes[i])) count_heartbeat(s, who);
         if (completes(MESSAGE_END, &who->end_matched, bytes[i])) {

@@ -18,8 +18,8 @@ class Push(msgspec.Struct, frozen=True, array_like=True):
     payload: bytes
     # Seconds in the store; 0 = online connections only.
     expire_s: int
-    # Unique per push, at most 128 bytes; with a key it names one message (I7). Empty = it is sent once,
-    # because its answer cannot be lost.
+    # Unique per push, at most 128 bytes; with a key it names one message (I7). Empty = it is not
+    # repeated in doubt, because no answer is lost on its way.
     push_id: str
     # The caller of the HTTP API chose push_id and may repeat it for this long.
     # 0 = the web node made it up for its own retries.

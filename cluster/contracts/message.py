@@ -23,8 +23,8 @@ MAX_EXPIRE_S = 2**32 - 1
 class SaveItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One message to be stored for the key of its batch."""
 
-    # The same id for the same key is stored once, however often it is repeated. Empty = nobody repeats
-    # it, because the answer cannot be lost: it is not remembered, only the message is stored.
+    # The same id for the same key is stored once, however often it is repeated. Empty = it is not
+    # repeated in doubt, only when it was surely not done: there is a message, and no id to remember.
     push_id: str
     payload: bytes
     # Lifetime in the store's clock, at most MAX_EXPIRE_S. 0 = settle a mid and remember the id, but
@@ -147,10 +147,12 @@ class MessageService(Protocol):
         Cancellation: cancelling the future only stops waiting; the save goes on.
 
         Raises (through the future):
-            DeadlinePassedError: nothing was stored, also by an earlier try with the same deadline.
+            DeadlinePassedError: nothing was stored, also by an earlier try with the same deadline (of
+                items with ids).
             StorageError, UnavailableError: nothing was stored this time; another node, or a later try, may.
             NotOwnerError: the caller's incarnation is fenced; nothing was stored this time.
-            InDoubtError: nobody knows; repeat with the same ids.
+            InDoubtError: nobody knows; repeat with the same ids. What has none stays in doubt, unless it is
+                a RolledBackError.
             RequestError: the batch can never be stored.
         """
         ...

@@ -27,7 +27,8 @@ What every store promises beyond the types of cluster/contracts/message.py
   NotOwnerError, also a repeat; checked in the inserting transaction, so that
   whichever node the save came through makes no difference.
 - **Failure.** StorageError and DeadlinePassedError: surely not done.
-  InDoubtError: done or not, only the store can tell; repeat with the same ids.
+  InDoubtError: done or not, only the store can tell; repeat with the same ids
+  (RolledBackError: or without).
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def batch_fault(batch: SaveBatch) -> str | None:
         if not 0 <= (len(push_id) if push_id.isascii() else _utf8_size(push_id)) <= MAX_PUSH_ID_BYTES:
             return f"a push id must have at most {MAX_PUSH_ID_BYTES} bytes of UTF-8"
         if not push_id and (item.id_ttl_s or not item.expire_s):
-            return "what is only to be remembered needs a push id"
+            return "what is to be remembered needs a push id"
         # More would not fit the servers' numbers, and fail what is saved together with it.
         if not 0 <= item.expire_s <= MAX_EXPIRE_S:
             return f"expire_s must be from 0 to {MAX_EXPIRE_S}"

@@ -7,7 +7,7 @@ When a commit fails:
 
 - The disk is full (SQLITE_FULL): rolled back, surely not done. StorageError.
 - The log could not be written or indexed: rolled back as far as this process
-  goes, but a crash before the next commit might bring it back. InDoubtError.
+  goes, but a crash before the next commit might bring it back. RolledBackError.
   The next commit overwrites it, so the writer goes on; when the disk takes
   writes again, so does the store.
 - Anything else, a failed sync above all: InDoubtError, and the writer stops.
@@ -29,7 +29,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from cluster.contracts.message import SaveBatch
-from cluster.errors import EnckeError, InDoubtError, StorageError, UnavailableError
+from cluster.errors import EnckeError, InDoubtError, RolledBackError, StorageError, UnavailableError
 from message.config import EmbeddedSettings
 from message.storage.counters import Tally
 from message.storage.embedded_save import Saver
@@ -249,8 +249,8 @@ class Writer:
             return StorageError(f"not stored: {error}")
         if code in _DISK_REFUSES:
             self._log_refusal(error)
-        else:
-            self._stop_for(error)
+            return RolledBackError(f"the commit failed: {error}")
+        self._stop_for(error)
         return InDoubtError(f"the commit failed: {error}")
 
     def _roll_back(self) -> None:

@@ -3,7 +3,7 @@ import itertools
 
 import pytest
 
-from cluster.errors import DeadlinePassedError, StorageError, UnavailableError
+from cluster.errors import DeadlinePassedError, RolledBackError, StorageError, UnavailableError
 from cluster.mids import STEP, TICKS_PER_SECOND
 from cluster.model import Key
 from comet.keyqueue import MAX_BATCH_BYTES, MAX_BATCH_ITEMS, MAX_TURNS_AT_ONCE
@@ -109,10 +109,32 @@ async def test_what_has_no_id_is_not_repeated_in_doubt_and_is_not_hidden(tmp_pat
         assert values(await bob.documents(2)) == ["doubtful", "unsaved"]
 
 
-async def test_what_has_no_id_is_repeated_when_it_was_surely_not_done(tmp_path):
+async def test_one_without_an_id_leaves_its_whole_batch_in_doubt(tmp_path):
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
-        core.way.refusals.append(UnavailableError("too many saves wait"))
+        gate = core.way.close_gate("bob")
+        first = core.push("bob", 0, expire_s=600)
+        named = core.push("bob", "named", expire_s=600, push_id="mine")
+        nameless = core.push("bob", "nameless", expire_s=600, has_id=False)
+        core.way.answers_to_lose_of = 2
+        gate.set()
+        assert (await first).failed == []
+        for push in (named, nameless):
+            assert [failure.code for failure in (await push).failed] == ["in_doubt"]
+        assert [len(batch.items) for batch in core.way.batches] == [1, 2]
+        assert (await core.push("bob", "named", expire_s=600, push_id="mine")).repeated == [0]
+        assert (await core.push("bob", "unsaved")).failed == []
+        assert values(await bob.documents(4)) == [0, "named", "nameless", "unsaved"]
+        await bob.beat()
+
+
+@pytest.mark.parametrize(
+    "error", [UnavailableError("too many saves wait"), RolledBackError("disk I/O error")]
+)
+async def test_what_has_no_id_is_repeated_when_it_was_not_done(tmp_path, error):
+    async with running_core(tmp_path) as core:
+        bob = await core.subscribe("bob")
+        core.way.refusals.append(error)
         assert (await core.push("bob", "kept", expire_s=600, has_id=False)).failed == []
         assert len(core.way.batches) == 2
         assert values(await bob.documents(1)) == ["kept"]

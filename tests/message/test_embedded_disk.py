@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.errors import InDoubtError, StorageError
+from cluster.errors import InDoubtError, RolledBackError, StorageError
 from cluster.model import Key
 from cluster.stats import Stats
 from message.storage.embedded import EmbeddedStore
@@ -109,14 +109,16 @@ async def test_write_error_is_in_doubt_and_the_store_goes_on(tmp_path: Path) -> 
         await save_one(store, BOB, "1", b"[1]")
         log = tmp_path / f"{FILE_NAME}-wal"
         with files_limited_to(log.stat().st_size + 4096):
-            with pytest.raises((StorageError, InDoubtError)):
-                await save_one(store, BOB, "2", PAYLOAD)
+            for push_id in ("2", ""):
+                with pytest.raises(RolledBackError):
+                    await save_one(store, BOB, push_id, PAYLOAD)
             assert await load_all(store, BOB) == [b"[1]"]
             assert not store.failed.done()
 
-        # The repeat that doubt asks for.
-        await save_one(store, BOB, "2", PAYLOAD)
-        assert await load_all(store, BOB) == [b"[1]", PAYLOAD]
+        # The repeats that doubt asks for.
+        for push_id in ("2", ""):
+            await save_one(store, BOB, push_id, PAYLOAD)
+        assert await load_all(store, BOB) == [b"[1]", PAYLOAD, PAYLOAD]
 
 
 async def test_patience_with_others_is_kept_when_the_log_cannot_begin_anew(

@@ -26,6 +26,8 @@ class BadWay:
         self.delete_refusals: deque[Exception] = deque()
         # This many next saves are done, but their answers are lost.
         self.answers_to_lose = 0
+        # Of a batch of so many items the answer is lost, once.
+        self.answers_to_lose_of = 0
         # The answers to this many next saves lack their last result.
         self.answers_to_cut = 0
         # Saves, loads and deletions of these keys wait until their gate is opened; so do the
@@ -60,6 +62,9 @@ class BadWay:
         reply = await self.store.save(batch)
         if self.answers_to_lose:
             self.answers_to_lose -= 1
+            raise InDoubtError("the answer was lost")
+        if len(batch.items) == self.answers_to_lose_of:
+            self.answers_to_lose_of = 0
             raise InDoubtError("the answer was lost")
         if self.answers_to_cut:
             self.answers_to_cut -= 1
