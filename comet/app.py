@@ -237,9 +237,8 @@ class CometNode:
                     time_left,
                 )
                 await asyncio.gather(*(listener.wait_closed() for listener in self._listeners.values()))
-        if self._rpc is not None:
-            # What is still in progress is answered by what is known of it, while its callers can hear it.
-            await self._pusher.stop()
+        # What is still in progress is answered by what is known of it, while its callers can hear it.
+        await self._pusher.stop()
         await self._entry.withdraw()
         # Last: until the entry has gone somebody may still ask, and is told where the key is not.
         if self._rpc is not None:

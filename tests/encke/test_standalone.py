@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from cluster.stats import Stats
 from comet.config import CometConfig
 from encke.config import EnckeConfig, ServeConfig
 from encke.standalone import Standalone, advertised
+from message.storage.embedded import EmbeddedStore
 from message.storage.embedded_file import FILE_NAME
 from tests.support.eventually import eventually
 from tests.support.http import HttpClient, Response
@@ -158,6 +160,28 @@ async def test_store_whose_answers_can_be_lost_is_given_ids(tmp_path: Path) -> N
             assert len(await client.keys("\x01ibob\x01?*")) == 1
     finally:
         redis.stop()
+
+
+async def test_pushes_in_progress_at_the_end_of_a_drain_are_answered(tmp_path: Path) -> None:
+    going_on = threading.Event()
+    async with running(config(tmp_path)) as app:
+        store = app.standalone._store
+        assert isinstance(store, EmbeddedStore)
+        admin = HttpClient(app.address("admin"))
+        standing = store._change(None, lambda connection: going_on.wait(), leaves_keys=True)
+        push = asyncio.create_task(admin.request("POST", "/1/admin/push/private?key=bob&expire=600", b"1"))
+        comet = app.standalone._comet
+        assert comet is not None
+        await eventually(lambda: comet._pusher.busy_key_count)
+        await app.standalone.drain(0.2)
+        stop = asyncio.create_task(app.standalone.stop())
+        try:
+            # In doubt: the store will have it.
+            assert (await push).json["ret"] == 65535
+        finally:
+            going_on.set()
+            await asyncio.gather(standing, stop)
+            await admin.close()
 
 
 async def test_port_in_use_fails_the_start_and_what_was_started_is_released(tmp_path: Path) -> None:
