@@ -94,12 +94,15 @@ class InDoubtError(UnavailableError):
 
     code = "in_doubt"
 
+    def __init__(self, text: str = "", *, is_rolled_back: bool = False) -> None:
+        """Say what happened.
 
-class RolledBackError(InDoubtError):
-    """A save was undone; only if the store's process dies before its next commit may it come back.
-
-    Asked again in that process, it is stored once, also without an id.
-    """
+        Args:
+            is_rolled_back: by the store of this process, and only if the process dies before the next
+                commit may it come back: asked again, it is stored once, also without an id.
+        """
+        super().__init__(text)
+        self.is_rolled_back = is_rolled_back
 
 
 class StorageError(EnckeError):

@@ -21,7 +21,6 @@ from cluster.errors import (
     InDoubtError,
     NotOwnerError,
     RemoteProtocolError,
-    RolledBackError,
     StorageError,
     UnavailableError,
 )
@@ -169,7 +168,7 @@ class Saving(msgspec.Struct, eq=False):
                 self._is_in_doubt = True
                 self._context.metrics.in_doubt.inc()
                 log.warning("save in doubt: key=%s reason=%r", self._key, error)
-            if not (isinstance(error, RolledBackError) or _has_ids(batch)):
+            if not (error.is_rolled_back or _has_ids(batch)):
                 self._fail(InDoubtError.code)
                 return
         patience_s = self._time_left_s() + (DOUBT_GRACE_S if self._is_in_doubt else 0.0)

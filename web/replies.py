@@ -70,7 +70,7 @@ _JAVASCRIPT = b"application/javascript;charset=utf-8"
 _TEXT = b"text/plain; charset=utf-8"
 
 # By EnckeError.code, because a push to many keys reports codes per key.
-_STATUS = {
+_STATUS: dict[type[EnckeError], int] = {
     errors.RequestError: 400,
     errors.ConflictError: 409,
     errors.TooLargeError: 413,

@@ -151,8 +151,8 @@ class MessageService(Protocol):
                 items with ids).
             StorageError, UnavailableError: nothing was stored this time; another node, or a later try, may.
             NotOwnerError: the caller's incarnation is fenced; nothing was stored this time.
-            InDoubtError: nobody knows; repeat with the same ids. What has none stays in doubt, unless it is
-                a RolledBackError.
+            InDoubtError: nobody knows; repeat with the same ids. What has none stays in doubt, unless it
+                was rolled back.
             RequestError: the batch can never be stored.
         """
         ...

@@ -28,7 +28,7 @@ What every store promises beyond the types of cluster/contracts/message.py
   whichever node the save came through makes no difference.
 - **Failure.** StorageError and DeadlinePassedError: surely not done.
   InDoubtError: done or not, only the store can tell; repeat with the same ids
-  (RolledBackError: or without).
+  (or without, what was rolled back).
 """
 
 from __future__ import annotations

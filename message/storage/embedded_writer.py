@@ -7,7 +7,8 @@ When a commit fails:
 
 - The disk is full (SQLITE_FULL): rolled back, surely not done. StorageError.
 - The log could not be written or indexed: rolled back as far as this process
-  goes, but a crash before the next commit might bring it back. RolledBackError.
+  goes, but a crash before the next commit might bring it back. InDoubtError that
+  says so (is_rolled_back).
   The next commit overwrites it, so the writer goes on; when the disk takes
   writes again, so does the store.
 - Anything else, a failed sync above all: InDoubtError, and the writer stops.
@@ -29,7 +30,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from cluster.contracts.message import SaveBatch
-from cluster.errors import EnckeError, InDoubtError, RolledBackError, StorageError, UnavailableError
+from cluster.errors import EnckeError, InDoubtError, StorageError, UnavailableError
 from message.config import EmbeddedSettings
 from message.storage.counters import Tally
 from message.storage.embedded_save import Saver
@@ -249,7 +250,7 @@ class Writer:
             return StorageError(f"not stored: {error}")
         if code in _DISK_REFUSES:
             self._log_refusal(error)
-            return RolledBackError(f"the commit failed: {error}")
+            return InDoubtError(f"the commit failed: {error}", is_rolled_back=True)
         self._stop_for(error)
         return InDoubtError(f"the commit failed: {error}")
 

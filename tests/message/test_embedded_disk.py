@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.errors import InDoubtError, RolledBackError, StorageError
+from cluster.errors import InDoubtError, StorageError
 from cluster.model import Key
 from cluster.stats import Stats
 from message.storage.embedded import EmbeddedStore
@@ -110,8 +110,9 @@ async def test_write_error_is_in_doubt_and_the_store_goes_on(tmp_path: Path) -> 
         log = tmp_path / f"{FILE_NAME}-wal"
         with files_limited_to(log.stat().st_size + 4096):
             for push_id in ("2", ""):
-                with pytest.raises(RolledBackError):
+                with pytest.raises(InDoubtError) as refused:
                     await save_one(store, BOB, push_id, PAYLOAD)
+                assert refused.value.is_rolled_back
             assert await load_all(store, BOB) == [b"[1]"]
             assert not store.failed.done()
 
