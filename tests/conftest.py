@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -16,7 +17,15 @@ pytest.register_assert_rewrite("tests.message.store_suite")
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Tests run on the loop that the product runs on."""
-    return {"uvloop": uvloop.new_event_loop}
+    return {"uvloop": _make_loop}
+
+
+def _make_loop() -> asyncio.AbstractEventLoop:
+    loop = uvloop.new_event_loop()
+    # How long a callback takes is the machine's affair: a word about it in the log is one more than
+    # tests of the log expect.
+    loop.slow_callback_duration = math.inf
+    return loop
 
 
 @pytest.fixture(autouse=True)
