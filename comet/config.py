@@ -95,7 +95,7 @@ class CometConfig:
         },
     )
     fan_out_slice: int = field(
-        default=256,
+        default=128,
         metadata={"doc": "Keys of one push served before other work gets a turn.", "min": 1, "max": 100_000},
     )
     resume_page_bytes: int = field(
