@@ -17,16 +17,13 @@ from pathlib import Path
 
 from bench import usage
 from bench.backends import Nchan
+from bench.connections import WARM_UP
+from bench.fanout import WARM_UP_ROUNDS
 from bench.programs import Load, LoadWire, build
+from bench.push import IN_FLIGHT, WARM_UP_PUSHES
 from bench.report import Figure, figure, tell
 from bench.server import Server
 from encke.commands.arguments import Parser
-
-# Subscribed and reset before the first reading: what the first connections need is not theirs alone.
-WARM_UP = 100
-WARM_UP_PUSHES = 2_000
-WARM_UP_FANS = 2
-IN_FLIGHT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +112,7 @@ def _push(peer: Peer, load: Load, pushes: int) -> float:
 def _fan(peer: Peer, load: Load, keys: int, fans: int) -> float:
     load.open(keys)
     load.pushers(1)
-    for _ in range(WARM_UP_FANS):
+    for _ in range(WARM_UP_ROUNDS):
         load.fan(keys)
     before = peer.cpu_s()
     for _ in range(fans):

@@ -78,9 +78,9 @@ static void count_heartbeat(struct subscribers *s, struct subscriber *who) {
 }
 
 static void count(struct subscribers *s, struct subscriber *who, const char *bytes, ssize_t size) {
-    const char *line = s->is_nchan ? ACCEPTED : HEARTBEAT_LINE;
+    const char *greeting = s->is_nchan ? ACCEPTED : HEARTBEAT_LINE;
     for (ssize_t i = 0; i < size; i++) {
-        if (completes(line, &who->line_matched, bytes[i])) count_heartbeat(s, who);
+        if (completes(greeting, &who->line_matched, bytes[i])) count_heartbeat(s, who);
         if (completes(MESSAGE_END, &who->end_matched, bytes[i])) {
             s->messages++;
             s->last_message_at = now_s();
