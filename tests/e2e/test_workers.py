@@ -7,6 +7,7 @@ import contextlib
 import os
 import resource
 import signal
+import sqlite3
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from message.storage.embedded_file import FILE_NAME
 from tests.support.cluster import owned_by
 from tests.support.cluster_run import ClusterRun
 from tests.support.eventually import eventually, eventually_told
@@ -105,6 +107,13 @@ async def test_the_listing_of_nodes_shows_every_worker(whole: Server) -> None:
     nodes = response.json["nodes"]
     assert {node["name"] for node in nodes} == ALL
     assert {node["state"] for node in nodes} == {"serving"}
+
+
+async def test_pushes_between_workers_have_ids_because_answers_can_be_lost(whole: Server) -> None:
+    assert await whole.push("with-id", 1, expire_s=600) == 0
+    with contextlib.closing(sqlite3.connect(whole.data_dir / FILE_NAME)) as shell:
+        ids = "SELECT count(push_id) FROM ids JOIN keys ON keys.id = ids.key_id WHERE key = 'with-id'"
+        assert shell.execute(ids).fetchone() == (1,)
 
 
 @pytest.mark.parametrize("name", ["comet-1-1", "message-1", "web-1"])
