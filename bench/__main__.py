@@ -11,8 +11,8 @@ from encke.commands.arguments import Parser
 MEASUREMENTS: dict[str, Callable[[], bool]] = {
     "connections": lambda: connections.run(count=15_000, rounds=3),
     "fanout": lambda: fanout.run(keys=10_000, rounds=15, lag_pushes=50),
-    "push": lambda: push.run(pushes=20_000, rounds=5),
-    "cluster": lambda: cluster.run(pushes=20_000, keys=10_000, rounds=5, failovers=3),
+    "push": lambda: push.run(pushes=4_000, rounds=25),
+    "cluster": lambda: cluster.run(pushes=4_000, keys=10_000, rounds=25, failovers=3),
     "ring": lambda: ring.run(rounds=5),
 }
 

@@ -154,9 +154,9 @@ def main() -> int:
     """Measure what is asked for; 1 when a target was missed."""
     parser = Parser(description="CPU of pushes through a cluster; time without a node.")
     parser.add_argument("names", nargs="*", metavar="push|fanout|failover", help="only these")
-    parser.add_argument("--pushes", type=int, default=20_000)
+    parser.add_argument("--pushes", type=int, default=4_000)
     parser.add_argument("--keys", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--failovers", type=int, default=3)
     parser.add_argument("--appendfsync", choices=("always", "everysec", "no"), default="always")
     arguments = parser.parse_args()

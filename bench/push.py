@@ -91,7 +91,7 @@ def run(pushes: int, rounds: int) -> bool:
 
 if __name__ == "__main__":
     parser = Parser(description="CPU of single pushes over HTTP keep-alive.")
-    parser.add_argument("--pushes", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pushes", type=int, default=4_000)
+    parser.add_argument("--rounds", type=int, default=25)
     arguments = parser.parse_args()
     sys.exit(0 if run(arguments.pushes, arguments.rounds) else 1)
