@@ -115,6 +115,7 @@ class Saving(msgspec.Struct, eq=False):
         if isinstance(error, NotOwnerError):
             self._context.on_fenced(batch.incarnation)
         if isinstance(error, UnavailableError) and not isinstance(error, DeadlinePassedError):
+            # Also when the store has too much to do: the pauses grow, and the key waits meanwhile.
             self._repeat_later(batch, error)
         elif isinstance(error, StorageError) and self._is_in_doubt:
             # This time nothing was stored; that says nothing of the time before.

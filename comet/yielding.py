@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 from cluster.contracts.handover import Forward, Held
-from cluster.errors import EnckeError, UnavailableError
+from cluster.errors import EnckeError, OverloadedError, UnavailableError
 from cluster.members import Members
 from cluster.model import Epoch, Key
 from comet.delivering import ExclusiveTurn
@@ -94,7 +94,7 @@ class Yielding:
         owns = self._ownership.owns
         saving = {key for key in self._pusher.busy_keys() if not owns(key)}
         if len(saving) > MAX_SAVING:
-            raise UnavailableError("too much is in progress")
+            raise OverloadedError("too much is in progress")
         if saving:
             await self._wait_turns(saving)
         return list(saving)

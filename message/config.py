@@ -128,7 +128,7 @@ class EmbeddedSettings:
     max_queued_saves: int = field(
         default=16_384,
         metadata={
-            "doc": "Saves that wait for the writer; more are answered as unavailable. Protects the memory "
+            "doc": "Saves that wait for the writer; more are answered as overloaded. Protects the memory "
             "when the disk is slower than the pushes.",
             "min": 1,
         },
@@ -140,7 +140,7 @@ class EmbeddedSettings:
     max_queued_reads: int = field(
         default=16_384,
         metadata={
-            "doc": "Reads that wait for a reader thread; more are answered as unavailable.",
+            "doc": "Reads that wait for a reader thread; more are answered as overloaded.",
             "min": 1,
         },
     )

@@ -48,7 +48,7 @@ class HandoverService(Protocol):
         what was delivered is passed over.
 
         Raises (through the future):
-            UnavailableError: too much waits for the key.
+            OverloadedError: too much waits for the key.
         """
         ...
 
@@ -62,8 +62,8 @@ class HandoverService(Protocol):
         Waits a little for them to be done.
 
         Raises:
-            UnavailableError: it does not know a membership at least as new as `epoch`, or too
-                much is in progress.
+            UnavailableError: it does not know a membership at least as new as `epoch`.
+            OverloadedError: too much is in progress.
         """
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.contracts.message import MAX_EXPIRE_S, MAX_INCARNATION_BYTES, MAX_PUSH_ID_BYTES, SaveBatch
-from cluster.errors import EnckeError, RequestError, UnavailableError
+from cluster.errors import EnckeError, OverloadedError, RequestError
 from cluster.model import MAX_KEY_BYTES, key_fault
 from message.config import StoreLimits
 from message.storage.base import MAX_DEVICE_BYTES
@@ -22,10 +22,10 @@ def save_refusal(
     if fault := batch_fault(batch):
         return RequestError(fault)
     if queued >= limits.max_queued_saves:
-        return UnavailableError("too many saves wait for the store")
+        return OverloadedError("too many saves wait for the store")
     # A batch over the limit by itself is taken when it is alone.
     if queued and queued_bytes + payload_bytes > limits.max_queued_bytes:
-        return UnavailableError("too many bytes wait for the store")
+        return OverloadedError("too many bytes wait for the store")
     return None
 
 

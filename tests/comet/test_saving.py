@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.errors import DeadlinePassedError, InDoubtError, StorageError, UnavailableError
+from cluster.errors import DeadlinePassedError, InDoubtError, OverloadedError, StorageError, UnavailableError
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key
 from tests.comet.nodes import running_core, values
@@ -58,7 +58,7 @@ async def test_one_without_an_id_leaves_its_whole_batch_in_doubt(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [UnavailableError("too many saves wait"), InDoubtError("disk I/O error", is_rolled_back=True)]
+    "error", [OverloadedError("too many saves wait"), InDoubtError("disk I/O error", is_rolled_back=True)]
 )
 async def test_what_has_no_id_is_repeated_when_it_was_not_done(tmp_path, error):
     async with running_core(tmp_path) as core:

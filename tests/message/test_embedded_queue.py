@@ -64,7 +64,7 @@ async def test_too_many_waiting_saves_are_refused_and_the_others_are_stored(tmp_
 
         answers = await asyncio.gather(*futures, return_exceptions=True)
 
-        refused = [isinstance(answer, UnavailableError) for answer in answers]
+        refused = [isinstance(answer, OverloadedError) for answer in answers]
         assert sum(refused) >= 10
         assert refused == sorted(refused)
         # There is room again.
@@ -76,7 +76,7 @@ async def test_too_many_waiting_bytes_are_refused_but_one_save_always_fits(tmp_p
         answers = await asyncio.gather(*await saves(store, 3, b"x" * 1000), return_exceptions=True)
         (large,) = await asyncio.gather(*await saves(store, 1, b"x" * 10_000), return_exceptions=True)
 
-        assert [isinstance(answer, UnavailableError) for answer in answers] == [False, False, True]
+        assert [isinstance(answer, OverloadedError) for answer in answers] == [False, False, True]
         assert isinstance(large, SaveReply)
 
 
