@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cluster.contracts.comet import CometService, CometStatus, ConnectionInfo, Push, PushReply
 from cluster.contracts.handover import Forward, HandoverService, Held
@@ -28,16 +28,12 @@ RELEASE = Method(14, "release", tuple[Epoch], bool, is_read=True)
 
 @dataclass(frozen=True, slots=True)
 class CometTimeouts:
-    """How long a web node waits for a comet node."""
+    """How long the caller waits for a comet node."""
 
-    push_grace_s: float = field(
-        default=0.25,
-        metadata={
-            "doc": "Beyond the push's own time, so that the comet node's word on each key still arrives.",
-            "min": 0.0,
-        },
-    )
-    other_s: float = field(default=5.0, metadata={"doc": "For everything that is not a push.", "min": 0.05})
+    # Beyond the push's own time, so that the comet node's word on each key still arrives.
+    push_grace_s: float = 0.25
+    # For everything that is not a push.
+    other_s: float = 5.0
 
 
 def comet_routes(

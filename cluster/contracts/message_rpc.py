@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 from cluster.contracts.message import (
@@ -42,13 +42,12 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class MessageTimeouts:
-    """How long a comet or web node waits for a message node."""
+    """How long the caller waits for a message node."""
 
-    save_s: float = field(
-        default=3.0,
-        metadata={"doc": "A save without an answer for this long is in doubt and is repeated.", "min": 0.05},
-    )
-    other_s: float = field(default=5.0, metadata={"doc": "For everything else.", "min": 0.05})
+    # A save without an answer for this long is in doubt and is repeated.
+    save_s: float = 3.0
+    # For everything else.
+    other_s: float = 5.0
 
 
 def message_routes(

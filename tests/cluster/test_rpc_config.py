@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 from cluster.config import example, load
-from cluster.contracts.comet_rpc import CometTimeouts
-from cluster.contracts.message_rpc import MessageTimeouts
 from cluster.errors import ConfigError
 from cluster.rpc.config import RpcConfig
 
@@ -19,8 +17,6 @@ class Root:
     """A node that calls others."""
 
     rpc: RpcConfig = field(default_factory=RpcConfig)
-    comet_calls: CometTimeouts = field(default_factory=CometTimeouts)
-    message_calls: MessageTimeouts = field(default_factory=MessageTimeouts)
 
 
 def test_shipped_example_holds_the_defaults(tmp_path: Path) -> None:
