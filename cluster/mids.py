@@ -28,11 +28,6 @@ def from_unix_ns(ns: int) -> Mid:
     return Mid(ticks - ticks % STEP)
 
 
-def to_unix_s(mid: Mid) -> float:
-    """Unix seconds of the moment that a mid stands for."""
-    return mid / TICKS_PER_SECOND
-
-
 def settle(clock: Mid, last: Mid, sent: Mid) -> Mid:
     """Choose the mid of the next stored message of a key.
 

@@ -2,7 +2,7 @@
 
 One event loop changes them, so there are no locks: a foreign thread never
 touches them. Counting costs an attribute increment. Knows nothing of the
-format of /metrics; see cluster/status.py.
+format of /metrics; see exposition.py.
 
 A `Stats` belongs to one process and is handed to every part by its
 constructor. Names carry their unit and no prefix ("saves_total",

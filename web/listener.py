@@ -1,4 +1,6 @@
-"""A listening socket that speaks HTTP; with connection.py and request.py the only file that knows aiohttp.
+"""A listening socket that speaks HTTP.
+
+Only this file, connection.py, quickconnection.py and request.py know aiohttp.
 
 aiohttp parses and keeps connections alive; what is usually above that
 (Application, middlewares, its Request and Response) is left out, which

@@ -43,10 +43,6 @@ class ClientPool:
             self._retire(client)
         return dict(self._clients)
 
-    def get(self, name: str) -> RpcClient | None:
-        """The client of a name on the present list."""
-        return self._clients.get(name)
-
     async def stop(self) -> None:
         """End all connections; calls in flight fail."""
         retiring = list(self._retiring)

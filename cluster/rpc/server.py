@@ -1,7 +1,7 @@
 """Serves calls of other nodes: a table of methods behind one listening address.
 
 Decides who is let in (handshake.py) and how a server stops. What happens to a
-call is in session.py: handlers return a future or a coroutine; each call is
+call is in dispatch.py: handlers return a future or a coroutine; each call is
 answered exactly once, at its deadline at the latest, and its handler's future
 is never cancelled because a caller has gone.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Iterable
 
 from cluster.errors import UnavailableError
@@ -22,8 +21,6 @@ from cluster.rpc.metrics import ServerMetrics
 from cluster.rpc.session import ServerContext, Session
 from cluster.settings import join_address, split_address
 from cluster.stats import Stats
-
-log = logging.getLogger(__name__)
 
 DEFAULT_BIND = "127.0.0.1:0"
 

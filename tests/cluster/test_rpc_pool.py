@@ -30,8 +30,7 @@ async def test_clients_appear_and_stay_while_their_address_does() -> None:
     second = pool.replace({"a": servers[0].address, "b": servers[1].address})
 
     assert second["a"] is first["a"]
-    assert pool.get("b") is second["b"]
-    assert pool.get("c") is None
+    assert second.keys() == {"a", "b"}
     assert await second["b"].call(ECHO, (b"x",), 20) == b"x"
     await pool.stop()
     for server in servers:
