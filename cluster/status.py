@@ -62,13 +62,13 @@ class StatusListener:
             bind: "host:port", port 0 = any.
             ready_fault: says why this process cannot serve now; None = it can.
             notes: what /readyz tells besides, a line each.
-            documents: JSON by path, for other nodes.
+            documents: JSON by path, for other nodes; more may be added later.
         """
         self._bind = bind
         self._stats = stats
         self._ready_fault = ready_fault
         self._notes = notes
-        self._documents = documents or {}
+        self._documents = {} if documents is None else documents
         self._context = _Context(self._answer, deadline_s)
         self._server: asyncio.Server | None = None
 

@@ -173,10 +173,13 @@ class CometNode:
         bound = {purpose: listener.address for purpose, listener in self._listeners.items()}
         return bound if self._rpc is None else {**bound, "rpc": self._rpc.address}
 
-    @property
-    def is_ready(self) -> bool:
-        """Registered, and the store's clock is known."""
-        return self._entry.is_registered and self._clocks.is_known
+    def ready_fault(self) -> str | None:
+        """Why it cannot serve now: not registered, or the store's clock is not known. None = it can."""
+        return None if self._entry.is_registered and self._clocks.is_known else "starting"
+
+    def notes(self) -> list[str]:
+        """What /readyz tells besides: nothing."""
+        return []
 
     async def start(self) -> None:
         """Listen, then register.

@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import msgspec
 
+from cluster.contracts.comet import CometStatus
 from cluster.contracts.comet_rpc import CometTimeouts
-from cluster.contracts.message import MessageService
+from cluster.contracts.message import MessageService, MessageStatus
 from cluster.contracts.message_rpc import MessageTimeouts
-from cluster.contracts.web import STATUS_PATH
+from cluster.contracts.web import STATUS_PATH, WebStatus
 from cluster.contracts.web_http import WebStub
 from cluster.errors import EnckeError
 from cluster.limits import connection_capacity, raise_descriptor_limit
@@ -33,13 +34,9 @@ from cluster.settings import is_unspecified, split_address
 from cluster.stats import Stats
 from cluster.status import StatusListener
 from comet.config import CometConfig
+from encke.announcing import READY, Line, Room, listening, storing
 from encke.config import EnckeConfig
 from encke.parts import Parts, build_store
-
-if TYPE_CHECKING:
-    from comet.app import CometNode
-    from message.app import MessageNode
-    from web.app import WebNode
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +51,9 @@ class Node(Protocol):
 
     @property
     def addresses(self) -> dict[str, str]: ...
-    @property
-    def is_ready(self) -> bool: ...
+    def ready_fault(self) -> str | None: ...
+    def notes(self) -> list[str]: ...
+    async def status(self) -> CometStatus | MessageStatus | WebStatus: ...
     async def start(self) -> None: ...
     async def drain(self, timeout_s: float) -> None: ...
     async def stop(self) -> None: ...
@@ -89,23 +87,20 @@ class NodeProcess:
         self._config = config
         self._stats = stats
         self._say = say
-        documents = {STATUS_PATH: self._web_status} if kind is NodeKind.WEB else {}
+        # Of the status port; of a web node, once it is built.
+        self._documents: dict[str, Callable[[], str]] = {}
         status_bind = {
             NodeKind.COMET: config.comet.status_bind,
             NodeKind.MESSAGE: config.message.status_bind,
             NodeKind.WEB: config.web.status_bind,
         }[kind]
-        self._status = StatusListener(status_bind, stats, self._ready_fault, self._notes, documents)
+        self._status = StatusListener(status_bind, stats, self._ready_fault, self._notes, self._documents)
         self._registry = registry
         self._members = Members(self._registry)
         self._parts = Parts(config, stats, self._registry, self._members, config.rpc)
         self._rpc_metrics = ClientMetrics(stats)
         self._peers: list[CometPeers | MessagePeers] = []
-        # The node, and the same by its kind.
         self._node: Node | None = None
-        self._comet: CometNode | None = None
-        self._message: MessageNode | None = None
-        self._web: WebNode | None = None
         self._is_draining = False
 
     async def start(self, tasks: ServiceTasks) -> None:
@@ -115,13 +110,12 @@ class NodeProcess:
             ConfigError: the operator must act.
             OSError: an address cannot be bound.
         """
-        limit = raise_descriptor_limit()
         # First, so that a probe is answered while the node waits for others.
         status = await self._status.start()
         await self._registry.start()
         match self._kind:
             case NodeKind.COMET:
-                self._node = node = await self._build_comet(tasks, limit)
+                self._node = node = await self._build_comet(tasks)
             case NodeKind.MESSAGE:
                 self._node = node = self._build_message(tasks)
             case NodeKind.WEB:
@@ -130,18 +124,10 @@ class NodeProcess:
                 await self._members.wait_known()
         await node.start()
         self._warn_of_open_rpc(node)
-        if self._kind is NodeKind.COMET:
-            for warning in unknown_hosts(self._config.comet):
-                log.warning("%s", warning)
         add_process_gauges(self._stats)
-        for purpose, address in {**node.addresses, "status": status}.items():
-            self._say(f"listening {purpose} {address}")
-        if self._comet is not None:
-            self._say(f"room for {(await self._comet.status()).capacity:,} subscribers")
-        if self._message is not None:
-            for guarantee in self._message.store.describe():
-                self._say(f"storing in {guarantee.location}: {guarantee.promise}")
-        self._say("ready")
+        for line in (*listening({**node.addresses, "status": status}), *_promises(await node.status())):
+            self._say(str(line))
+        self._say(READY)
 
     async def drain(self, timeout_s: float) -> None:
         """Leave, finish what was accepted, unregister."""
@@ -158,18 +144,20 @@ class NodeProcess:
         self._members.close()
         await self._registry.stop()
 
-    async def _build_comet(self, tasks: ServiceTasks, descriptor_limit: int) -> Node:
+    async def _build_comet(self, tasks: ServiceTasks) -> Node:
         messages = self._message_peers().service
         await _wait_store(messages)
-        capacity = connection_capacity(descriptor_limit, self._config.process.reserve_descriptors)
+        capacity = connection_capacity(raise_descriptor_limit(), self._config.process.reserve_descriptors)
         peers = CometPeers(self._members, self._config.rpc, CometTimeouts(), self._rpc_metrics)
         self._peers.append(peers)
-        self._comet = self._parts.comet(self._config.comet, messages, capacity, peers.of)
-        tasks.spawn("standing", self._comet.run())
-        return self._comet
+        for warning in unknown_hosts(self._config.comet):
+            log.warning("%s", warning)
+        node = self._parts.comet(self._config.comet, messages, capacity, peers.of)
+        tasks.spawn("standing", node.run())
+        return node
 
     def _build_message(self, tasks: ServiceTasks) -> Node:
-        node = self._message = self._parts.message(build_store(self._config, self._stats), self._rpc_metrics)
+        node = self._parts.message(build_store(self._config, self._stats), self._rpc_metrics)
         tasks.spawn("store", node.run())
         return node
 
@@ -178,8 +166,9 @@ class NodeProcess:
         comets = CometPeers(self._members, self._config.rpc, CometTimeouts(), self._rpc_metrics)
         self._peers.append(comets)
         services = NodeServices(comets.of, messages.of, WebStub)
-        self._web = self._parts.web(messages.service, services, status_address)
-        return self._web
+        node = self._parts.web(messages.service, services, status_address)
+        self._documents[STATUS_PATH] = lambda: msgspec.json.encode(node.numbers()).decode()
+        return node
 
     def _message_peers(self) -> MessagePeers:
         peers = MessagePeers(self._members, self._config.rpc, MessageTimeouts(), self._rpc_metrics)
@@ -189,20 +178,15 @@ class NodeProcess:
     def _ready_fault(self) -> str | None:
         if self._is_draining:
             return "draining"
-        if self._message is not None and (fault := self._message.fault()) is not None:
+        fault = "starting" if self._node is None else self._node.ready_fault()
+        if fault is not None:
             return fault
-        if self._node is None or not self._node.is_ready:
-            return "starting"
         if self._registry.session is SessionState.LOST:
             return "not registered: the session has ended"
         return None
 
     def _notes(self) -> list[str]:
-        return [] if self._message is None else self._message.notes()
-
-    def _web_status(self) -> str:
-        status = None if self._web is None else self._web.numbers()
-        return msgspec.json.encode(status).decode()
+        return [] if self._node is None else self._node.notes()
 
     def _warn_of_open_rpc(self, node: Node) -> None:
         bound = node.addresses.get("rpc")
@@ -211,6 +195,17 @@ class NodeProcess:
         host, _ = split_address(bound)
         if not _is_loopback(host):
             log.warning("others can call this node at %s without a secret: set rpc.secret", bound)
+
+
+def _promises(status: CometStatus | MessageStatus | WebStatus) -> Sequence[Line]:
+    """What a node has started with, in the words for its operator."""
+    match status:
+        case CometStatus():
+            return [Room(status.capacity)]
+        case MessageStatus():
+            return storing(status.stores)
+        case WebStatus():
+            return []
 
 
 def unknown_hosts(config: CometConfig) -> list[str]:

@@ -23,6 +23,7 @@ from cluster.settings import join_address, split_address
 from cluster.stats import Stats
 from cluster.status import StatusListener
 from comet.config import CometConfig
+from encke.announcing import READY, Room, listening, storing
 from encke.config import EnckeConfig, ServeConfig
 from encke.parts import Parts, build_store
 
@@ -125,23 +126,18 @@ class Standalone:
     def _ready_fault(self) -> str | None:
         if self._is_draining:
             return "draining"
-        if self._comet is None or not self._comet.is_ready:
-            return "starting"
-        return None
+        return "starting" if self._comet is None else self._comet.ready_fault()
 
     def _notes(self) -> list[str]:
         return [] if self._message is None else self._message.notes()
 
     def _announce(self, addresses: dict[str, str], capacity: int) -> None:
-        for kind, address in addresses.items():
-            self._say(f"listening {kind} {address}")
-        for guarantee in self._store.describe():
-            self._say(f"storing under {guarantee.location}: {guarantee.promise}")
-        self._say(f"room for {capacity:,} subscribers")
+        for line in (*listening(addresses), *storing(self._store.describe()), Room(capacity)):
+            self._say(str(line))
         self._say("try it, in two other terminals:")
-        for line in examples(self._config, self._program, addresses["public"], addresses["admin"]):
-            self._say(f"  {line}")
-        self._say("ready")
+        for example in examples(self._config, self._program, addresses["public"], addresses["admin"]):
+            self._say(f"  {example}")
+        self._say(READY)
 
 
 def examples(config: EnckeConfig, program: str, public: str, admin: str) -> list[str]:

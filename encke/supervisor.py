@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from cluster.model import NodeKind
 from cluster.process import add_process_gauges
@@ -19,6 +19,7 @@ from cluster.registry.localserver import RegistryServer
 from cluster.service import ServiceTasks
 from cluster.stats import Stats
 from cluster.status import StatusListener
+from encke.announcing import READY, Line, Listening, Room, Storing, listening
 from encke.config import EnckeConfig
 from encke.standalone import examples
 from encke.workerplan import WorkerPlan
@@ -26,18 +27,14 @@ from encke.workers import Worker
 
 log = logging.getLogger(__name__)
 
+_Line = TypeVar("_Line", Room, Storing)
+
 # For a worker that did not end within the drain, before it is killed.
 KILL_MARGIN_S = 1.0
 
 # Those first on whom the others wait; ended in the order in which they need each other.
 _START = ((NodeKind.MESSAGE,), (NodeKind.COMET, NodeKind.WEB))
 _END = (NodeKind.WEB, NodeKind.COMET, NodeKind.MESSAGE)
-
-# Under `encke serve` said without a worker's name, as by a server in one process, or not at all.
-_OF_THE_SERVER = ("listening public ", "listening admin ", "storing ")
-_INSIDE = ("listening rpc ",)
-
-_ROOM = re.compile(r"room for ([\d,]+) subscribers")
 
 
 class Supervisor:
@@ -157,11 +154,11 @@ class Supervisor:
 
     def _notes(self) -> list[str]:
         missing = [worker.name for worker in self._workers if not worker.is_ready]
-        return [*self._storing(), *(f"{name} is not ready" for name in missing)]
+        return [*map(str, self._said(Storing)), *(f"{name} is not ready" for name in missing)]
 
-    def _storing(self) -> list[str]:
-        """What the message node says of its store."""
-        return [line for worker in self._workers for line in worker.said if line.startswith("storing ")]
+    def _said(self, kind: type[_Line]) -> list[_Line]:
+        """The lines of one kind, of all workers."""
+        return [line for worker in self._workers for line in worker.said if isinstance(line, kind)]
 
     # -- what the operator is told
 
@@ -171,32 +168,37 @@ class Supervisor:
         if self._program:
             self._announce_server()
         else:
-            self._say(f"listening status {self._status_address}")
-        self._say("ready")
+            self._say(str(Listening("status", self._status_address)))
+        self._say(READY)
         self._is_announced = True
 
     def _relay(self, worker: Worker) -> None:
         """Say what a worker has said, under its name."""
-        hidden: tuple[str, ...] = ()
-        if self._program:
-            hidden = _INSIDE if self._is_announced else _INSIDE + _OF_THE_SERVER
         for line in worker.said:
-            if not line.startswith(hidden):
+            if not (self._program and self._is_hidden(line)):
                 self._say(f"{worker.name}: {line}")
+
+    def _is_hidden(self, line: Line | str) -> bool:
+        """Whether `encke serve` says it not at all, or without a worker's name, as in one process."""
+        match line:
+            case Listening(purpose="rpc"):
+                return True
+            case Listening(purpose="public" | "admin") | Storing():
+                return not self._is_announced
+            case _:
+                return False
 
     def _announce_server(self) -> None:
         """What `encke serve` says of a server in one process."""
         web = next(worker for worker in self._workers if worker.kind is NodeKind.WEB)
         public, admin = web.addresses["public"], web.addresses["admin"]
-        self._say(f"listening public {public}")
-        self._say(f"listening admin {admin}")
-        self._say(f"listening status {self._status_address}")
-        for line in self._storing():
-            self._say(line)
-        self._say(f"room for {sum(_rooms(self._workers)):,} subscribers")
+        addresses = {"public": public, "admin": admin, "status": self._status_address}
+        room = Room(sum(line.subscribers for line in self._said(Room)))
+        for line in (*listening(addresses), *self._said(Storing), room):
+            self._say(str(line))
         self._say("try it, in two other terminals:")
-        for line in examples(self._config, self._program, public, admin):
-            self._say(f"  {line}")
+        for example in examples(self._config, self._program, public, admin):
+            self._say(f"  {example}")
 
     def _add_gauges(self) -> None:
         add_process_gauges(self._stats)
@@ -208,11 +210,3 @@ class Supervisor:
 
 async def _follow(task: asyncio.Task[None]) -> None:
     await asyncio.shield(task)
-
-
-def _rooms(workers: Iterable[Worker]) -> Iterable[int]:
-    """Subscribers that each comet worker has room for."""
-    for worker in workers:
-        for line in worker.said:
-            if match := _ROOM.match(line):
-                yield int(match[1].replace(",", ""))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import signal
 import socket
 import sys
@@ -21,6 +20,7 @@ import msgspec
 from cluster.errors import EnckeError
 from cluster.model import NodeKind
 from cluster.registry.localserver import RegistryServer
+from encke.announcing import READY, Line, Listening, read_line
 from encke.worker import ALIVE, DRAIN, Job
 from encke.workerplan import WorkerPlan
 
@@ -41,7 +41,6 @@ SILENCE_PARTS = 4
 
 # Of the output of a worker, which is ours.
 _MAX_LINE_BYTES = 64 * 1024
-_LISTENING = re.compile(r"listening (\w+) (\S+)$")
 
 
 class WorkerError(EnckeError):
@@ -72,7 +71,7 @@ class Worker:
         self._on_ready = on_ready
         self._on_restart = on_restart
         # What the process of the moment, or the last one, has said.
-        self.said: list[str] = []
+        self.said: list[Line | str] = []
         # Where it listens, by purpose.
         self.addresses: dict[str, str] = {}
         self.is_ready = False
@@ -201,13 +200,14 @@ class Worker:
                 silent_parts += 0 if self._ending.is_set() else 1
         return None
 
-    def _hear(self, line: str) -> None:
-        if line == ALIVE:
+    def _hear(self, text: str) -> None:
+        if text == ALIVE:
             return
+        line = read_line(text)
         self.said.append(line)
-        if match := _LISTENING.match(line):
-            self.addresses[match[1]] = match[2]
-        if line == "ready":
+        if isinstance(line, Listening):
+            self.addresses[line.purpose] = line.address
+        if line == READY:
             self.is_ready = True
             self._on_ready(self)
             if not self.has_started.done():

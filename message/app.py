@@ -79,10 +79,9 @@ class MessageNode:
         """Bound "host:port" by purpose (in a cluster "rpc"), once started."""
         return {} if self._rpc is None else {"rpc": self._rpc.address}
 
-    @property
-    def is_ready(self) -> bool:
-        """The store is open, and others know of it."""
-        return self._entry.is_registered
+    def ready_fault(self) -> str | None:
+        """Why it cannot serve now; None = the store is open, and others know of it."""
+        return self.fault() or (None if self._entry.is_registered else "starting")
 
     def fault(self) -> str | None:
         """Why it can serve no key since it was started; None when it can, or could once."""

@@ -118,10 +118,13 @@ class WebNode:
         """Bound "host:port" by purpose ("public", "admin"), once started."""
         return {"public": self._public.address, "admin": self._admin.address}
 
-    @property
-    def is_ready(self) -> bool:
-        """Bound and registered."""
-        return self._entry.is_registered
+    def ready_fault(self) -> str | None:
+        """Why it cannot serve now: not bound and registered. None = it can."""
+        return None if self._entry.is_registered else "starting"
+
+    def notes(self) -> list[str]:
+        """What /readyz tells besides: nothing."""
+        return []
 
     async def status(self) -> WebStatus:
         """See WebNodeService.status()."""

@@ -46,7 +46,7 @@ async def test_node_announces_itself_when_it_listens(tmp_path: Path) -> None:
             purpose: (f"{host}:{port}",)
             for purpose, (host, port) in (("ws", core.comet.ws), ("tcp", core.comet.tcp))
         }
-        assert core.node.is_ready
+        assert core.node.ready_fault() is None
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ async def test_drain_closes_the_subscribers_at_the_configured_pace_and_withdraws
         began = loop.time()
         drain = asyncio.ensure_future(core.node.drain(20.0))
         await eventually(lambda: announced(core)[0].is_draining)
-        assert core.node.is_ready
+        assert core.node.ready_fault() is None
         ends: list[float] = []
 
         async def see_off(subscriber: Any) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from encke.announcing import Room, Storing, read_line
 from message.storage.embedded_file import FILE_NAME
 from tests.support.cluster import owned_by
 from tests.support.cluster_run import ClusterRun
@@ -66,8 +67,12 @@ async def test_it_says_what_one_process_would_say_and_where_each_worker_is(whole
     assert said[-1] == "ready"
     assert sum(line.startswith("listening public ") for line in said) == 1
     assert sum(line.startswith("listening admin ") for line in said) == 1
-    assert any(line.startswith("storing ") for line in said)
-    assert any(line.startswith("room for ") for line in said)
+    assert any(isinstance(read_line(line), Storing) for line in said)
+    (room,) = (line.subscribers for line in map(read_line, said) if isinstance(line, Room))
+    of_workers = [read_line(text.partition(": ")[2]) for text in said]
+    shares = [line.subscribers for line in of_workers if isinstance(line, Room)]
+    assert len(shares) == len(COMETS)
+    assert room == sum(shares) > 0
     assert any(" sub alice" in line for line in said)
     assert set(worker_pids(whole)) == ALL
     addresses = worker_addresses(whole)

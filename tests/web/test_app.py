@@ -21,7 +21,7 @@ async def test_node_registers_what_it_has_bound_and_leaves_when_it_drains(web: W
         return [node.addresses for node in membership.of_kind(NodeKind.WEB)]
 
     addresses = web.node.addresses
-    assert web.node.is_ready
+    assert web.node.ready_fault() is None
     assert listed(members.current) == [{purpose: (address,) for purpose, address in addresses.items()}]
     seen_draining = []
     members.on_change.append(
@@ -30,7 +30,7 @@ async def test_node_registers_what_it_has_bound_and_leaves_when_it_drains(web: W
     await web.node.drain(1.0)
     assert seen_draining == [True]
     assert listed(members.current) == []
-    assert not web.node.is_ready
+    assert web.node.ready_fault() == "starting"
     members.close()
 
 
