@@ -36,6 +36,7 @@ from cluster.status import StatusListener
 from comet.config import CometConfig
 from encke.announcing import READY, Line, Room, listening, storing
 from encke.config import EnckeConfig
+from encke.listeners import status_listener
 from encke.parts import Parts, build_store
 
 log = logging.getLogger(__name__)
@@ -89,11 +90,7 @@ class NodeProcess:
         self._say = say
         # Of the status port; of a web node, once it is built.
         self._documents: dict[str, Callable[[], str]] = {}
-        status_bind = {
-            NodeKind.COMET: config.comet.status_bind,
-            NodeKind.MESSAGE: config.message.status_bind,
-            NodeKind.WEB: config.web.status_bind,
-        }[kind]
+        status_bind = status_listener(kind.value).address(config)
         self._status = StatusListener(status_bind, stats, self._ready_fault, self._notes, self._documents)
         self._registry = registry
         self._members = Members(self._registry)

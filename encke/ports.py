@@ -6,42 +6,30 @@ import errno
 import os
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.settings import split_address
+from encke.listeners import Bind
 
 # State of a listening socket in /proc/net/tcp.
 _LISTEN = "0A"
 
 
-@dataclass(frozen=True, slots=True)
-class Door:
-    """An address that is to be listened on."""
-
-    # What for, in words: "WebSocket subscribers".
-    purpose: str
-    address: str
-    # How to choose another.
-    flag: str
-    setting: str
-
-
-def door_faults(doors: Iterable[Door]) -> list[str]:
+def bind_faults(binds: Iterable[Bind]) -> list[str]:
     """Say of each address that cannot be bound why not, who holds it, and what to change."""
-    faults = [_fault(door) for door in doors]
+    faults = [_fault(bind) for bind in binds]
     return [fault for fault in faults if fault is not None]
 
 
-def _fault(door: Door) -> str | None:
-    host, port = split_address(door.address)
-    advice = f"choose another with {door.flag} or {door.setting}"
+def _fault(bind: Bind) -> str | None:
+    host, port = split_address(bind.address)
+    advice = f"choose another with {bind.flag} or {bind.setting}"
     try:
         family, kind, proto, _, sockaddr = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except socket.gaierror as error:
-        return f"cannot listen on {door.address} for {door.purpose}: {error.strerror}; {advice}"
+        return f"cannot listen on {bind.address} for {bind.words}: {error.strerror}; {advice}"
     with socket.socket(family, kind, proto) as probe:
         # As the server does: connections of a stopped one that still fade away are no hindrance.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -51,8 +39,8 @@ def _fault(door: Door) -> str | None:
             probe.listen(1)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                return f"port {port} for {door.purpose} is in use by {holder_of(port)}: stop it, or {advice}"
-            return f"cannot listen on {door.address} for {door.purpose}: {error.strerror}; {advice}"
+                return f"port {port} for {bind.words} is in use by {holder_of(port)}: stop it, or {advice}"
+            return f"cannot listen on {bind.address} for {bind.words}: {error.strerror}; {advice}"
     return None
 
 

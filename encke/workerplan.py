@@ -14,12 +14,10 @@ from itertools import combinations
 from cluster.errors import ConfigError
 from cluster.model import NodeKind
 from cluster.settings import MAX_PORT, is_unspecified, join_address, split_address
-from comet.config import CometConfig
 from encke.config import EnckeConfig
-from encke.ports import Door, door_faults
+from encke.listeners import LISTENERS, Bind
+from encke.ports import bind_faults
 from encke.standalone import advertised
-from message.nodeconfig import MessageConfig
-from web.config import WebConfig
 
 MAX_WORKERS = 256
 
@@ -33,22 +31,6 @@ _INSIDE = "127.0.0.1:0"
 # web has accepted still finds the nodes that save and deliver it.
 _DRAIN_SHARES = {NodeKind.WEB: 0.25, NodeKind.COMET: 0.65, NodeKind.MESSAGE: 0.1}
 
-# Listeners of a node: purpose, and what for in words. A setting PURPOSE_bind for each.
-_LISTENERS = {
-    NodeKind.COMET: {
-        "ws": "WebSocket subscribers",
-        "tcp": "TCP subscribers",
-        "rpc": "calls of web nodes",
-        "status": "health and metrics",
-    },
-    NodeKind.MESSAGE: {"rpc": "calls of other nodes", "status": "health and metrics"},
-    NodeKind.WEB: {
-        "public": "the public HTTP API",
-        "admin": "the admin HTTP API",
-        "status": "health and metrics",
-    },
-}
-
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlan:
@@ -60,22 +42,20 @@ class WorkerPlan:
     @property
     def name(self) -> str:
         """Name of its node; labels its output and log."""
-        name = _table(self.config, self.kind).name
+        name = getattr(self.config, self.kind.value).name
         assert isinstance(name, str)
         return name
 
     @property
-    def doors(self) -> list[Door]:
+    def binds(self) -> list[Bind]:
         """Where it will listen."""
-        table = _table(self.config, self.kind)
-        return [
-            Door(
-                f"{words} of {self.name}",
-                getattr(table, f"{purpose}_bind"),
-                *_moved_by(self.kind, purpose),
-            )
-            for purpose, words in _LISTENERS[self.kind].items()
-        ]
+        binds = []
+        for listener in LISTENERS[self.kind.value]:
+            bind = listener.bind(self.config)
+            # Status ports are moved by that of the supervisor, which may be of another table.
+            setting = listener.key if listener.purpose == "status" else bind.setting
+            binds.append(replace(bind, words=f"{bind.words} of {self.name}", setting=setting))
+        return binds
 
     def bound_at(self, addresses: dict[str, str]) -> WorkerPlan:
         """The same, to listen where it has listened before; for port 0, which is any.
@@ -84,10 +64,11 @@ class WorkerPlan:
             addresses: bound "host:port" by purpose.
         """
         binds = {}
-        for purpose, bound in addresses.items():
-            # The host as configured: an empty one stands for several addresses.
-            host, port = split_address(getattr(_table(self.config, self.kind), f"{purpose}_bind"))
-            binds[f"{purpose}_bind"] = join_address(host, port or split_address(bound)[1])
+        for listener in LISTENERS[self.kind.value]:
+            if (bound := addresses.get(listener.purpose)) is not None:
+                # The host as configured: an empty one stands for several addresses.
+                host, port = split_address(listener.address(self.config))
+                binds[listener.key] = join_address(host, port or split_address(bound)[1])
         return replace(self, config=_with(self.config, self.kind, **binds))
 
 
@@ -138,13 +119,13 @@ def serve_plans(config: EnckeConfig, count: int) -> list[WorkerPlan]:
     ]
 
 
-def check_doors(doors: Sequence[Door]) -> None:
+def check_binds(binds: Sequence[Bind]) -> None:
     """Find out whether all of them can be listened on, before anything is.
 
     Raises:
         ConfigError: two are the same, or one cannot be bound.
     """
-    faults = [*_overlaps(doors)] or door_faults(doors)
+    faults = [*_overlaps(binds)] or bind_faults(binds)
     if faults:
         raise ConfigError(faults)
 
@@ -183,40 +164,18 @@ def _moved(address: str, number: int) -> str:
     return join_address(host, moved)
 
 
-def _moved_by(kind: NodeKind, purpose: str) -> tuple[str, str]:
-    """Flag and setting that move a listener."""
-    if purpose == "status":
-        return "--status-bind", "status_bind"
-    return f"--{purpose}-bind", f"{kind.value}.{purpose}_bind"
-
-
-def _overlaps(doors: Sequence[Door]) -> Iterable[str]:
-    for one, other in combinations(doors, 2):
+def _overlaps(binds: Sequence[Bind]) -> Iterable[str]:
+    for one, other in combinations(binds, 2):
         (host, port), (other_host, other_port) = split_address(one.address), split_address(other.address)
         if not port or port != other_port:
             continue
         if host == other_host or any(not name or is_unspecified(name) for name in (host, other_host)):
             yield (
-                f"port {port} would be listened on twice, for {one.purpose} and for {other.purpose}: worker"
+                f"port {port} would be listened on twice, for {one.words} and for {other.words}: worker"
                 f" i takes the configured ports + {PORT_STEP} i; move one with {one.flag} or {other.flag}"
             )
 
 
 def _with(config: EnckeConfig, kind: NodeKind, **changed: str) -> EnckeConfig:
-    match kind:
-        case NodeKind.COMET:
-            return replace(config, comet=replace(config.comet, **changed))  # type: ignore[arg-type]
-        case NodeKind.MESSAGE:
-            return replace(config, message=replace(config.message, **changed))  # type: ignore[arg-type]
-        case NodeKind.WEB:
-            return replace(config, web=replace(config.web, **changed))  # type: ignore[arg-type]
-
-
-def _table(config: EnckeConfig, kind: NodeKind) -> CometConfig | MessageConfig | WebConfig:
-    match kind:
-        case NodeKind.COMET:
-            return config.comet
-        case NodeKind.MESSAGE:
-            return config.message
-        case NodeKind.WEB:
-            return config.web
+    table = getattr(config, kind.value)
+    return replace(config, **{kind.value: replace(table, **changed)})

@@ -4,20 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from encke.commands.running import (
-    Listener,
-    add_node_flags,
-    load_node_config,
-    run_node,
-)
+from encke.commands.running import add_node_flags, load_node_config, run_node
 from encke.commands.supervising import add_workers_flag, run_workers
-
-LISTENERS = (
-    Listener("ws", "comet", "ws_bind", "WebSocket subscribers", is_public=True),
-    Listener("tcp", "comet", "tcp_bind", "TCP subscribers", is_public=True),
-    Listener("rpc", "comet", "rpc_bind", "calls of web nodes", is_public=False),
-    Listener("status", "comet", "status_bind", "health and metrics", is_public=False),
-)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,7 +15,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="run one comet node of a cluster",
         description="Hold subscribers' connections, as one of the nodes that share the keys.",
     )
-    add_node_flags(parser, LISTENERS)
+    add_node_flags(parser, "comet")
     add_workers_flag(
         parser,
         "run N nodes, NAME-0, NAME-1, ..., each in a process of its own, and start again what dies; node i"
@@ -37,10 +25,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run until a signal; 0 after an orderly drain."""
-    from cluster.model import NodeKind
     from encke.workerplan import comet_plans
 
-    config = load_node_config(args, NodeKind.COMET, LISTENERS)
+    config = load_node_config(args, "comet")
     if args.workers is None:
-        return run_node(config, NodeKind.COMET, LISTENERS)
-    return run_workers(config, comet_plans(config, args.workers), LISTENERS[-1])
+        return run_node(config, "comet")
+    return run_workers(config, "comet", comet_plans(config, args.workers))

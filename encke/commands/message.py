@@ -5,15 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from encke.commands.running import Listener, add_node_flags, load_node_config, run_node, say
+from encke.commands.running import add_node_flags, load_node_config, run_node, say
 
 if TYPE_CHECKING:
     from encke.config import EnckeConfig
-
-LISTENERS = (
-    Listener("rpc", "message", "rpc_bind", "calls of other nodes", is_public=False),
-    Listener("status", "message", "status_bind", "health and metrics", is_public=False),
-)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,7 +18,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="run one message node of a cluster",
         description="Save and load messages in the store that message.store names.",
     )
-    add_node_flags(parser, LISTENERS)
+    add_node_flags(parser, "message")
     parser.add_argument(
         "--init-schema", action="store_true", help="make or update the tables of the MySQL store, then end"
     )
@@ -31,12 +26,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run until a signal; 0 after an orderly drain."""
-    from cluster.model import NodeKind
-
-    config = load_node_config(args, NodeKind.MESSAGE, LISTENERS)
+    config = load_node_config(args, "message")
     if args.init_schema:
         return _init_schema(config)
-    return run_node(config, NodeKind.MESSAGE, LISTENERS)
+    return run_node(config, "message")
 
 
 def _init_schema(config: EnckeConfig) -> int:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 import http.client
 import time
-from typing import TYPE_CHECKING
 
 from encke.commands.arguments import seconds
-
-if TYPE_CHECKING:
-    from encke.config import EnckeConfig
+from encke.listeners import LISTENERS, status_listener
 
 # For an answer; a node answers its probes within a turn of its loop.
 TIMEOUT_S = 2.0
@@ -25,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="tell whether a node on this machine can serve",
         description="Ask a node's status address, as configured. Exit code 0: it can serve; 1: not, and why.",
     )
-    parser.add_argument("kind", choices=("serve", "comet", "message", "web"), help="the command that runs it")
+    parser.add_argument("kind", choices=LISTENERS, help="the command that runs it")
     parser.add_argument("--config", metavar="FILE", help="its configuration file")
     parser.add_argument("--status-bind", metavar="HOST:PORT", help="its status address, as it was told")
     parser.add_argument(
@@ -63,24 +60,16 @@ def _address(args: argparse.Namespace) -> tuple[str, int]:
     from encke.config import load_config
 
     flag = args.status_bind
-    overrides = [] if flag is None else [Override("--status-bind", args.kind, "status_bind", flag)]
+    status = status_listener(args.kind)
+    overrides = [] if flag is None else [Override(status.flag, status.table, status.key, flag)]
     # Whether the rest of the file makes sense is the node's business.
-    host, port = split_address(_status_bind(load_config(args.config, overrides, used=()), args.kind))
+    host, port = split_address(status.address(load_config(args.config, overrides, used=())))
     if not port:
         raise ConfigError([f"{args.kind}.status_bind: port 0 means any: say which with --status-bind"])
     if not host or is_unspecified(host):
         # Bound to all addresses of the machine, so also here.
         host = "::1" if ":" in host else "127.0.0.1"
     return host, port
-
-
-def _status_bind(config: EnckeConfig, kind: str) -> str:
-    return {
-        "serve": config.serve.status_bind,
-        "comet": config.comet.status_bind,
-        "message": config.message.status_bind,
-        "web": config.web.status_bind,
-    }[kind]
 
 
 def _fault(host: str, port: int) -> str | None:

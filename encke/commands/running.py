@@ -6,78 +6,46 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from encke.listeners import LISTENERS
 
 if TYPE_CHECKING:
     from cluster.config import Override
-    from cluster.model import NodeKind
     from cluster.service import Application
     from cluster.stats import Stats
     from encke.config import EnckeConfig
-    from encke.ports import Door
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """A listener that a flag can move."""
-
-    kind: str
-    table: str
-    key: str
-    purpose: str
-    # Whether --host of `encke serve` moves it: what the outside world talks to.
-    is_public: bool
-
-    @property
-    def flag(self) -> str:
-        """The flag of its address."""
-        return f"--{self.kind}-bind"
-
-    def address(self, config: EnckeConfig) -> str:
-        """As configured."""
-        address = getattr(getattr(config, self.table), self.key)
-        assert isinstance(address, str)
-        return address
-
-    def door(self, config: EnckeConfig) -> Door:
-        """The same, for a look whether it is free."""
-        from encke.ports import Door
-
-        return Door(self.purpose, self.address(config), self.flag, f"{self.table}.{self.key}")
-
-
-def add_bind_flags(parser: argparse.ArgumentParser, listeners: Sequence[Listener]) -> None:
-    """A flag for each address."""
-    for listener in listeners:
+def add_bind_flags(parser: argparse.ArgumentParser, command: str) -> None:
+    """A flag for each address that a command listens on."""
+    for listener in LISTENERS[command]:
         parser.add_argument(
-            listener.flag, metavar="HOST:PORT", help=f"listen here for {listener.purpose}; port 0 = any"
+            listener.flag, metavar="HOST:PORT", help=f"listen here for {listener.words}; port 0 = any"
         )
 
 
-def bind_overrides(args: argparse.Namespace, listeners: Sequence[Listener]) -> list[Override]:
+def bind_overrides(args: argparse.Namespace, command: str) -> list[Override]:
     """What those flags change."""
     from cluster.config import Override
 
     return [
         Override(listener.flag, listener.table, listener.key, address)
-        for listener in listeners
-        if (address := getattr(args, f"{listener.kind}_bind")) is not None
+        for listener in LISTENERS[command]
+        if (address := getattr(args, listener.key)) is not None
     ]
 
 
-def run_application(
-    config: EnckeConfig, listeners: Sequence[Listener], build: Callable[[Stats], Application]
-) -> int:
+def run_application(config: EnckeConfig, command: str, build: Callable[[Stats], Application]) -> int:
     """Run until a signal; 0 after an orderly drain.
 
     Raises:
         ConfigError: an address cannot be bound.
     """
     from cluster.errors import ConfigError
-    from encke.ports import door_faults
+    from encke.ports import bind_faults
 
-    faults = door_faults(listener.door(config) for listener in listeners)
+    faults = bind_faults(listener.bind(config) for listener in LISTENERS[command])
     if faults:
         raise ConfigError(faults)
     return run_process(config, build)
@@ -118,14 +86,14 @@ def _complain(faults: Sequence[str], worker: str = "") -> int:
     return 1
 
 
-def add_node_flags(parser: argparse.ArgumentParser, listeners: Sequence[Listener]) -> None:
-    """The flags of a node of a cluster."""
+def add_node_flags(parser: argparse.ArgumentParser, kind: str) -> None:
+    """The flags of a node of a cluster, of the kind and command with this name."""
     parser.add_argument("--config", metavar="FILE", help="TOML file; `encke config example` prints one")
     parser.add_argument("--name", metavar="NAME", help="name of this node")
-    add_bind_flags(parser, listeners)
+    add_bind_flags(parser, kind)
 
 
-def load_node_config(args: argparse.Namespace, kind: NodeKind, listeners: Sequence[Listener]) -> EnckeConfig:
+def load_node_config(args: argparse.Namespace, kind: str) -> EnckeConfig:
     """The configuration with what add_node_flags() changes.
 
     Raises:
@@ -134,23 +102,24 @@ def load_node_config(args: argparse.Namespace, kind: NodeKind, listeners: Sequen
     from cluster.config import Override
     from encke.config import load_config
 
-    overrides = bind_overrides(args, listeners)
+    overrides = bind_overrides(args, kind)
     if args.name is not None:
-        overrides.append(Override("--name", kind.value, "name", args.name))
+        overrides.append(Override("--name", kind, "name", args.name))
     # All kinds may share one file; what the others need (the admin token, say) is not asked for here.
-    used = (kind.value, "auth", "registry", "rpc", "redis", "mysql", "process", "log")
+    used = (kind, "auth", "registry", "rpc", "redis", "mysql", "process", "log")
     return load_config(args.config, overrides, used=used)
 
 
-def run_node(config: EnckeConfig, kind: NodeKind, listeners: Sequence[Listener]) -> int:
+def run_node(config: EnckeConfig, kind: str) -> int:
     """Run one node of a cluster until a signal; 0 after an orderly drain."""
+    from cluster.model import NodeKind
     from cluster.registry.zookeeper import ZooKeeperRegistry
     from encke.nodes import NodeProcess
 
     return run_application(
         config,
-        listeners,
-        lambda stats: NodeProcess(kind, config, stats, say, ZooKeeperRegistry(config.registry)),
+        kind,
+        lambda stats: NodeProcess(NodeKind(kind), config, stats, say, ZooKeeperRegistry(config.registry)),
     )
 
 

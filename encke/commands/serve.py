@@ -8,26 +8,15 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from encke.commands.running import (
-    Listener,
-    add_bind_flags,
-    bind_overrides,
-    run_application,
-    say,
-)
+from encke.commands.running import add_bind_flags, bind_overrides, run_application, say
 from encke.commands.supervising import add_workers_flag, run_workers
+from encke.listeners import LISTENERS
 
 if TYPE_CHECKING:
     from cluster.config import Override
 
-
-LISTENERS = (
-    Listener("ws", "comet", "ws_bind", "WebSocket subscribers", is_public=True),
-    Listener("tcp", "comet", "tcp_bind", "TCP subscribers", is_public=True),
-    Listener("public", "web", "public_bind", "the public HTTP API", is_public=True),
-    Listener("admin", "web", "admin_bind", "the admin HTTP API", is_public=False),
-    Listener("status", "serve", "status_bind", "health and metrics", is_public=False),
-)
+# What --host moves: where the outside world comes in.
+_OUTSIDE = ("ws", "tcp", "public")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="HOST",
         help="host that subscribers are told to connect to (the one they asked)",
     )
-    add_bind_flags(parser, LISTENERS)
+    add_bind_flags(parser, "serve")
     add_workers_flag(
         parser,
         "serve subscribers with N processes, which share the keys, and the rest with two more; processes that"
@@ -64,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, _overrides(args))
     program = _program()
     if args.workers is not None:
-        return run_workers(config, serve_plans(config, args.workers), LISTENERS[-1], program)
-    return run_application(config, LISTENERS, lambda stats: Standalone(config, stats, say, program))
+        return run_workers(config, "serve", serve_plans(config, args.workers), program)
+    return run_application(config, "serve", lambda stats: Standalone(config, stats, say, program))
 
 
 def _program() -> str:
@@ -84,7 +73,7 @@ def _overrides(args: argparse.Namespace) -> list[Override]:
         overrides.append(Override("--advertise", "serve", "advertise_host", args.advertise))
     if args.host is not None:
         overrides += _host_overrides(args)
-    return overrides + bind_overrides(args, LISTENERS)
+    return overrides + bind_overrides(args, "serve")
 
 
 def _host_overrides(args: argparse.Namespace) -> list[Override]:
@@ -95,8 +84,8 @@ def _host_overrides(args: argparse.Namespace) -> list[Override]:
 
     config = load_config(args.config)
     overrides = []
-    for listener in LISTENERS:
-        if listener.is_public:
+    for listener in LISTENERS["serve"]:
+        if listener.purpose in _OUTSIDE:
             port = split_address(listener.address(config))[1]
             address = join_address(args.host.strip("[]"), port)
             overrides.append(Override("--host", listener.table, listener.key, address))

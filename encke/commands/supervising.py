@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from encke.commands.running import Listener, run_process, say
+from encke.commands.running import run_process, say
+from encke.listeners import status_listener
 
 if TYPE_CHECKING:
     from encke.config import EnckeConfig
@@ -18,20 +19,21 @@ def add_workers_flag(parser: argparse.ArgumentParser, words: str) -> None:
     parser.add_argument("--workers", metavar="N", type=_worker_count, help=words)
 
 
-def run_workers(config: EnckeConfig, plans: Sequence[WorkerPlan], status: Listener, program: str = "") -> int:
+def run_workers(config: EnckeConfig, command: str, plans: Sequence[WorkerPlan], program: str = "") -> int:
     """Run these processes and their supervisor until a signal; 0 after an orderly drain.
 
     Args:
-        status: the supervisor's own listener.
+        command: whose status port the supervisor has.
         program: see Supervisor.
 
     Raises:
         ConfigError: an address cannot be bound.
     """
     from encke.supervisor import Supervisor
-    from encke.workerplan import check_doors
+    from encke.workerplan import check_binds
 
-    check_doors([status.door(config), *(door for plan in plans for door in plan.doors)])
+    status = status_listener(command)
+    check_binds([status.bind(config), *(bind for plan in plans for bind in plan.binds)])
     return run_process(
         config, lambda stats: Supervisor(config, plans, status.address(config), stats, say, program=program)
     )

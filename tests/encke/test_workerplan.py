@@ -10,8 +10,8 @@ import pytest
 from cluster.errors import ConfigError
 from cluster.model import NodeKind
 from encke.config import EnckeConfig, load_config
-from encke.ports import Door
-from encke.workerplan import WorkerPlan, check_doors, comet_plans, serve_plans
+from encke.listeners import Bind
+from encke.workerplan import WorkerPlan, check_binds, comet_plans, serve_plans
 
 
 def config(**comet: str) -> EnckeConfig:
@@ -24,20 +24,20 @@ def by_kind(plans: list[WorkerPlan], kind: NodeKind) -> list[WorkerPlan]:
     return [plan for plan in plans if plan.kind is kind]
 
 
-def doors_of(plans: list[WorkerPlan]) -> list[Door]:
-    return [door for plan in plans for door in plan.doors]
+def binds_of(plans: list[WorkerPlan]) -> list[Bind]:
+    return [bind for plan in plans for bind in plan.binds]
 
 
 def test_comet_workers_are_nodes_of_their_own_on_ports_ten_apart() -> None:
     first, second = comet_plans(config(name="c"), 2)
     assert (first.name, second.name) == ("c-0", "c-1")
-    assert [door.address for door in first.doors] == [
+    assert [bind.address for bind in first.binds] == [
         "0.0.0.0:6968",
         "0.0.0.0:6969",
         "127.0.0.1:6970",
         "127.0.0.1:6982",
     ]
-    assert [door.address for door in second.doors] == [
+    assert [bind.address for bind in second.binds] == [
         "0.0.0.0:6978",
         "0.0.0.0:6979",
         "127.0.0.1:6980",
@@ -120,12 +120,12 @@ def test_ports_that_two_workers_want_are_refused_by_name(
     ws_bind: str, tcp_bind: str, is_double: bool
 ) -> None:
     changed = config(ws_bind=ws_bind, tcp_bind=tcp_bind, rpc_bind="127.0.0.1:0", status_bind="127.0.0.1:0")
-    doors = doors_of(comet_plans(changed, 2))
+    binds = binds_of(comet_plans(changed, 2))
     if not is_double:
-        check_doors(doors)
+        check_binds(binds)
         return
     with pytest.raises(ConfigError) as refused:
-        check_doors(doors)
+        check_binds(binds)
     (fault,) = refused.value.faults
     assert fault.startswith(
         "port 7010 would be listened on twice, for TCP subscribers of comet-1-0"
@@ -142,4 +142,4 @@ def test_a_port_in_use_is_told_with_the_worker_that_wants_it() -> None:
         with pytest.raises(
             ConfigError, match=f"port {port} for WebSocket subscribers of comet-1-0 is in use"
         ):
-            check_doors(doors_of(comet_plans(changed, 1)))
+            check_binds(binds_of(comet_plans(changed, 1)))
