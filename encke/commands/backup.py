@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 
@@ -22,15 +21,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Copy, and tell the size."""
-    from cluster.errors import ConfigError
     from encke.config import load_config
     from message.storage.backup import backup
 
     directory = args.data_dir or load_config(args.config, used=("message",)).message.data_dir
-    try:
-        size = backup(Path(directory), args.target)
-    except ConfigError as error:
-        print(f"encke: {error}", file=sys.stderr)
-        return 1
+    size = backup(Path(directory), args.target)
     print(f"{args.target}: {size:,} bytes")
     return 0

@@ -6,7 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from cluster.errors import ConfigError
+from cluster.errors import StorageError
 from message.storage.embedded_file import FILE_NAME, sync
 from message.storage.embedded_schema import APPLICATION_ID
 
@@ -23,14 +23,14 @@ def backup(data_dir: Path, target: Path) -> int:
         Size of the copy in bytes.
 
     Raises:
-        ConfigError: there is no store, the target exists or cannot be written,
+        StorageError: there is no store, the target exists or cannot be written,
             or the store is damaged.
     """
     source = data_dir / FILE_NAME
     if not source.is_file():
-        raise ConfigError([f"{source}: there is no store"])
+        raise StorageError(f"{source}: there is no store")
     if target.exists():
-        raise ConfigError([f"{target} exists already: choose another name"])
+        raise StorageError(f"{target} exists already: choose another name")
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
         _copy(source, partial)
@@ -38,11 +38,11 @@ def backup(data_dir: Path, target: Path) -> int:
         # Unlike a rename, a link does not replace what has appeared there meanwhile.
         os.link(partial, target)
     except FileExistsError as error:
-        raise ConfigError([f"{target} exists already: choose another name"]) from error
+        raise StorageError(f"{target} exists already: choose another name") from error
     except OSError as error:
-        raise ConfigError([f"cannot write {target}: {error.strerror}"]) from error
+        raise StorageError(f"cannot write {target}: {error.strerror}") from error
     except sqlite3.Error as error:
-        raise ConfigError([f"cannot copy {source} to {target}: {error}"]) from error
+        raise StorageError(f"cannot copy {source} to {target}: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
     sync(target.parent)
@@ -55,7 +55,7 @@ def _copy(source: Path, target: Path) -> None:
     reading = sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
     try:
         if reading.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            raise ConfigError([f"{source} is a database of another program"])
+            raise StorageError(f"{source} is a database of another program")
         writing = sqlite3.connect(target, isolation_level=None)
         try:
             # In one step: a copy in several starts again whenever the server has written.
@@ -64,7 +64,7 @@ def _copy(source: Path, target: Path) -> None:
             writing.execute("PRAGMA journal_mode = DELETE")
             fault = writing.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if fault != "ok":
-                raise ConfigError([f"{source} is damaged ({fault}): the copy was not kept"])
+                raise StorageError(f"{source} is damaged ({fault}): the copy was not kept")
         finally:
             writing.close()
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.errors import ConfigError
+from cluster.errors import StorageError
 from cluster.model import Key
 from message.storage.backup import backup
 from message.storage.embedded_file import FILE_NAME
@@ -58,21 +58,21 @@ def test_backup_does_not_replace_a_file(tmp_path: Path) -> None:
     make_store(tmp_path / "data")
     (tmp_path / "copy.db").write_text("precious")
 
-    with pytest.raises(ConfigError, match="exists already"):
+    with pytest.raises(StorageError, match="exists already"):
         backup(tmp_path / "data", tmp_path / "copy.db")
 
     assert (tmp_path / "copy.db").read_text() == "precious"
 
 
 def test_backup_without_a_store_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no store"):
+    with pytest.raises(StorageError, match="there is no store"):
         backup(tmp_path, tmp_path / "copy.db")
 
 
 def test_backup_into_a_missing_directory_says_so(tmp_path: Path) -> None:
     make_store(tmp_path / "data")
 
-    with pytest.raises(ConfigError, match="No such file or directory"):
+    with pytest.raises(StorageError, match="No such file or directory"):
         backup(tmp_path / "data", tmp_path / "missing" / "copy.db")
 
 
@@ -81,7 +81,7 @@ def test_backup_of_another_programs_database_is_refused(tmp_path: Path) -> None:
     connection.execute("CREATE TABLE t (a)")
     connection.close()
 
-    with pytest.raises(ConfigError, match="another program"):
+    with pytest.raises(StorageError, match="another program"):
         backup(tmp_path, tmp_path / "copy.db")
     assert sorted(p.name for p in tmp_path.iterdir()) == [FILE_NAME]
 
@@ -90,7 +90,7 @@ def test_damaged_store_leaves_no_backup(tmp_path: Path) -> None:
     make_store(tmp_path / "data")
     flip(tmp_path / "data" / FILE_NAME, 4096)
 
-    with pytest.raises(ConfigError, match=r"damaged|malformed"):
+    with pytest.raises(StorageError, match=r"damaged|malformed"):
         backup(tmp_path / "data", tmp_path / "copy.db")
 
     assert not list(tmp_path.glob("copy*"))
