@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from cluster.errors import ConfigError, EnckeError
-from encke.commands.arguments import Parser
+from encke.commands.arguments import Parser, tell
 from encke.version import encke_version
 
 # In the order of `encke --help`.
@@ -36,13 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = _print_version() if args.version else args.run(args)
     except ConfigError as error:
-        code = _complain(error.faults, USAGE)
+        tell(*error.faults)
+        code = USAGE
     except BrokenPipeError:
         code = NO_READER
     except KeyboardInterrupt:
         code = INTERRUPTED
     except (EnckeError, OSError) as error:
-        code = _complain([str(error)], FAILED)
+        tell(str(error))
+        code = FAILED
     return _flush(code)
 
 
@@ -81,13 +83,9 @@ def _flush(code: int) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return NO_READER
-        return code or _complain([str(error)], FAILED)
-    return code
-
-
-def _complain(faults: Sequence[str], code: int) -> int:
-    for fault in faults:
-        print(f"encke: {fault}", file=sys.stderr)
+        if not code:
+            tell(str(error))
+        return code or FAILED
     return code
 
 

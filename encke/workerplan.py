@@ -19,8 +19,6 @@ from encke.listeners import LISTENERS, Bind
 from encke.ports import bind_faults
 from encke.standalone import advertised
 
-MAX_WORKERS = 256
-
 # Worker i listens this far above the configured ports, times i: room for all the ports of one.
 PORT_STEP = 10
 

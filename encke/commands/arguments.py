@@ -1,11 +1,15 @@
-"""The parser of every command line, and types of arguments that several commands take."""
+"""What the commands share: the parser of every command line, arguments, words on standard error."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+ADMIN_URL = "http://127.0.0.1:8091"
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,6 +54,46 @@ def _likely(flag: str, flags: Iterable[str]) -> list[str]:
 
     longer = [name for name in flags if name.startswith(flag)]
     return longer or difflib.get_close_matches(flag, flags, n=1)
+
+
+def tell(*lines: str) -> None:
+    """Say what is wrong, or happens, to whoever runs the command: on standard error."""
+    for line in lines:
+        print(f"encke: {line}", file=sys.stderr, flush=True)
+
+
+def add_admin_flags(parser: argparse.ArgumentParser) -> None:
+    """Where the admin port is, and what it asks for."""
+    parser.add_argument(
+        "--url", default=ADMIN_URL, help=f"admin address of the server or a balancer ({ADMIN_URL})"
+    )
+    parser.add_argument(
+        "--admin-token",
+        metavar="TOKEN",
+        default=os.environ.get("ENCKE_ADMIN_TOKEN", ""),
+        help="where the admin port asks for one ($ENCKE_ADMIN_TOKEN)",
+    )
+
+
+def base_url(text: str) -> str:
+    """The address of a server, which may have been given as "host:port" only."""
+    return text if "://" in text else f"http://{text}"
+
+
+def whole_number(least: int, most: int, fault: str) -> Callable[[str], int]:
+    """A number within these bounds, in decimal digits only.
+
+    Args:
+        fault: said behind what is none: "is not a number of messages".
+    """
+
+    def read(text: str) -> int:
+        is_number = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+        if not is_number or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} {fault}")
+        return int(text)
+
+    return read
 
 
 def seconds(least: float) -> Callable[[str], float]:

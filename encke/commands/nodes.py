@@ -11,10 +11,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from encke.commands.arguments import seconds
+from cluster.errors import EnckeError
+from encke.commands.arguments import add_admin_flags, base_url, seconds, tell
 from encke.commands.nodestable import lines_of
 
-DEFAULT_URL = "http://127.0.0.1:8091"
 TIMEOUT_S = 10.0
 DEFAULT_WATCH_S = 2.0
 MIN_WATCH_S = 0.1
@@ -24,8 +24,8 @@ _HOME, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
 _CLEAR_ALL = "\x1b[2J"
 
 
-class _NoAnswerError(Exception):
-    """What to tell whoever asked."""
+class _NoAnswerError(EnckeError):
+    """The admin port did not answer, or not with a list."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,13 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="List the nodes of a cluster, also those that have just gone. On a terminal the table"
         " fits its width; in a pipe each node has one line, unless $COLUMNS is set.",
     )
-    parser.add_argument("--url", default=DEFAULT_URL, help=f"admin address of a web node ({DEFAULT_URL})")
-    parser.add_argument(
-        "--admin-token",
-        metavar="TOKEN",
-        default=os.environ.get("ENCKE_ADMIN_TOKEN", ""),
-        help="where the admin port asks for one ($ENCKE_ADMIN_TOKEN)",
-    )
+    add_admin_flags(parser)
     parser.add_argument(
         "--json", action="store_true", help="print the answer as it is; with --watch one a line"
     )
@@ -60,11 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Ask, and print a table that fits the terminal; again and again when it is watched."""
     if args.watch is not None:
         _watch(args)
-    try:
-        text = _ask(args)
-    except _NoAnswerError as error:
-        print(f"encke: {error}", file=sys.stderr)
-        return 1
+    text = _ask(args)
     print(text if args.json else "\n".join(_lines(text)))
     return 0
 
@@ -81,7 +71,7 @@ def _watch(args: argparse.Namespace) -> None:
             if is_screen:
                 _paint([f"encke: {error}"])
             else:
-                print(f"encke: {error}", file=sys.stderr, flush=True)
+                tell(str(error))
         else:
             if is_screen:
                 _paint(_lines(text))
@@ -123,11 +113,10 @@ def _ask(args: argparse.Namespace) -> str:
     import urllib.error
     import urllib.request
 
-    url = args.url if "://" in args.url else f"http://{args.url}"
     # As the client of the other commands: proxies of the environment are not used.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        request = urllib.request.Request(url.rstrip("/") + "/2/admin/nodes")
+        request = urllib.request.Request(base_url(args.url).rstrip("/") + "/2/admin/nodes")
         if args.admin_token:
             request.add_header("Authorization", f"Bearer {args.admin_token}")
         with opener.open(request, timeout=TIMEOUT_S) as answer:

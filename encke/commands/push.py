@@ -9,16 +9,15 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from encke.commands.arguments import Parser, seconds
+from cluster.errors import ConfigError
+from encke.commands.arguments import Parser, add_admin_flags, base_url, seconds, tell, whole_number
 
 if TYPE_CHECKING:
     import msgspec
 
     from encke.client import Publisher, PushFailure, PushReply, PushResult
 
-DEFAULT_URL = "http://127.0.0.1:8091"
 MIN_TIMEOUT_S = 0.05
-USAGE = 2
 EXAMPLE = """
 examples:
   encke push alice '{"text": "hello"}'             to whoever is online as alice
@@ -45,7 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--expire",
         metavar="S",
-        type=_seconds,
+        type=whole_number(0, 2**32 - 1, "is not a number of seconds below 2^32"),
         default=0,
         help="seconds in the store; 0: only for who is online now (0)",
     )
@@ -59,17 +58,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=30.0,
         help="try again for so long when it fails (30)",
     )
-    parser.add_argument(
-        "--url",
-        default=DEFAULT_URL,
-        help=f"admin address of the server or a balancer ({DEFAULT_URL})",
-    )
-    parser.add_argument(
-        "--admin-token",
-        metavar="TOKEN",
-        default=os.environ.get("ENCKE_ADMIN_TOKEN", ""),
-        help="where the admin port asks for one ($ENCKE_ADMIN_TOKEN)",
-    )
+    add_admin_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -78,8 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
     fault = _fault(args)
     if fault is not None:
-        print(f"encke: {fault}", file=sys.stderr)
-        return USAGE
+        raise ConfigError([fault])
     try:
         if args.stream:
             return asyncio.run(_stream(args))
@@ -87,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         value = _json(sys.stdin.buffer.read() if args.words[-1] == "-" else os.fsencode(args.words[-1]))
         return asyncio.run(_push(args, value))
     except (ClientError, ValueError) as error:
-        print(f"encke: {error}", file=sys.stderr)
+        tell(str(error))
         return 1
 
 
@@ -121,15 +109,14 @@ async def _stream(args: argparse.Namespace) -> int:
             pushed += len(reply.results)
             failed += len(reply.failed) + (reply.error is not None)
     failed += len(bad_lines)
-    print(f"encke: {pushed} pushed, {failed} failed", file=sys.stderr)
+    tell(f"{pushed} pushed, {failed} failed")
     return 1 if failed else 0
 
 
 def _publisher(args: argparse.Namespace) -> Publisher:
     from encke.client import Publisher
 
-    url = args.url if "://" in args.url else f"http://{args.url}"
-    return Publisher(url, token=args.admin_token, timeout_s=args.timeout)
+    return Publisher(base_url(args.url), token=args.admin_token, timeout_s=args.timeout)
 
 
 def _json(data: bytes) -> msgspec.Raw:
@@ -180,9 +167,3 @@ def _failure_json(failure: PushFailure) -> str:
 
 def _error_json(reply: PushReply) -> str:
     return json.dumps({"id": reply.push_id, "error": reply.error and reply.error.code}, separators=(",", ":"))
-
-
-def _seconds(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text[:20]) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds below 2^32")
-    return int(text)

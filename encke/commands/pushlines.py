@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator
 
 import msgspec
 
 from encke.client import Push
+from encke.commands.arguments import tell
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 READ_BYTES = 64 * 1024
@@ -58,7 +58,7 @@ async def read_pushes(descriptor: int, expire_s: int, faults: list[str]) -> Asyn
             push = parse_push(line, expire_s)
         except ValueError as error:
             faults.append(f"line {number} is no push: {error}")
-            print(f"encke: {faults[-1]}", file=sys.stderr, flush=True)
+            tell(faults[-1])
             continue
         yield push
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from encke.commands.arguments import tell
 from encke.listeners import LISTENERS
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def run_process(config: EnckeConfig, build: Callable[[Stats], Application], *, w
     try:
         return service.run(build(stats), config.process, stats, is_supervised=bool(worker))
     except (EnckeError, OSError) as error:
-        return _complain(str(error).splitlines(), worker)
+        tell(*(f"{worker}: {line}" if worker else line for line in str(error).splitlines()))
+        return 1
 
 
 def _log_settings(config: EnckeConfig) -> None:
@@ -78,12 +79,6 @@ def _log_settings(config: EnckeConfig) -> None:
 
     for line in changed(config):
         logging.getLogger(__name__).info("setting %s", line)
-
-
-def _complain(faults: Sequence[str], worker: str = "") -> int:
-    for fault in faults:
-        print(f"encke: {worker}: {fault}" if worker else f"encke: {fault}", file=sys.stderr)
-    return 1
 
 
 def add_node_flags(parser: argparse.ArgumentParser, kind: str) -> None:

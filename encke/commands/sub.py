@@ -8,10 +8,14 @@ import os
 import sys
 from typing import TYPE_CHECKING, Literal
 
+from encke.commands.arguments import base_url, tell, whole_number
+
 if TYPE_CHECKING:
     from encke.client import Gap, Message, Status, Subscriber
 
 DEFAULT_URL = "http://127.0.0.1:8090"
+
+_mid = whole_number(0, 2**63 - 1, 'is neither a mid nor "ack"')
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -44,7 +48,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="what to connect by (websocket)",
     )
     parser.add_argument("--json", action="store_true", help="print each message or gap as one JSON object")
-    parser.add_argument("--count", metavar="N", type=_count, help="end after so many messages")
+    parser.add_argument(
+        "--count",
+        metavar="N",
+        type=whole_number(1, 10**18 - 1, "is not a number of messages"),
+        help="end after so many messages",
+    )
     parser.add_argument(
         "--url", default=DEFAULT_URL, help=f"public address of the server or a balancer ({DEFAULT_URL})"
     )
@@ -57,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         asyncio.run(_print_until_end(args))
     except (ClientError, ValueError) as error:
-        print(f"encke: {error}", file=sys.stderr)
+        tell(str(error))
         return 1
     return 0
 
@@ -77,14 +86,14 @@ async def _print_messages(args: argparse.Namespace) -> None:
     from encke.client import Message, Subscriber
 
     subscriber = Subscriber(
-        args.url if "://" in args.url else f"http://{args.url}",
+        base_url(args.url),
         args.key,
         transport=args.transport,
         token=args.token,
         device=args.device,
         resume=args.resume,
         auto_acknowledge=args.resume == "ack",
-        on_status=lambda status: _tell(args.key, status),
+        on_status=lambda status: _tell_status(args.key, status),
     )
     left: int | None = args.count
     async with subscriber:
@@ -117,33 +126,21 @@ def _line(item: Message | Gap, is_json: bool) -> str:
     return f"# gap: messages after {item.after} are lost"
 
 
-def _tell(key: str, status: Status) -> None:
+def _tell_status(key: str, status: Status) -> None:
     from encke.client import Connected
 
     if isinstance(status, Connected):
-        print(f"encke: subscribed to {key} at {status.address}", file=sys.stderr, flush=True)
+        tell(f"subscribed to {key} at {status.address}")
         return
     # 1006 only means that the server did not say why.
     reason = status.reason if status.code == 1006 else f"{status.reason} ({status.code})"
-    print(f"encke: {reason}; reconnecting in {status.delay_s:.1f} s", file=sys.stderr, flush=True)
+    tell(f"{reason}; reconnecting in {status.delay_s:.1f} s")
 
 
 def _tell_gap(gap: Gap) -> None:
     until = "" if gap.before is None else f" and before {gap.before}"
-    print(
-        f"encke: gap: the server had to drop messages after {gap.after}{until}", file=sys.stderr, flush=True
-    )
+    tell(f"gap: the server had to drop messages after {gap.after}{until}")
 
 
 def _resume(text: str) -> int | Literal["ack"]:
-    if text == "ack":
-        return "ack"
-    if not (text.isascii() and text.isdigit()) or int(text[:20]) >= 2**63:
-        raise argparse.ArgumentTypeError(f'{text!r} is neither a mid nor "ack"')
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of messages")
-    return int(text)
+    return "ack" if text == "ack" else _mid(text)

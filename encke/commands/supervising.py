@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from encke.commands.arguments import whole_number
 from encke.commands.running import run_process, say
 from encke.listeners import status_listener
 
@@ -13,10 +14,13 @@ if TYPE_CHECKING:
     from encke.config import EnckeConfig
     from encke.workerplan import WorkerPlan
 
+MAX_WORKERS = 256
+
 
 def add_workers_flag(parser: argparse.ArgumentParser, words: str) -> None:
     """How many processes."""
-    parser.add_argument("--workers", metavar="N", type=_worker_count, help=words)
+    count = whole_number(1, MAX_WORKERS, f"is not a whole number from 1 to {MAX_WORKERS}")
+    parser.add_argument("--workers", metavar="N", type=count, help=words)
 
 
 def run_workers(config: EnckeConfig, command: str, plans: Sequence[WorkerPlan], program: str = "") -> int:
@@ -37,11 +41,3 @@ def run_workers(config: EnckeConfig, command: str, plans: Sequence[WorkerPlan], 
     return run_process(
         config, lambda stats: Supervisor(config, plans, status.address(config), stats, say, program=program)
     )
-
-
-def _worker_count(text: str) -> int:
-    from encke.workerplan import MAX_WORKERS
-
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= MAX_WORKERS):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MAX_WORKERS}, got {text!r}")
-    return int(text)
