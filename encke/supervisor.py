@@ -23,7 +23,7 @@ from encke.announcing import READY, Line, Listening, Room, Storing, listening
 from encke.config import EnckeConfig
 from encke.standalone import examples
 from encke.workerplan import WorkerPlan
-from encke.workers import Worker
+from encke.workerprocess import Worker
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Which workers there are, and the settings of each: names, addresses, shares of the drain.
 
 Every worker is a node with a configuration of its own, made from the one that
-the operator wrote. Decides nothing about processes; see encke/workers.py.
+the operator wrote. Decides nothing about processes; see encke/workerprocess.py.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def test_worker_that_cannot_start_ends_all_and_says_why(tmp_path: Path) -> None:
 
 def test_a_worker_that_nobody_gave_a_job_ends(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "encke.worker", "nobody"],
+        [sys.executable, "-m", "encke.workermain", "nobody"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=PATIENCE_S,

@@ -32,8 +32,8 @@ def worker_pids(server: Server) -> dict[str, int]:
         except FileNotFoundError:
             # Gone meanwhile.
             continue
-        if "encke.worker" in words:
-            found[words[words.index("encke.worker") + 1]] = int(pid)
+        if "encke.workermain" in words:
+            found[words[words.index("encke.workermain") + 1]] = int(pid)
     return found
 
 

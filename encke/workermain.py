@@ -1,6 +1,6 @@
 """A node in a process that another one has started, and that ends with it.
 
-Started as ``python -m encke.worker NAME``; NAME is for people who look at the
+Started as ``python -m encke.workermain NAME``; NAME is for people who look at the
 list of processes. Its standard input is its tie to the supervisor:
 
 ::

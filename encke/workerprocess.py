@@ -21,7 +21,7 @@ from cluster.errors import EnckeError
 from cluster.model import NodeKind
 from cluster.registry.localserver import RegistryServer
 from encke.announcing import READY, Line, Listening, read_line
-from encke.worker import ALIVE, DRAIN, Job
+from encke.workermain import ALIVE, DRAIN, Job
 from encke.workerplan import WorkerPlan
 
 log = logging.getLogger(__name__)
@@ -230,7 +230,7 @@ async def _spawn(plan: WorkerPlan, registry_end: socket.socket | None) -> Proces
     fd = -1 if registry_end is None else registry_end.fileno()
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "encke.worker", plan.name),
+        *("-m", "encke.workermain", plan.name),
         stdin=PIPE,
         stdout=PIPE,
         limit=_MAX_LINE_BYTES,
