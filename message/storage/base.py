@@ -38,16 +38,6 @@ from typing import Protocol
 
 from cluster.contracts.message import Guarantee, MessageService
 
-# Ids are remembered for this long after the deadline of the save: a repeat that was
-# sent just before the deadline and waited in a queue still finds its first.
-ID_GRACE_S = 60
-
-# A fenced incarnation is remembered for this long: far longer than any node can believe
-# in a registration that has ended.
-FENCE_S = 86_400
-
-MAX_DEVICE_BYTES = 64
-
 
 class MessageStore(MessageService, Protocol):
     """A store: a MessageService with a life of its own."""
@@ -69,7 +59,7 @@ class MessageStore(MessageService, Protocol):
         ...
 
     async def fence(self, incarnation: str) -> None:
-        """Refuse the saves of an incarnation from now on, for FENCE_S. Durable when it returns.
+        """Refuse the saves of an incarnation from now on, for FENCE_S (rules.py). Durable when it returns.
 
         Raises:
             RequestError: no incarnation can have this name.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from cluster.contracts.message import MAX_EXPIRE_S, MAX_INCARNATION_BYTES, MAX_PUSH_ID_BYTES, SaveBatch
-from cluster.errors import EnckeError, OverloadedError, RequestError
+from cluster.errors import DeadlinePassedError, EnckeError, NotOwnerError, OverloadedError, RequestError
 from cluster.model import MAX_KEY_BYTES, key_fault
 from message.config import StoreLimits
-from message.storage.base import MAX_DEVICE_BYTES
+from message.storage.rules import MAX_DEVICE_BYTES
 
 
 def save_refusal(
@@ -27,6 +27,21 @@ def save_refusal(
     if queued and queued_bytes + payload_bytes > limits.max_queued_bytes:
         return OverloadedError("too many bytes wait for the store")
     return None
+
+
+def fenced() -> NotOwnerError:
+    """What a save of a fenced incarnation is answered."""
+    return NotOwnerError("the node that saves has lost its keys")
+
+
+def too_late() -> DeadlinePassedError:
+    """What a save after its deadline is answered, unless it is the repeat of one that was in time."""
+    return DeadlinePassedError("the deadline of the save has passed")
+
+
+def too_far(limit_s: int) -> RequestError:
+    """What a save with a deadline over the limit is answered (StoreLimits.max_deadline_s)."""
+    return RequestError(f"the deadline of the save is more than {limit_s} s ahead of the store's clock")
 
 
 def batch_fault(batch: SaveBatch) -> str | None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 import sqlite3
 
 from cluster.model import Key, Mid
-from message.storage.base import FENCE_S
-
-SECONDS_PER_DAY = 86_400
+from message.storage.rules import FENCE_S, SECONDS_PER_DAY, last_silent_day
 
 # Expired messages and lapsed ids in the order in which batches take them; both statements
 # of a batch must see the same rows.
@@ -129,7 +127,7 @@ def remove_expired(
     ).rowcount
     devices = connection.execute(
         f"DELETE FROM acknowledged WHERE (key, device) IN ({_SILENT})",
-        (now_s // SECONDS_PER_DAY - device_memory_days - 1, limit),
+        (last_silent_day(now_s, device_memory_days), limit),
     ).rowcount
     _forget(connection, clock_s)
     return messages, max(messages, ids, marks, devices)

@@ -14,10 +14,7 @@ import msgspec
 from cluster.model import Key, Mid
 from message.config import EmbeddedSettings
 from message.storage.embedded_rows import ManyRows
-
-# A full key is trimmed when it is over a limit by this share of it, not at every save, which
-# would cost 9 us each (bench/store.py --saves 200000).
-TRIM_SLACK = 32
+from message.storage.trimming import most_trimmed, trim, with_slack
 
 # Keys that are remembered from one group to the next: about 300 bytes each.
 MAX_KEPT = 8192
@@ -68,8 +65,7 @@ class Keys:
 
     def __init__(self, connection: sqlite3.Connection, settings: EmbeddedSettings) -> None:
         self._connection = connection
-        self._max_messages = settings.max_messages_per_key
-        self._max_bytes = settings.max_bytes_per_key
+        self._settings = settings
         highest = connection.execute("SELECT max(id) FROM keys").fetchone()[0]
         # Numbers of keys are not used twice while the store is open.
         self._next_id: int = (highest or 0) + 1
@@ -125,38 +121,24 @@ class Keys:
         Returns:
             How many unexpired messages were trimmed.
         """
-        max_messages = self._max_messages + self._max_messages // TRIM_SLACK
-        max_bytes = self._max_bytes + self._max_bytes // TRIM_SLACK
+        most_messages = with_slack(self._settings.max_messages_per_key)
+        most_bytes = with_slack(self._settings.max_bytes_per_key)
         trimmed = 0
         rows: list[Any] = []
         for state in states:
             if not state.ids_until and not state.messages:
                 # A new key of which nothing was saved: nothing would ever remove its row.
                 continue
-            if state.messages > max_messages or state.payload_bytes > max_bytes:
+            if state.messages > most_messages or state.payload_bytes > most_bytes:
                 trimmed += self._trim(state, now_s)
             rows += msgspec.structs.astuple(state)
         _PUT_KEYS.execute(self._connection, rows)
         return trimmed
 
     def _trim(self, state: KeyState, now_s: int) -> int:
-        """Remove the oldest messages of a key until it is within its limits; the newest stays."""
-        trimmed = last_removed = 0
-        excess = state.messages
-        if state.payload_bytes <= self._max_bytes:
-            excess -= self._max_messages
-        (oldest,) = self._connection.execute(_OLDEST, (state.id, excess)).fetchone()
-        for mid, expires_at, payload_bytes in msgspec.json.decode(oldest):
-            is_within = state.messages <= self._max_messages and state.payload_bytes <= self._max_bytes
-            if is_within or mid == state.stored:
-                break
-            state.messages -= 1
-            state.payload_bytes -= payload_bytes
-            last_removed = mid
-            if expires_at > now_s:
-                trimmed += 1
-                state.trimmed = mid
-                state.trimmed_until = max(state.trimmed_until, expires_at)
-        if last_removed:
-            self._connection.execute(_TRIM, (state.id, last_removed))
-        return trimmed
+        most = most_trimmed(state, self._settings)
+        (oldest,) = self._connection.execute(_OLDEST, (state.id, most)).fetchone()
+        removed_to, unexpired = trim(state, msgspec.json.decode(oldest), self._settings, now_s)
+        if removed_to:
+            self._connection.execute(_TRIM, (state.id, removed_to))
+        return unexpired

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any
 
 from cluster.contracts.message import Outcome, SaveBatch, SaveItem, SaveReply, SaveResult
-from cluster.errors import DeadlinePassedError, EnckeError, NotOwnerError, RequestError
+from cluster.errors import EnckeError
 from cluster.mids import MAX_SENT_LEAD, TICKS_PER_SECOND, settle
 from cluster.model import Mid
 from message.config import EmbeddedSettings
-from message.storage.base import ID_GRACE_S
+from message.storage.checks import fenced, too_far, too_late
 from message.storage.clock import StoreTime, to_whole_s
 from message.storage.counters import Tally
 from message.storage.embedded_keys import Keys, KeyState
 from message.storage.embedded_reads import is_fenced
 from message.storage.embedded_rows import ManyRows
-
-# Of a payload, to tell a repeat from another payload under the same id.
-DIGEST_BYTES = 16
+from message.storage.rules import ID_GRACE_S, payload_hash
 
 # Asking the class for a member is a call in Python.
 _SAVED = Outcome.SAVED
@@ -94,13 +91,13 @@ class Saver:
     def _refused(self, batches: Sequence[SaveBatch], clock: Mid, tally: Tally) -> dict[int, EnckeError]:
         """Batches that are not saved, by their numbers, and why."""
         incarnations = {batch.incarnation for batch in batches}
-        fenced = {one for one in incarnations if one and is_fenced(self._connection, one, to_whole_s(clock))}
+        fences = {one for one in incarnations if one and is_fenced(self._connection, one, to_whole_s(clock))}
         latest = clock + self._settings.max_deadline_s * TICKS_PER_SECOND
         farthest = clock + MAX_SENT_LEAD
         refused: dict[int, EnckeError] = {}
         for number, batch in enumerate(batches):
-            if batch.incarnation in fenced:
-                refused[number] = NotOwnerError("the node that saves has lost its keys")
+            if batch.incarnation in fences:
+                refused[number] = fenced()
             elif batch.sent > farthest or not clock <= batch.deadline <= latest:
                 refusal = self._refusal(batch, clock, tally)
                 if refusal is not None:
@@ -112,12 +109,10 @@ class Saver:
             tally.ignored_sent += 1
         if batch.deadline < clock and not self._knows_all(batch, clock):
             tally.late += len(batch.items)
-            return DeadlinePassedError("the deadline of the save has passed")
+            return too_late()
         limit_s = self._settings.max_deadline_s
         if batch.deadline > clock + limit_s * TICKS_PER_SECOND:
-            return RequestError(
-                f"the deadline of the save is more than {limit_s} s ahead of the store's clock"
-            )
+            return too_far(limit_s)
         return None
 
     def _knows_all(self, batch: SaveBatch, clock: Mid) -> bool:
@@ -188,7 +183,7 @@ class _Group:
     def _settle_item(self, state: KeyState, item: SaveItem, sent: Mid, until: int) -> SaveResult:
         if not item.push_id:
             return self._add(state, item, sent)
-        digest = bytearray(blake2b(item.payload, digest_size=DIGEST_BYTES).digest())
+        digest = bytearray(payload_hash(item.payload).digest())
         if item.id_ttl_s:
             until = max(until, self._clock_s + min(item.id_ttl_s, self._max_id_ttl_s))
         place = (item.push_id, state.id)

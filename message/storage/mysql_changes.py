@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cluster.model import Key, Mid
-from message.storage.base import FENCE_S
 from message.storage.clock import HeardClock, to_whole_s
 from message.storage.mysql_connection import NOW_S, Connection, literal, literals
 from message.storage.mysql_keys import READ_CLOCK, KeyState, read_clock, read_states, write_states
-
-SECONDS_PER_DAY = 86_400
+from message.storage.rules import FENCE_S, SECONDS_PER_DAY, last_silent_day
 
 
 def acknowledge(connection: Connection, key: Key, device: str, mid: Mid, max_devices: int) -> None:
@@ -133,10 +131,10 @@ def remove_expired(
             now_s,
             clock_s,
         )
-    silent_since = now_s // SECONDS_PER_DAY - device_memory_days - 1
+    silent_day = last_silent_day(now_s, device_memory_days)
     results = len(statements)
     statements += [
-        f"DELETE FROM encke_devices WHERE seen_day <= {silent_since} ORDER BY seen_day LIMIT {limit}",
+        f"DELETE FROM encke_devices WHERE seen_day <= {silent_day} ORDER BY seen_day LIMIT {limit}",
         "SELECT ROW_COUNT()",
         f"DELETE FROM encke_incarnations WHERE until_s <= {clock_s}",
     ]

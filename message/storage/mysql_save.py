@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from hashlib import blake2b
 
 from cluster.contracts.message import Outcome, SaveBatch, SaveItem, SaveReply, SaveResult
-from cluster.errors import DeadlinePassedError, EnckeError, NotOwnerError, RequestError, TooLargeError
+from cluster.errors import EnckeError, TooLargeError
 from cluster.mids import MAX_SENT_LEAD, STEP, TICKS_PER_SECOND, settle
 from cluster.model import Mid
 from message.config import StoreLimits
-from message.storage.base import FENCE_S, ID_GRACE_S
+from message.storage.checks import fenced, too_far, too_late
 from message.storage.clock import HeardClock, to_whole_s
 from message.storage.counters import Tally
 from message.storage.mysql_connection import Connection, Row, literal, literals
@@ -29,10 +28,9 @@ from message.storage.mysql_keys import (
     read_states,
     write_states,
 )
+from message.storage.rules import FENCE_S, ID_GRACE_S, payload_hash
+from message.storage.trimming import most_trimmed, trim, with_slack
 
-DIGEST_BYTES = 16
-# A full key is trimmed when it is over a limit by this share of it, not at every save.
-TRIM_SLACK = 32
 # What a row of private_msg takes in a statement beyond its key and payload.
 ROW_TEXT_BYTES = 64
 
@@ -94,10 +92,10 @@ class GroupSave:
             UnknownIncarnationError: introduce() them and begin again.
             pymysql.err.Error: roll back, nothing is saved.
         """
-        fenced = self._load()
+        fences = self._load()
         answers = [
-            NotOwnerError("the node that saves has lost its keys")
-            if batch.incarnation in fenced
+            fenced()
+            if batch.incarnation in fences
             else self._refusal(batch) or SaveReply([self._settle(batch, i) for i in batch.items], self.clock)
             for batch in self._batches
         ]
@@ -173,12 +171,10 @@ class GroupSave:
             if all((item.push_id, batch.key) in self._ids for item in batch.items):
                 return None
             self.tally.late += len(batch.items)
-            return DeadlinePassedError("the deadline of the save has passed")
+            return too_late()
         limit_s = self._limits.max_deadline_s
         if batch.deadline > self.clock + limit_s * TICKS_PER_SECOND:
-            return RequestError(
-                f"the deadline of the save is more than {limit_s} s ahead of the store's clock"
-            )
+            return too_far(limit_s)
         key_bytes = len(batch.key.encode())
         if any(
             2 * (len(item.payload) + key_bytes) + ROW_TEXT_BYTES > self._connection.max_text_bytes
@@ -192,7 +188,7 @@ class GroupSave:
         state.is_changed = True
         if not item.push_id:
             return self._add(state, item, batch.sent)
-        digest = blake2b(item.payload, digest_size=DIGEST_BYTES).digest()
+        digest = payload_hash(item.payload).digest()
         ttl_s = min(item.id_ttl_s, self._limits.max_id_ttl_s)
         until_s = max(batch.deadline // TICKS_PER_SECOND + 1 + ID_GRACE_S, self._clock_s + ttl_s)
         place = (item.push_id, batch.key)
@@ -250,7 +246,13 @@ class GroupSave:
             " ON DUPLICATE KEY UPDATE mid=VALUES(mid), digest=VALUES(digest), until_s=VALUES(until_s)"
             for rows in in_rows(id_rows, room)
         ]
-        over = [state for state in self._states.values() if self._is_over(state)]
+        most_messages = with_slack(self._limits.max_messages_per_key)
+        most_bytes = with_slack(self._limits.max_bytes_per_key)
+        over = [
+            state
+            for state in self._states.values()
+            if state.is_changed and (state.messages > most_messages or state.payload_bytes > most_bytes)
+        ]
         if over:
             self._run(statements)
             statements = self._trim(over)
@@ -279,47 +281,19 @@ class GroupSave:
         if part:
             self._connection.run(part)
 
-    def _is_over(self, state: KeyState) -> bool:
-        limits = self._limits
-        max_messages = limits.max_messages_per_key + limits.max_messages_per_key // TRIM_SLACK
-        max_bytes = limits.max_bytes_per_key + limits.max_bytes_per_key // TRIM_SLACK
-        return state.is_changed and (state.messages > max_messages or state.payload_bytes > max_bytes)
-
     def _trim(self, states: Sequence[KeyState]) -> list[str]:
-        """Remove the oldest messages of keys until they are within their limits; the newest stay.
-
-        Returns:
-            The statements that remove them.
-        """
-        limits = self._limits
-        selects = []
-        for state in states:
-            excess = state.messages
-            if state.payload_bytes <= limits.max_bytes_per_key:
-                excess -= limits.max_messages_per_key
-            selects.append(
-                f"SELECT mid, ttl, LENGTH(msg) FROM private_msg WHERE skey={literal(state.key)}"
-                f" ORDER BY mid LIMIT {excess}"
-            )
+        """Bring keys within their limits; returns the statements that remove what is too much."""
+        selects = [
+            f"SELECT mid, ttl, LENGTH(msg) FROM private_msg WHERE skey={literal(state.key)}"
+            f" ORDER BY mid LIMIT {most_trimmed(state, self._limits)}"
+            for state in states
+        ]
         deletes = []
         for state, oldest in zip(states, self._connection.run(selects), strict=True):
-            last_removed = 0
-            for mid, expires_at, size in oldest:
-                is_within = (
-                    state.messages <= limits.max_messages_per_key
-                    and state.payload_bytes <= limits.max_bytes_per_key
-                )
-                if is_within or mid == state.stored:
-                    break
-                state.messages -= 1
-                state.payload_bytes -= size
-                last_removed = mid
-                if expires_at > self._now_s:
-                    self.tally.trimmed += 1
-                    state.trimmed = mid
-                    state.trimmed_until = max(state.trimmed_until, expires_at)
-            if last_removed:
+            removed_to, unexpired = trim(state, oldest, self._limits, self._now_s)
+            self.tally.trimmed += unexpired
+            if removed_to:
                 deletes.append(
-                    f"DELETE FROM private_msg WHERE skey={literal(state.key)} AND mid<={last_removed}"
+                    f"DELETE FROM private_msg WHERE skey={literal(state.key)} AND mid<={removed_to}"
                 )
         return deletes

@@ -117,7 +117,7 @@ if not s then
       s.until_s = math.max(s.until_s, expire)
       local mid = tonumber(found[n + 1])
       -- Nobody has settled a mid that is a day ahead.
-      if mid < clock + 86400 * {ticks_per_s} then s.stored = math.max(s.stored, math.floor(mid)) end
+      if mid < clock + {s_per_day} * {ticks_per_s} then s.stored = math.max(s.stored, math.floor(mid)) end
     end
     s.last = math.max(s.last, s.stored)
   end
@@ -184,7 +184,7 @@ for id, one in pairs(changed) do
 end
 
 local trimmed = 0
-if s.count > {max_messages} + {slack_messages} or s.bytes > {max_bytes} + {slack_bytes} then
+if s.count > {most_messages} or s.bytes > {most_bytes} then
 """
     + MEMBERS
     + """

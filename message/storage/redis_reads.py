@@ -15,6 +15,7 @@ from message.storage.counters import StoreCounters
 from message.storage.redis_link import RedisLink
 from message.storage.redis_members import read_members
 from message.storage.redis_scripts import Scripts
+from message.storage.rules import last_silent_day
 from message.storage.waiting import Waiting
 
 _log = logging.getLogger(__name__)
@@ -101,5 +102,5 @@ class Reads:
 
     def _device_mid(self, value: bytes, now_s: int) -> Mid:
         mid, day = value.split()
-        is_known = int(day) >= now_s // 86_400 - self._limits.device_memory_days
+        is_known = int(day) > last_silent_day(now_s, self._limits.device_memory_days)
         return Mid(int(mid)) if is_known else Mid(0)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import struct
 
 from cluster.contracts.message import Outcome, SaveBatch, SaveReply, SaveResult
-from cluster.errors import DeadlinePassedError, EnckeError, NotOwnerError, RequestError
+from cluster.errors import EnckeError
 from cluster.model import Mid
 from message.config import StoreLimits
+from message.storage.checks import fenced, too_far, too_late
 from message.storage.counters import Tally
 
 _OUTCOMES = {b"%d" % outcome: outcome for outcome in Outcome}
@@ -47,9 +48,8 @@ def read_save_reply(
             results.append(SaveResult(outcome, Mid(int(mid)), Mid(int(prev))))
         return clock, SaveReply(results, clock), tally
     if status == b"F":
-        return clock, NotOwnerError("the node that saves has lost its keys"), tally
+        return clock, fenced(), tally
     if status == b"L":
         tally.late = len(batch.items)
-        return clock, DeadlinePassedError("the deadline of the save has passed"), tally
-    reason = f"the deadline of the save is more than {limits.max_deadline_s} s ahead of the store's clock"
-    return clock, RequestError(reason), tally
+        return clock, too_late(), tally
+    return clock, too_far(limits.max_deadline_s), tally

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable, Iterable
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -18,8 +17,7 @@ import msgspec
 from cluster.contracts.message import SaveBatch, SaveItem
 from cluster.errors import EnckeError
 from message.storage.redis_scripts import Script
-
-DIGEST_BYTES = 16
+from message.storage.rules import payload_hash
 
 # What a call was answered, or why it was not; called exactly once.
 OnAnswer = Callable[[Any], None]
@@ -87,6 +85,5 @@ def pack_save(batch: SaveBatch, bound: bytes) -> tuple[int, bytes]:
 
 def _about(item: SaveItem) -> tuple[int, bytes, int, bytes, int, bytes]:
     push_id, payload = item.push_id.encode(), item.payload
-    digest = blake2b(payload, digest_size=DIGEST_BYTES).digest()
-    about = _TWO_DOUBLES.pack(item.expire_s, item.id_ttl_s) + digest
+    about = _TWO_DOUBLES.pack(item.expire_s, item.id_ttl_s) + payload_hash(payload).digest()
     return len(push_id), push_id, len(about), about, len(payload), payload

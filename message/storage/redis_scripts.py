@@ -33,10 +33,8 @@ from hashlib import sha1
 from cluster.mids import MAX_SENT_LEAD, STEP, TICKS_PER_SECOND
 from message.config import StoreLimits
 from message.storage import redis_lua
-from message.storage.base import FENCE_S, ID_GRACE_S
-
-# A full key is trimmed when it is over a limit by this share of it, not at every save.
-TRIM_SLACK = 32
+from message.storage.rules import FENCE_S, ID_GRACE_S, SECONDS_PER_DAY
+from message.storage.trimming import with_slack
 
 
 class Script:
@@ -136,7 +134,7 @@ return was_there
 # ARGV: bound, device, mid, most devices, days to remember.
 _ACKNOWLEDGE = """
 local name = '\\1a' .. KEYS[1]
-local today = math.floor(wall_s / 86400)
+local today = math.floor(wall_s / {s_per_day})
 local value = redis.call('HGET', name, ARGV[2])
 local mid = ARGV[3]
 if value then
@@ -158,7 +156,7 @@ else
   end
 end
 redis.call('HSET', name, ARGV[2], mid .. ' ' .. text(today))
-redis.call('EXPIRE', name, text((tonumber(ARGV[5]) + 1) * 86400))
+redis.call('EXPIRE', name, text((tonumber(ARGV[5]) + 1) * {s_per_day}))
 return text(clock)
 """
 
@@ -221,6 +219,7 @@ class Scripts:
         values = {
             "step": STEP,
             "ticks_per_s": TICKS_PER_SECOND,
+            "s_per_day": SECONDS_PER_DAY,
             "max_sent_lead": MAX_SENT_LEAD,
             # 10 ms: 1,250 messages of one batch.
             "small_lead": TICKS_PER_SECOND // 100,
@@ -233,9 +232,9 @@ class Scripts:
             "max_deadline": limits.max_deadline_s * TICKS_PER_SECOND,
             "max_id_ttl_s": limits.max_id_ttl_s,
             "max_messages": limits.max_messages_per_key,
-            "slack_messages": limits.max_messages_per_key // TRIM_SLACK,
+            "most_messages": with_slack(limits.max_messages_per_key),
             "max_bytes": limits.max_bytes_per_key,
-            "slack_bytes": limits.max_bytes_per_key // TRIM_SLACK,
+            "most_bytes": with_slack(limits.max_bytes_per_key),
         }
 
         def script(*parts: str) -> Script:

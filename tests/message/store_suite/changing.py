@@ -10,7 +10,8 @@ from cluster.contracts.message import Outcome, SaveBatch
 from cluster.errors import NotOwnerError, RequestError
 from cluster.mids import STEP, TICKS_PER_SECOND
 from cluster.model import Key, Mid
-from message.storage.base import MAX_DEVICE_BYTES, MessageStore
+from message.storage.base import MessageStore
+from message.storage.rules import MAX_DEVICE_BYTES
 from tests.message.store_suite.ground import (
     ALICE,
     BOB,
