@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from cluster.contracts.message import MAX_EXPIRE_S, MAX_INCARNATION_BYTES, MAX_PUSH_ID_BYTES, SaveBatch
-from cluster.errors import DeadlinePassedError, EnckeError, NotOwnerError, OverloadedError, RequestError
+from cluster.errors import (
+    DeadlinePassedError,
+    EnckeError,
+    NotOwnerError,
+    OverloadedError,
+    RequestError,
+    UnavailableError,
+)
 from cluster.model import MAX_KEY_BYTES, key_fault
 from message.config import StoreLimits
 from message.storage.rules import MAX_DEVICE_BYTES
@@ -27,6 +34,11 @@ def save_refusal(
     if queued and queued_bytes + payload_bytes > limits.max_queued_bytes:
         return OverloadedError("too many bytes wait for the store")
     return None
+
+
+def not_open() -> UnavailableError:
+    """What is answered before start() and after stop()."""
+    return UnavailableError("the store is not open")
 
 
 def fenced() -> NotOwnerError:

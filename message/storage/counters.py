@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cluster.contracts.message import Outcome
 from cluster.stats import Stats
 
@@ -30,6 +32,15 @@ class Tally:
             self.repeated += 1
         else:
             self.conflicts += 1
+
+
+def show_queued(stats: Stats, queued: Callable[[], int]) -> None:
+    """Register the only gauge of a store.
+
+    Args:
+        queued: saves and changes that wait now.
+    """
+    stats.gauge("store_queued_saves", "saves and changes that wait for their commit", queued)
 
 
 class StoreCounters:

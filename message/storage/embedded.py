@@ -21,16 +21,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from cluster.contracts.message import Guarantee, Page, SaveBatch, SaveReply, Stored
-from cluster.errors import DeadlinePassedError, EnckeError, OverloadedError, RequestError, UnavailableError
+from cluster.errors import DeadlinePassedError, EnckeError, RequestError
 from cluster.model import Key, Mid, StoreServer, key_fault
 from cluster.stats import Stats
 from message.config import EmbeddedSettings
 from message.expiry import Expiry
 from message.storage import embedded_changes as changes
 from message.storage import embedded_reads as reads
-from message.storage.checks import device_fault, incarnation_fault, save_refusal
+from message.storage.checks import device_fault, incarnation_fault
 from message.storage.clock import StoreTime, to_whole_s
-from message.storage.counters import StoreCounters
+from message.storage.counters import StoreCounters, show_queued
 from message.storage.embedded_file import (
     FILE_NAME,
     DirectoryLock,
@@ -42,6 +42,7 @@ from message.storage.embedded_pages import Load
 from message.storage.embedded_save import Saver
 from message.storage.embedded_writer import Change, Work, Writer, Written
 from message.storage.guarantees import of_embedded
+from message.storage.waiting import Waiting
 
 T = TypeVar("T")
 
@@ -73,15 +74,10 @@ class EmbeddedStore:
         self._monotonic_ns = monotonic_ns
         self._directory = Path(settings.data_dir)
         self._counters = StoreCounters(stats)
-        self._is_open = False
+        self._waiting = Waiting(settings)
+        show_queued(stats, lambda: self._waiting.writes)
         # What was asked for in this turn of the loop: one wake-up of the writer for all.
         self._turn: list[Work] = []
-        # Asked for and not answered yet.
-        self._queued = 0
-        self._queued_bytes = 0
-        stats.gauge(
-            "store_queued_saves", "saves and changes that wait for their commit", lambda: self._queued
-        )
         saved = self._counters.saved
         self._expiry = Expiry(
             self.remove_expired, settings.expiry_interval_s, settings.expiry_batch, lambda: saved.value
@@ -100,15 +96,15 @@ class EmbeddedStore:
         self._time = opened.time
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
         self._writer = Writer(opened.writing, self._settings, opened.saver, self._report)
-        self._readers = reads.Readers(opened.reading, opened.time, self._settings.max_queued_reads)
-        self._is_open = True
+        self._readers = reads.Readers(opened.reading, opened.time, self._waiting.end_reads)
+        self._waiting.is_open = True
         self._expiry.start()
 
     async def stop(self) -> None:
         """Finish what was asked for, refuse the rest, close; see MessageStore.stop()."""
-        if not self._is_open:
+        if not self._waiting.is_open:
             return
-        self._is_open = False
+        self._waiting.is_open = False
         await self._expiry.stop()
         self._flush()
         self._readers.flush()
@@ -128,7 +124,7 @@ class EmbeddedStore:
         payload_bytes = 0
         for item in batch.items:
             payload_bytes += len(item.payload)
-        refusal = self._refusal(batch, payload_bytes)
+        refusal = self._waiting.admit_save(batch, payload_bytes)
         if refusal is not None:
             future.set_exception(refusal)
             return future
@@ -137,7 +133,7 @@ class EmbeddedStore:
 
     async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
         """Read a page; see MessageService.load_after()."""
-        self._require(key)
+        self._admit_read(key)
         return await self._readers.load(Load(key, after, max_messages, max_bytes))
 
     async def acknowledge(self, key: Key, device: str, mid: Mid) -> None:
@@ -224,14 +220,13 @@ class EmbeddedStore:
     def _now(self) -> tuple[int, int]:
         return self._time.wall_s(), to_whole_s(self._time.mid())
 
-    def _refusal(self, batch: SaveBatch, payload_bytes: int) -> EnckeError | None:
-        if not self._is_open:
-            return UnavailableError("the store is not open")
-        return save_refusal(batch, payload_bytes, self._settings, self._queued, self._queued_bytes)
-
     def _read(self, key: Key | None, query: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        self._require(key)
+        self._admit_read(key)
         return self._readers.read(query)
+
+    def _admit_read(self, key: Key | None) -> None:
+        _require_key(key)
+        self._waiting.admit_read()
 
     def _change(
         self,
@@ -241,25 +236,15 @@ class EmbeddedStore:
         leaves_keys: bool = False,
         is_background: bool = False,
     ) -> asyncio.Future[T]:
-        self._require(key)
-        if self._queued >= self._settings.max_queued_saves:
-            raise OverloadedError("too many changes wait for the store")
+        _require_key(key)
+        self._waiting.admit_change()
         future: asyncio.Future[T] = self._loop.create_future()
         write: Change = change
         started = clocks.monotonic()
         self._put(Work(future, started, change=write, leaves_keys=leaves_keys, is_background=is_background))
         return future
 
-    def _require(self, key: Key | None) -> None:
-        # What is no key would fail everything that shares its transaction.
-        if key is not None and (fault := key_fault(key)):
-            raise RequestError(fault)
-        if not self._is_open:
-            raise UnavailableError("the store is not open")
-
     def _put(self, work: Work) -> None:
-        self._queued += 1
-        self._queued_bytes += work.payload_bytes
         if not self._turn:
             self._loop.call_soon(self._flush)
         self._turn.append(work)
@@ -276,9 +261,9 @@ class EmbeddedStore:
     def _deliver(self, written: Written) -> None:
         now = clocks.monotonic()
         counters = self._counters
-        self._queued -= len(written.answers)
+        payload_bytes = 0
         for work, answer in written.answers:
-            self._queued_bytes -= work.payload_bytes
+            payload_bytes += work.payload_bytes
             if work.batch is not None:
                 counters.save_seconds.observe(now - work.started)
             if work.future.done():
@@ -289,10 +274,17 @@ class EmbeddedStore:
                 work.future.set_exception(answer)
             else:
                 work.future.set_result(answer)
+        self._waiting.end_writes(len(written.answers), payload_bytes)
         counters.commit_seconds.observe(written.took_s)
         counters.add(written.tally)
         if written.fault is not None and not self.failed.done():
             self.failed.set_result(written.fault)
+
+
+def _require_key(key: Key | None) -> None:
+    # What is no key would fail everything that shares its transaction.
+    if key is not None and (fault := key_fault(key)):
+        raise RequestError(fault)
 
 
 @dataclass(frozen=True, slots=True)

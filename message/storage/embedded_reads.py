@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from cluster.contracts.message import Page, Stored
-from cluster.errors import OverloadedError, StorageError
+from cluster.errors import StorageError
 from cluster.model import Key, Mid
 from message.storage.clock import StoreTime
 from message.storage.embedded_pages import Load, load_pages
@@ -66,20 +66,23 @@ def inspect(connection: sqlite3.Connection, time: StoreTime, key: Key) -> Stored
 class Readers:
     """Threads with a connection each, fed from the event loop."""
 
-    def __init__(self, connections: Iterable[sqlite3.Connection], time: StoreTime, max_queued: int) -> None:
+    def __init__(
+        self,
+        connections: Iterable[sqlite3.Connection],
+        time: StoreTime,
+        on_answered: Callable[[int], None],
+    ) -> None:
         """Start the threads. Takes over the connections.
 
         Args:
-            max_queued: reads that may wait or run; more are refused.
+            on_answered: told in the loop how many reads are answered. Whoever asks bounds them.
         """
         self._loop = asyncio.get_running_loop()
         self._time = time
-        self._max_queued = max_queued
+        self._on_answered = on_answered
         self._queue: SimpleQueue[list[_Job] | None] = SimpleQueue()
         # What was asked for in this turn of the loop: one wake-up of a thread for all.
         self._turn: list[_Job] = []
-        # Asked for and not answered yet. Changed only on the loop.
-        self.queued = 0
         self._threads = [
             threading.Thread(target=self._run, args=(connection,), name=f"store-reader-{n}", daemon=True)
             for n, connection in enumerate(connections)
@@ -100,7 +103,6 @@ class Readers:
 
         Raises (through the future):
             StorageError: the store cannot be read.
-            OverloadedError: too many reads wait.
         """
         future: asyncio.Future[T] = self._loop.create_future()
         self._put(query, future)
@@ -120,10 +122,6 @@ class Readers:
             thread.join()
 
     def _put(self, request: Load | Query[Any], future: asyncio.Future[Any]) -> None:
-        if self.queued >= self._max_queued:
-            future.set_exception(OverloadedError("too many reads wait for the store"))
-            return
-        self.queued += 1
         if not self._turn:
             self._loop.call_soon(self.flush)
         self._turn.append((request, future))
@@ -171,7 +169,7 @@ class Readers:
         return answers
 
     def _deliver(self, jobs: list[_Job], answers: list[Any]) -> None:
-        self.queued -= len(jobs)
+        self._on_answered(len(jobs))
         for (_, future), answer in zip(jobs, answers, strict=True):
             if future.done():
                 continue

@@ -97,8 +97,7 @@ class MysqlStore:
             kept: asyncio.Future[int] = self._loop.create_future()
             # Nobody waits for it, and it may fail.
             kept.add_done_callback(lambda done: done.exception())
-            # The last one: nothing else is taken any more.
-            self._waiting.writes += 1
+            self._waiting.add_last_change()
             self._workers.remove(Work(kept, change=lambda c: c.execute(keep_clock(heard))))
         await self._workers.stop()
 
@@ -222,11 +221,9 @@ class MysqlStore:
     def _deliver(self, done: Done, tally: Tally) -> None:
         now = clocks.monotonic()
         counters = self._counters
+        payload_bytes = 0
         for work, answer in zip(done.works, done.answers, strict=True):
-            if work.is_read:
-                self._waiting.end_read()
-            else:
-                self._waiting.end_write(work.payload_bytes)
+            payload_bytes += work.payload_bytes
             if work.batch is not None:
                 counters.save_seconds.observe(now - work.started)
                 if isinstance(answer, SaveReply):
@@ -239,5 +236,10 @@ class MysqlStore:
                 work.future.set_exception(answer)
             else:
                 work.future.set_result(answer)
+        # A read is alone; see Worker.
+        if done.works[0].is_read:
+            self._waiting.end_reads(1)
+        else:
+            self._waiting.end_writes(len(done.works), payload_bytes)
         counters.commit_seconds.observe(done.took_s)
         counters.add(tally)

@@ -230,7 +230,7 @@ class RedisStore:
         started: float,
         said: bytes | EnckeError,
     ) -> None:
-        self._waiting.end_write(payload_bytes)
+        self._waiting.end_writes(1, payload_bytes)
         self._counters.save_seconds.observe(clocks.monotonic() - started)
         answer = said if isinstance(said, EnckeError) else self._read_answer(said, batch)
         if isinstance(answer, SaveReply):
@@ -264,7 +264,7 @@ class RedisStore:
         try:
             return await self._writing.call(script, b"1", key.encode(), self._bound(), *arguments)
         finally:
-            self._waiting.end_write()
+            self._waiting.end_writes(1)
 
     async def _tell(self, call: asyncio.Future[bytes]) -> Mid:
         clock = Mid(int(await call))

@@ -25,6 +25,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from cluster.errors import EnckeError, InDoubtError, StorageError, UnavailableError
 from message.config import RedisSettings
+from message.storage.checks import not_open
 from message.storage.redis_driver import abort, connection_factory, drop
 from message.storage.redis_outage import Outage
 from message.storage.redis_requests import Call, OnAnswer, pack_arguments, settle
@@ -102,7 +103,7 @@ class RedisLink:
                 self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        self._close(UnavailableError("the store is not open"))
+        self._close(not_open())
 
     def call(self, script: Script, *arguments: bytes) -> asyncio.Future[Any]:
         """Call a script; the future holds what it returns.
@@ -283,7 +284,7 @@ class RedisLink:
             self._watch = None
         self._fail(self._flying, reason)
         if self._is_stopping:
-            self._fail(self._waiting, UnavailableError("the store is not open"))
+            self._fail(self._waiting, not_open())
 
     def _fail(self, calls: deque[Call], reason: EnckeError) -> None:
         while calls:

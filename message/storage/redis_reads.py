@@ -85,7 +85,7 @@ class Reads:
             bound = b"%d" % self._heard.bound()
             return await self._link.call(script, b"1", key.encode(), bound, *arguments)
         finally:
-            self._waiting.end_read()
+            self._waiting.end_reads(1)
 
     def _readable(self, key: Key, found: list[bytes], now_s: int) -> list[Message]:
         messages: list[Message] = []

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from cluster.contracts.message import SaveBatch
-from cluster.errors import EnckeError, OverloadedError, UnavailableError
+from cluster.errors import EnckeError, OverloadedError
 from message.config import StoreLimits
-from message.storage.checks import save_refusal
+from message.storage.checks import not_open, save_refusal
 
 
 class Waiting:
@@ -27,12 +27,12 @@ class Waiting:
             UnavailableError: it is not.
         """
         if not self.is_open:
-            raise UnavailableError("the store is not open")
+            raise not_open()
 
     def admit_save(self, batch: SaveBatch, payload_bytes: int) -> EnckeError | None:
-        """Count a save, until end_write(), or say why it is refused."""
+        """Count a save, until end_writes(), or say why it is refused."""
         if not self.is_open:
-            return UnavailableError("the store is not open")
+            return not_open()
         refusal = save_refusal(batch, payload_bytes, self._limits, self.writes, self._payload_bytes)
         if refusal is None:
             self.writes += 1
@@ -40,7 +40,7 @@ class Waiting:
         return refusal
 
     def admit_change(self) -> None:
-        """Count what changes a key and is no save, until end_write().
+        """Count what changes a key and is no save, until end_writes().
 
         Raises:
             UnavailableError, OverloadedError: it is refused, and not counted.
@@ -50,13 +50,21 @@ class Waiting:
             raise OverloadedError("too many changes wait for the store")
         self.writes += 1
 
-    def end_write(self, payload_bytes: int = 0) -> None:
-        """A save or a change is answered."""
-        self.writes -= 1
+    def add_last_change(self) -> None:
+        """Count what a store that is not open any more changes itself, until end_writes()."""
+        self.writes += 1
+
+    def end_writes(self, count: int, payload_bytes: int = 0) -> None:
+        """Saves and changes are answered.
+
+        Args:
+            payload_bytes: of the saves among them.
+        """
+        self.writes -= count
         self._payload_bytes -= payload_bytes
 
     def admit_read(self) -> None:
-        """Count a read, until end_read().
+        """Count a read, until end_reads().
 
         Raises:
             UnavailableError, OverloadedError: it is refused, and not counted.
@@ -66,6 +74,6 @@ class Waiting:
             raise OverloadedError("too many reads wait for the store")
         self._reads += 1
 
-    def end_read(self) -> None:
-        """It is answered."""
-        self._reads -= 1
+    def end_reads(self, count: int) -> None:
+        """Reads are answered."""
+        self._reads -= count
