@@ -200,6 +200,7 @@ class MessageService(Protocol):
         """Whether an incarnation was fenced; asks the store, never a memory of it.
 
         Raises:
+            RequestError: no incarnation can have this name.
             UnavailableError, StorageError: the store did not answer.
         """
         ...

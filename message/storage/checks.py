@@ -1,4 +1,4 @@
-"""What no store accepts, whatever its backend. A text is turned into a RequestError by the caller."""
+"""What no store accepts, whatever its backend, and how it is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cluster.errors import (
     RequestError,
     UnavailableError,
 )
-from cluster.model import MAX_KEY_BYTES, key_fault
+from cluster.model import MAX_KEY_BYTES, Key, key_fault
 from message.config import StoreLimits
 from message.storage.rules import MAX_DEVICE_BYTES
 
@@ -64,7 +64,7 @@ def batch_fault(batch: SaveBatch) -> str | None:
     is_plain = 0 < len(key) <= MAX_KEY_BYTES and key.isascii() and key.isprintable()
     if not is_plain and (fault := key_fault(key)):
         return fault
-    if incarnation and (fault := incarnation_fault(incarnation)):
+    if incarnation and (fault := _incarnation_fault(incarnation)):
         return fault
     for item in batch.items:
         push_id = item.push_id
@@ -78,13 +78,37 @@ def batch_fault(batch: SaveBatch) -> str | None:
     return None
 
 
-def device_fault(device: str) -> str | None:
-    """Say what is wrong with the name of a device, or None."""
-    is_good = 0 <= _utf8_size(device) <= MAX_DEVICE_BYTES
-    return None if is_good else f"a device must have at most {MAX_DEVICE_BYTES} bytes of UTF-8"
+def require_key(key: Key) -> None:
+    """Go on only with a key: what is none would fail everything that shares its transaction.
+
+    Raises:
+        RequestError: it is none.
+    """
+    if fault := key_fault(key):
+        raise RequestError(fault)
 
 
-def incarnation_fault(incarnation: str) -> str | None:
+def require_device(device: str) -> None:
+    """Go on only with what a device can be called.
+
+    Raises:
+        RequestError: none can.
+    """
+    if not 0 <= _utf8_size(device) <= MAX_DEVICE_BYTES:
+        raise RequestError(f"a device must have at most {MAX_DEVICE_BYTES} bytes of UTF-8")
+
+
+def require_incarnation(incarnation: str) -> None:
+    """Go on only with what an incarnation can be called.
+
+    Raises:
+        RequestError: none can.
+    """
+    if fault := _incarnation_fault(incarnation):
+        raise RequestError(fault)
+
+
+def _incarnation_fault(incarnation: str) -> str | None:
     """Say what is wrong with the name of an incarnation, or None."""
     if 0 < len(incarnation) <= MAX_INCARNATION_BYTES and incarnation.isascii() and incarnation.isprintable():
         return None

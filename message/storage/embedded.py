@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from cluster.contracts.message import Guarantee, Page, SaveBatch, SaveReply, Stored
-from cluster.errors import DeadlinePassedError, EnckeError, RequestError
-from cluster.model import Key, Mid, StoreServer, key_fault
+from cluster.errors import DeadlinePassedError, EnckeError
+from cluster.model import Key, Mid, StoreServer
 from cluster.stats import Stats
 from message.config import EmbeddedSettings
 from message.expiry import Expiry
 from message.storage import embedded_changes as changes
 from message.storage import embedded_reads as reads
-from message.storage.checks import device_fault, incarnation_fault
+from message.storage.checks import require_device, require_incarnation, require_key
 from message.storage.clock import StoreTime, to_whole_s
 from message.storage.counters import StoreCounters, show_queued
 from message.storage.embedded_file import (
@@ -138,8 +138,7 @@ class EmbeddedStore:
 
     async def acknowledge(self, key: Key, device: str, mid: Mid) -> None:
         """Remember a device's mid; see MessageService.acknowledge()."""
-        if fault := device_fault(device):
-            raise RequestError(fault)
+        require_device(device)
         now_s, max_devices = self._time.wall_s(), self._settings.max_devices_per_key
         await self._change(
             key, lambda c: changes.acknowledge(c, key, device, mid, now_s, max_devices), leaves_keys=True
@@ -147,8 +146,7 @@ class EmbeddedStore:
 
     async def acknowledged(self, key: Key, device: str) -> Mid:
         """A device's acknowledged mid; see MessageService.acknowledged()."""
-        if fault := device_fault(device):
-            raise RequestError(fault)
+        require_device(device)
         return await self._read(key, lambda c: reads.acknowledged(c, key, device))
 
     async def delete_key(self, key: Key) -> int:
@@ -173,12 +171,12 @@ class EmbeddedStore:
 
     async def fence(self, incarnation: str) -> None:
         """Refuse an incarnation's saves; see MessageStore.fence()."""
-        if fault := incarnation_fault(incarnation):
-            raise RequestError(fault)
+        require_incarnation(incarnation)
         await self._change(None, lambda c: changes.fence(c, incarnation, self._now()[1]), leaves_keys=True)
 
     async def is_fenced(self, incarnation: str) -> bool:
         """Whether an incarnation is fenced; see MessageStore.is_fenced()."""
+        require_incarnation(incarnation)
         return await self._read(None, lambda c: reads.is_fenced(c, incarnation, self._now()[1]))
 
     async def remove_expired(self, limit: int) -> int:
@@ -225,7 +223,8 @@ class EmbeddedStore:
         return self._readers.read(query)
 
     def _admit_read(self, key: Key | None) -> None:
-        _require_key(key)
+        if key is not None:
+            require_key(key)
         self._waiting.admit_read()
 
     def _change(
@@ -236,7 +235,8 @@ class EmbeddedStore:
         leaves_keys: bool = False,
         is_background: bool = False,
     ) -> asyncio.Future[T]:
-        _require_key(key)
+        if key is not None:
+            require_key(key)
         self._waiting.admit_change()
         future: asyncio.Future[T] = self._loop.create_future()
         write: Change = change
@@ -279,12 +279,6 @@ class EmbeddedStore:
         counters.add(written.tally)
         if written.fault is not None and not self.failed.done():
             self.failed.set_result(written.fault)
-
-
-def _require_key(key: Key | None) -> None:
-    # What is no key would fail everything that shares its transaction.
-    if key is not None and (fault := key_fault(key)):
-        raise RequestError(fault)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,17 +16,13 @@ from functools import partial
 from typing import TypeVar
 
 from cluster.contracts.message import Guarantee, Page, SaveBatch, SaveReply, Stored
-from cluster.errors import (
-    DeadlinePassedError,
-    EnckeError,
-    RequestError,
-)
-from cluster.model import Key, Mid, StoreServer, key_fault
+from cluster.errors import DeadlinePassedError, EnckeError
+from cluster.model import Key, Mid, StoreServer
 from message.config import MysqlSettings, StoreLimits
 from message.expiry import Expiry
 from message.storage import mysql_changes as changes
 from message.storage import mysql_reads as reads
-from message.storage.checks import device_fault, incarnation_fault
+from message.storage.checks import require_device, require_incarnation, require_key
 from message.storage.clock import HeardClock
 from message.storage.counters import StoreCounters, Tally
 from message.storage.mysql_connection import Connection, connect_options
@@ -140,15 +136,13 @@ class MysqlStore:
 
     async def acknowledge(self, key: Key, device: str, mid: Mid) -> None:
         """Remember a device's mid; see MessageService.acknowledge()."""
-        if fault := device_fault(device):
-            raise RequestError(fault)
+        require_device(device)
         max_devices = self._limits.max_devices_per_key
         await self._change(key, lambda c: changes.acknowledge(c, key, device, mid, max_devices))
 
     async def acknowledged(self, key: Key, device: str) -> Mid:
         """A device's acknowledged mid; see MessageService.acknowledged()."""
-        if fault := device_fault(device):
-            raise RequestError(fault)
+        require_device(device)
         return await self._read(key, lambda c: reads.acknowledged(c, key, device))
 
     async def delete_key(self, key: Key) -> int:
@@ -180,14 +174,12 @@ class MysqlStore:
 
     async def fence(self, incarnation: str) -> None:
         """Refuse an incarnation's saves; see MessageStore.fence()."""
-        if fault := incarnation_fault(incarnation):
-            raise RequestError(fault)
+        require_incarnation(incarnation)
         await self._ask(self._workers.remove, lambda c: changes.fence(c, incarnation, self._heard))
 
     async def is_fenced(self, incarnation: str) -> bool:
         """Whether an incarnation is fenced; see MessageStore.is_fenced()."""
-        if fault := incarnation_fault(incarnation):
-            raise RequestError(fault)
+        require_incarnation(incarnation)
         return await self._read(Key(incarnation), lambda c: reads.is_fenced(c, self._heard, incarnation))
 
     async def remove_expired(self, limit: int) -> int:
@@ -200,13 +192,11 @@ class MysqlStore:
         return rows
 
     async def _change(self, key: Key, change: Callable[[Connection], T]) -> T:
-        if fault := key_fault(key):
-            raise RequestError(fault)
+        require_key(key)
         return await self._ask(partial(self._workers.write, key), change)
 
     async def _read(self, key: Key, query: Callable[[Connection], T]) -> T:
-        if fault := key_fault(key):
-            raise RequestError(fault)
+        require_key(key)
         self._waiting.admit_read()
         future: asyncio.Future[T] = self._loop.create_future()
         self._workers.read(key, Work(future, change=query, is_read=True))

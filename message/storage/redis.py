@@ -25,14 +25,13 @@ from cluster.errors import (
     DeadlinePassedError,
     EnckeError,
     InDoubtError,
-    RequestError,
     StorageError,
     UnavailableError,
 )
-from cluster.model import Key, Mid, StoreServer, key_fault
+from cluster.model import Key, Mid, StoreServer
 from message.config import RedisSettings, StoreLimits
 from message.expiry import Expiry
-from message.storage.checks import device_fault, incarnation_fault
+from message.storage.checks import require_device, require_incarnation, require_key
 from message.storage.clock import HeardClock
 from message.storage.counters import StoreCounters
 from message.storage.guarantees import Promise
@@ -151,8 +150,7 @@ class RedisStore:
 
     async def acknowledge(self, key: Key, device: str, mid: Mid) -> None:
         """Remember a device's mid; see MessageService.acknowledge()."""
-        if fault := device_fault(device):
-            raise RequestError(fault)
+        require_device(device)
         limits = self._limits
         await self._change(
             self._scripts.acknowledge,
@@ -165,8 +163,7 @@ class RedisStore:
 
     async def acknowledged(self, key: Key, device: str) -> Mid:
         """A device's acknowledged mid; see MessageService.acknowledged()."""
-        if fault := device_fault(device):
-            raise RequestError(fault)
+        require_device(device)
         return await self._reads.acknowledged(key, device)
 
     async def delete_key(self, key: Key) -> int:
@@ -197,13 +194,13 @@ class RedisStore:
 
     async def fence(self, incarnation: str) -> None:
         """Refuse an incarnation's saves; see MessageStore.fence()."""
-        if fault := incarnation_fault(incarnation):
-            raise RequestError(fault)
+        require_incarnation(incarnation)
         self._waiting.require_open()
         await self._writing.call(self._scripts.fence, b"0", self._bound(), incarnation.encode())
 
     async def is_fenced(self, incarnation: str) -> bool:
         """Whether an incarnation is fenced; see MessageStore.is_fenced()."""
+        require_incarnation(incarnation)
         self._waiting.require_open()
         return bool(
             await self._reading.call(self._scripts.is_fenced, b"0", self._bound(), incarnation.encode())
@@ -258,8 +255,7 @@ class RedisStore:
         return answer
 
     async def _change(self, script: Any, key: Key, *arguments: bytes) -> Any:
-        if fault := key_fault(key):
-            raise RequestError(fault)
+        require_key(key)
         self._waiting.admit_change()
         try:
             return await self._writing.call(script, b"1", key.encode(), self._bound(), *arguments)

@@ -6,10 +6,10 @@ import logging
 from typing import Any
 
 from cluster.contracts.message import Page, Stored
-from cluster.errors import RequestError
 from cluster.mids import STEP
-from cluster.model import Key, Message, Mid, key_fault
+from cluster.model import Key, Message, Mid
 from message.config import StoreLimits
+from message.storage.checks import require_key
 from message.storage.clock import HeardClock
 from message.storage.counters import StoreCounters
 from message.storage.redis_link import RedisLink
@@ -78,8 +78,7 @@ class Reads:
         )
 
     async def _ask(self, script: Any, key: Key, *arguments: bytes) -> Any:
-        if fault := key_fault(key):
-            raise RequestError(fault)
+        require_key(key)
         self._waiting.admit_read()
         try:
             bound = b"%d" % self._heard.bound()

@@ -224,6 +224,8 @@ class Changing(Ground):
 
         with pytest.raises(RequestError):
             await store.fence(name)
+        with pytest.raises(RequestError):
+            await store.is_fenced(name)
         if name:
             with pytest.raises(RequestError):
                 await store.save(SaveBatch(BOB, [item("1")], Mid(0), deadline, name))
