@@ -29,9 +29,9 @@ from bench.usage import cpu_s
 from cluster.model import Key
 from cluster.stats import Stats
 from encke.commands.arguments import Parser
-from message.config import EmbeddedSettings, MysqlSettings, RedisSettings
 from message.storage.base import MessageStore
 from message.storage.build import build_mysql_store, build_redis_store, init_mysql_schema
+from message.storage.config import EmbeddedSettings, MysqlSettings, RedisSettings
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from cluster.rpc.config import RpcConfig
 from cluster.service import ProcessConfig
 from cluster.settings import is_unspecified
 from comet.config import CometConfig
-from message.config import MysqlSettings, RedisSettings
-from message.nodeconfig import MessageConfig
+from message.config import MessageConfig
+from message.storage.config import MysqlSettings, RedisSettings
 from web.config import WebConfig
 
 

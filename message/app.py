@@ -22,8 +22,8 @@ from cluster.rpc.server import RpcServer
 from cluster.settings import advertised_address
 from cluster.stats import Stats
 from message.alone import Solitude
+from message.config import MessageConfig
 from message.fencing import Fencer
-from message.nodeconfig import MessageConfig
 from message.storage.base import MessageStore
 from message.storage.counters import StoreCounters
 from message.storage.guarantees import one_line

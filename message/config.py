@@ -1,293 +1,45 @@
-"""Settings of the message node's stores: units in the names, a reason for every default and limit."""
+"""Settings of a message node: its name and addresses, and which store it has."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from message.storage.servers import MYSQL_SCHEMES, REDIS_SCHEMES, server_faults
-
-
-class StoreLimits(Protocol):
-    """The settings that bound every store, whatever its backend; EmbeddedSettings explains them."""
-
-    @property
-    def max_messages_per_key(self) -> int: ...
-    @property
-    def max_bytes_per_key(self) -> int: ...
-    @property
-    def max_devices_per_key(self) -> int: ...
-    @property
-    def device_memory_days(self) -> int: ...
-    @property
-    def max_id_ttl_s(self) -> int: ...
-    @property
-    def max_deadline_s(self) -> int: ...
-    @property
-    def expiry_interval_s(self) -> float: ...
-    @property
-    def expiry_batch(self) -> int: ...
-    @property
-    def max_queued_saves(self) -> int: ...
-    @property
-    def max_queued_bytes(self) -> int: ...
-    @property
-    def max_queued_reads(self) -> int: ...
+from message.storage.config import EmbeddedSettings
 
 
+# A table of the file is one flat dataclass (cluster/config.py), and [message] holds the settings of the
+# embedded store beside the node's own. A field of them, instead of a base, would need a loader that
+# knows of tables within tables, for this one.
 @dataclass(frozen=True, slots=True)
-class EmbeddedSettings:
-    """The embedded store: one SQLite file in a directory of its own."""
+class MessageConfig(EmbeddedSettings):
+    """The message node and the embedded store. The limits hold for every store."""
 
-    data_dir: str = field(
-        default="encke-data",
+    name: str = field(default="message-1", metadata={"doc": "Name in the listing of nodes."})
+    weight: int = field(
+        default=1,
+        metadata={"doc": "Share of the keys relative to other message nodes.", "min": 0, "max": 1000},
+    )
+    store: str = field(
+        default="embedded",
         metadata={
-            "doc": "Directory of the store: the database, its write-ahead log and a lock file. "
-            "Made if it is missing. One process at a time.",
+            "doc": "Where messages are kept. embedded: in data_dir, with exactly one message node "
+            "(or `encke serve`). The others may have any number of nodes; their tables say where the servers "
+            "are.",
+            "choices": ("embedded", "redis", "mysql"),
         },
     )
-    durability: str = field(
-        default="fsync",
+    rpc_bind: str = field(
+        default="127.0.0.1:8070",
         metadata={
-            "doc": "What an answered push survives. fsync: a crash of the machine (the log is synced before "
-            "every answer). os: a crash of the process only; after a power loss the last pushes that "
-            "the operating system had not written yet, usually some seconds, are gone.",
-            "choices": ("fsync", "os"),
+            "doc": "Where other nodes call `encke message`. On an address that others can reach set "
+            "rpc.secret."
         },
     )
-    max_messages_per_key: int = field(
-        default=1000,
-        metadata={
-            "doc": "Messages stored for one key; over it the oldest are removed, counted, and a resuming "
-            "subscriber is told of the gap. Protects the disk from a key that nobody reads.",
-            "min": 1,
-            "max": 1_000_000,
-        },
+    rpc_advertise: str = field(
+        default="",
+        metadata={"doc": "host:port told to other nodes. Empty: the bound one; 0.0.0.0 needs it."},
     )
-    max_bytes_per_key: int = field(
-        default=4 * 1024 * 1024,
-        metadata={
-            "doc": "Payload bytes stored for one key, treated as max_messages_per_key. The newest message "
-            "always fits.",
-            "min": 1024,
-        },
+    status_bind: str = field(
+        default="127.0.0.1:8072",
+        metadata={"doc": "Where `encke message` answers /healthz, /readyz and /metrics."},
     )
-    max_devices_per_key: int = field(
-        default=16,
-        metadata={
-            "doc": "Devices of one key whose acknowledged mid is remembered; over it the one that was silent "
-            "longest is forgotten. Protects the disk from clients that invent device names.",
-            "min": 1,
-            "max": 1000,
-        },
-    )
-    device_memory_days: int = field(
-        default=30,
-        metadata={
-            "doc": "A device that acknowledged nothing for this long is forgotten.",
-            "min": 1,
-            "max": 3650,
-        },
-    )
-    max_id_ttl_s: int = field(
-        default=86_400,
-        metadata={
-            "doc": "Longest time that a push id is remembered (about 150 bytes each); longer wishes are cut.",
-            "min": 60,
-            "max": 30 * 86_400,
-        },
-    )
-    max_deadline_s: int = field(
-        default=3600,
-        metadata={
-            "doc": "A save whose deadline is further ahead is refused: its id would have to be remembered "
-            "that long, and only a broken clock asks for it.",
-            "min": 60,
-            "max": 86_400,
-        },
-    )
-    expiry_interval_s: float = field(
-        default=1.0,
-        metadata={
-            "doc": "Pause between searches for expired messages. Readers never see them anyway; this frees "
-            "the space.",
-            "min": 0.01,
-            "max": 3600,
-        },
-    )
-    expiry_batch: int = field(
-        default=250,
-        metadata={
-            "doc": "Expired rows of a kind removed in one transaction: it delays the saves behind it by some "
-            "milliseconds. It takes more while more than these are saved meanwhile.",
-            "min": 1,
-            "max": 10_000,
-        },
-    )
-    max_queued_saves: int = field(
-        default=16_384,
-        metadata={
-            "doc": "Saves that wait for the writer; more are answered as overloaded. Protects the memory "
-            "when the disk is slower than the pushes.",
-            "min": 1,
-        },
-    )
-    max_queued_bytes: int = field(
-        default=64 * 1024 * 1024,
-        metadata={"doc": "Payload bytes of the saves that wait for the writer.", "min": 1024},
-    )
-    max_queued_reads: int = field(
-        default=16_384,
-        metadata={
-            "doc": "Reads that wait for a reader thread; more are answered as overloaded.",
-            "min": 1,
-        },
-    )
-    group_delay_s: float = field(
-        default=0.001,
-        metadata={
-            "doc": "While saves come in numbers, each commit waits this long for more to share it: half the "
-            "CPU of a save. A save that comes alone never waits.",
-            "min": 0.0,
-            "max": 0.1,
-        },
-    )
-    max_group_saves: int = field(
-        default=256,
-        metadata={
-            "doc": "Saves that share one commit. Bounds how long the first of them waits for the last.",
-            "min": 1,
-            "max": 10_000,
-        },
-    )
-    max_group_bytes: int = field(
-        default=8 * 1024 * 1024,
-        metadata={"doc": "Payload bytes that share one commit.", "min": 1024},
-    )
-    reader_threads: int = field(
-        default=2,
-        metadata={
-            "doc": "Threads that read for resuming subscribers. More than one, so that a read from a cold "
-            "part of the disk does not hold up the others.",
-            "min": 1,
-            "max": 16,
-        },
-    )
-    check_below_bytes: int = field(
-        default=256 * 1024 * 1024,
-        metadata={
-            "doc": "A database up to this size is checked whole at every start (about a second), a larger "
-            "one only after an unclean stop. The header is always checked.",
-            "min": 0,
-        },
-    )
-
-    def faults(self) -> Iterable[tuple[str, str]]:
-        """What is wrong between the values."""
-        if not self.data_dir:
-            yield "data_dir", "must not be empty"
-        if self.max_group_bytes > self.max_queued_bytes:
-            yield "max_group_bytes", "must not be above max_queued_bytes"
-
-
-@dataclass(frozen=True, slots=True)
-class RedisSettings:
-    """The Redis store: one server, or several that share the keys by a ring."""
-
-    servers: tuple[str, ...] = field(
-        default=("redis://127.0.0.1:6379/0",),
-        metadata={
-            "doc": "Independent servers (not a Redis Cluster): redis://[[USER]:PASSWORD@]HOST:PORT/DB, "
-            "rediss:// with TLS, unix://[[USER]:PASSWORD@]/PATH?db=N. With ?weight=N a server holds N times "
-            "as many keys. Every message node must list the same servers with the same weights.",
-            "secret": True,
-        },
-    )
-    connect_timeout_s: float = field(
-        default=1.0,
-        metadata={"doc": "Time to connect and log in.", "min": 0.05, "max": 60.0},
-    )
-    timeout_s: float = field(
-        default=2.5,
-        metadata={
-            "doc": "A server that has not answered for this long is given up: what was sent to it is in "
-            "doubt, and a new connection is tried.",
-            "min": 0.05,
-            "max": 60.0,
-        },
-    )
-    retry_s: float = field(
-        default=0.2,
-        metadata={
-            "doc": "Pause between attempts to connect to a server that is away.",
-            "min": 0.01,
-            "max": 60.0,
-        },
-    )
-
-    def faults(self) -> Iterable[tuple[str, str]]:
-        """What is wrong between the values."""
-        for fault in server_faults(self.servers, REDIS_SCHEMES):
-            yield "servers", fault
-
-
-@dataclass(frozen=True, slots=True)
-class MysqlSettings:
-    """The MySQL store: one MySQL or MariaDB server, or several that share the keys by a ring."""
-
-    servers: tuple[str, ...] = field(
-        default=("mysql://encke@127.0.0.1:3306/encke",),
-        metadata={
-            "doc": "Servers: mysql://USER[:PASSWORD]@HOST:PORT/DATABASE, mysqls:// with TLS; with the "
-            "options unix_socket, ssl_ca and weight: a server of ?weight=N holds N times as many keys. Every "
-            "message node must list the same servers with the same weights.",
-            "secret": True,
-        },
-    )
-    connect_timeout_s: float = field(
-        default=2.0,
-        metadata={"doc": "Time to connect.", "min": 0.05, "max": 60.0},
-    )
-    timeout_s: float = field(
-        default=2.5,
-        metadata={
-            "doc": "A server that has not answered a statement for this long is given up: its transaction "
-            "is not done, or in doubt if it was being committed.",
-            "min": 0.05,
-            "max": 60.0,
-        },
-    )
-    retry_s: float = field(
-        default=0.2,
-        metadata={
-            "doc": "Pause between attempts to connect to a server that is away.",
-            "min": 0.01,
-            "max": 60.0,
-        },
-    )
-    writer_threads: int = field(
-        default=2,
-        metadata={
-            "doc": "Connections of each server that save. A key always takes the same one.",
-            "min": 1,
-            "max": 64,
-        },
-    )
-    reader_threads: int = field(
-        default=2,
-        metadata={"doc": "Connections of each server that read.", "min": 1, "max": 64},
-    )
-    max_group_saves: int = field(
-        default=256,
-        metadata={
-            "doc": "Saves that share one transaction. Bounds how long the first of them waits for the last.",
-            "min": 1,
-            "max": 10_000,
-        },
-    )
-
-    def faults(self) -> Iterable[tuple[str, str]]:
-        """What is wrong between the values."""
-        for fault in server_faults(self.servers, MYSQL_SCHEMES):
-            yield "servers", fault

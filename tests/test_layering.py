@@ -60,6 +60,7 @@ PURE = (
     "comet/timers.py",
     "message/config.py",
     "message/storage/checks.py",
+    "message/storage/config.py",
     "message/storage/rules.py",
     "message/storage/servers.py",
     "message/storage/trimming.py",
@@ -136,6 +137,11 @@ def test_only_the_composition_of_a_comet_node_knows_its_adapters() -> None:
         if name.removeprefix("comet.") in COMET_ADAPTERS
     }
     assert knowing <= COMET_ADAPTERS | {"app"}
+
+
+def test_stores_know_nothing_of_the_node_around_them() -> None:
+    found = {name for path in (ROOT / "message/storage").glob("*.py") for name in imports(path)}
+    assert {name for name in found if name.startswith("message.") and ".storage" not in name} == set()
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)

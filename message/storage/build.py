@@ -11,7 +11,7 @@ from pymysql.constants import ER
 
 from cluster.errors import StorageError
 from cluster.stats import Stats
-from message.config import MysqlSettings, RedisSettings, StoreLimits
+from message.storage.config import MysqlSettings, RedisSettings, StoreLimits
 from message.storage.counters import StoreCounters, show_queued
 from message.storage.mysql import MysqlStore
 from message.storage.mysql_connection import Connection, explain

@@ -24,12 +24,11 @@ from cluster.contracts.message import Guarantee, Page, SaveBatch, SaveReply, Sto
 from cluster.errors import DeadlinePassedError, EnckeError
 from cluster.model import Key, Mid, StoreServer
 from cluster.stats import Stats
-from message.config import EmbeddedSettings
-from message.expiry import Expiry
 from message.storage import embedded_changes as changes
 from message.storage import embedded_reads as reads
 from message.storage.checks import require_device, require_incarnation, require_key
 from message.storage.clock import StoreTime, to_whole_s
+from message.storage.config import EmbeddedSettings
 from message.storage.counters import StoreCounters, show_queued
 from message.storage.embedded_file import (
     FILE_NAME,
@@ -41,6 +40,7 @@ from message.storage.embedded_file import (
 from message.storage.embedded_pages import Load
 from message.storage.embedded_save import Saver
 from message.storage.embedded_writer import Change, Work, Writer, Written
+from message.storage.expiry import Expiry
 from message.storage.guarantees import of_embedded
 from message.storage.waiting import Waiting
 

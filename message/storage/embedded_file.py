@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from cluster.errors import ConfigError
-from message.config import EmbeddedSettings
+from message.storage.config import EmbeddedSettings
 from message.storage.embedded_schema import APPLICATION_ID, migrate
 from message.storage.embedded_wal import lost_commits
 

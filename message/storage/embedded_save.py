@@ -14,9 +14,9 @@ from cluster.contracts.message import Outcome, SaveBatch, SaveItem, SaveReply, S
 from cluster.errors import EnckeError
 from cluster.mids import MAX_SENT_LEAD, TICKS_PER_SECOND, settle
 from cluster.model import Mid
-from message.config import EmbeddedSettings
 from message.storage.checks import fenced, too_far, too_late
 from message.storage.clock import StoreTime, to_whole_s
+from message.storage.config import EmbeddedSettings
 from message.storage.counters import Tally
 from message.storage.embedded_keys import Keys, KeyState
 from message.storage.embedded_reads import is_fenced

@@ -31,7 +31,7 @@ from typing import Any
 
 from cluster.contracts.message import SaveBatch
 from cluster.errors import EnckeError, InDoubtError, StorageError, UnavailableError
-from message.config import EmbeddedSettings
+from message.storage.config import EmbeddedSettings
 from message.storage.counters import Tally
 from message.storage.embedded_save import Saver
 

@@ -18,13 +18,13 @@ from typing import TypeVar
 from cluster.contracts.message import Guarantee, Page, SaveBatch, SaveReply, Stored
 from cluster.errors import DeadlinePassedError, EnckeError
 from cluster.model import Key, Mid, StoreServer
-from message.config import MysqlSettings, StoreLimits
-from message.expiry import Expiry
 from message.storage import mysql_changes as changes
 from message.storage import mysql_reads as reads
 from message.storage.checks import require_device, require_incarnation, require_key
 from message.storage.clock import HeardClock
+from message.storage.config import MysqlSettings, StoreLimits
 from message.storage.counters import StoreCounters, Tally
+from message.storage.expiry import Expiry
 from message.storage.mysql_connection import Connection, connect_options
 from message.storage.mysql_keys import keep_clock
 from message.storage.mysql_worker import Done, Work

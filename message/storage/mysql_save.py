@@ -14,9 +14,9 @@ from cluster.contracts.message import Outcome, SaveBatch, SaveItem, SaveReply, S
 from cluster.errors import EnckeError, TooLargeError
 from cluster.mids import MAX_SENT_LEAD, STEP, TICKS_PER_SECOND, settle
 from cluster.model import Mid
-from message.config import StoreLimits
 from message.storage.checks import fenced, too_far, too_late
 from message.storage.clock import HeardClock, to_whole_s
+from message.storage.config import StoreLimits
 from message.storage.counters import Tally
 from message.storage.mysql_connection import Connection, Row, literal, literals
 from message.storage.mysql_keys import (

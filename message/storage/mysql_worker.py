@@ -26,8 +26,8 @@ import pymysql
 
 from cluster.contracts.message import SaveBatch
 from cluster.errors import ConfigError, EnckeError, InDoubtError, StorageError, UnavailableError
-from message.config import MysqlSettings, StoreLimits
 from message.storage.clock import HeardClock
+from message.storage.config import MysqlSettings, StoreLimits
 from message.storage.counters import Tally
 from message.storage.mysql_connection import Connection, Trouble, explain, trouble
 from message.storage.mysql_save import GroupSave, UnknownIncarnationError, introduce

@@ -14,8 +14,8 @@ from zlib import crc32
 import pymysql
 
 from cluster.model import Key
-from message.config import MysqlSettings, StoreLimits
 from message.storage.clock import HeardClock
+from message.storage.config import MysqlSettings, StoreLimits
 from message.storage.counters import Tally
 from message.storage.guarantees import Promise
 from message.storage.mysql_connection import Connection, explain

@@ -29,11 +29,11 @@ from cluster.errors import (
     UnavailableError,
 )
 from cluster.model import Key, Mid, StoreServer
-from message.config import RedisSettings, StoreLimits
-from message.expiry import Expiry
 from message.storage.checks import require_device, require_incarnation, require_key
 from message.storage.clock import HeardClock
+from message.storage.config import RedisSettings, StoreLimits
 from message.storage.counters import StoreCounters
+from message.storage.expiry import Expiry
 from message.storage.guarantees import Promise
 from message.storage.redis_durability import guarantee, read_settings
 from message.storage.redis_link import RedisLink

@@ -24,8 +24,8 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection
 
 from cluster.errors import EnckeError, InDoubtError, StorageError, UnavailableError
-from message.config import RedisSettings
 from message.storage.checks import not_open
+from message.storage.config import RedisSettings
 from message.storage.redis_driver import abort, connection_factory, drop
 from message.storage.redis_outage import Outage
 from message.storage.redis_requests import Call, OnAnswer, pack_arguments, settle

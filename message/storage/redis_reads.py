@@ -8,9 +8,9 @@ from typing import Any
 from cluster.contracts.message import Page, Stored
 from cluster.mids import STEP
 from cluster.model import Key, Message, Mid
-from message.config import StoreLimits
 from message.storage.checks import require_key
 from message.storage.clock import HeardClock
+from message.storage.config import StoreLimits
 from message.storage.counters import StoreCounters
 from message.storage.redis_link import RedisLink
 from message.storage.redis_members import read_members

@@ -7,8 +7,8 @@ import struct
 from cluster.contracts.message import Outcome, SaveBatch, SaveReply, SaveResult
 from cluster.errors import EnckeError
 from cluster.model import Mid
-from message.config import StoreLimits
 from message.storage.checks import fenced, too_far, too_late
+from message.storage.config import StoreLimits
 from message.storage.counters import Tally
 
 _OUTCOMES = {b"%d" % outcome: outcome for outcome in Outcome}

@@ -31,8 +31,8 @@ from __future__ import annotations
 from hashlib import sha1
 
 from cluster.mids import MAX_SENT_LEAD, STEP, TICKS_PER_SECOND
-from message.config import StoreLimits
 from message.storage import redis_lua
+from message.storage.config import StoreLimits
 from message.storage.rules import FENCE_S, ID_GRACE_S, SECONDS_PER_DAY
 from message.storage.trimming import with_slack
 

@@ -21,8 +21,8 @@ from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
 from comet.app import CometNode
 from comet.config import CometConfig
-from message.config import EmbeddedSettings
 from message.fencing import Fencer
+from message.storage.config import EmbeddedSettings
 from message.storage.embedded import EmbeddedStore
 from tests.support.comet import ANY_PORT, Comet
 from tests.support.messages import BadWay

@@ -24,7 +24,7 @@ from comet.ownership import Ownership
 from comet.protocol import ClientVersion, CloseReason, Refusal, Subscribe, TcpWire
 from comet.reception import Reception
 from comet.timers import TimerWheel
-from message.config import EmbeddedSettings
+from message.storage.config import EmbeddedSettings
 from message.storage.embedded import EmbeddedStore
 from tests.comet.test_timers import Loop
 from tests.support.transport import MemoryTransport

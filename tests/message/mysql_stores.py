@@ -10,7 +10,7 @@ from typing import Any
 import pymysql
 
 from cluster.stats import Stats
-from message.config import EmbeddedSettings, MysqlSettings
+from message.storage.config import EmbeddedSettings, MysqlSettings
 from message.storage.counters import StoreCounters
 from message.storage.mysql import MysqlStore
 from message.storage.mysql_connection import Connection

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 from cluster.stats import Stats
-from message.config import EmbeddedSettings, RedisSettings
+from message.storage.config import EmbeddedSettings, RedisSettings
 from message.storage.counters import StoreCounters
 from message.storage.redis import RedisStore
 from message.storage.servers import REDIS_SCHEMES, read_server_url

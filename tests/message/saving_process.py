@@ -20,7 +20,7 @@ from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from cluster.stats import Stats
 from encke.commands.arguments import Parser
-from message.config import EmbeddedSettings
+from message.storage.config import EmbeddedSettings
 from message.storage.embedded import EmbeddedStore
 
 STORE_FAILED = 3

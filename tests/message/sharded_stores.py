@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 
 from cluster.stats import Stats
-from message.config import EmbeddedSettings, RedisSettings
 from message.storage.build import build_redis_store
+from message.storage.config import EmbeddedSettings, RedisSettings
 from message.storage.sharded import ShardedStore
 from tests.message.redis_stores import make_empty
 from tests.message.server_harness import ServerHarness

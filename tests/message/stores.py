@@ -13,7 +13,7 @@ from cluster.contracts.message import SaveBatch, SaveItem, SaveReply
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from cluster.stats import Stats
-from message.config import EmbeddedSettings
+from message.storage.config import EmbeddedSettings
 from message.storage.embedded import EmbeddedStore
 
 BOB = Key("bob")

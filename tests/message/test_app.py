@@ -23,10 +23,10 @@ from cluster.rpc.config import RpcConfig
 from cluster.rpc.metrics import ClientMetrics
 from cluster.stats import Stats
 from message.app import MessageNode
-from message.config import EmbeddedSettings, RedisSettings
-from message.nodeconfig import MessageConfig
+from message.config import MessageConfig
 from message.storage.base import MessageStore
 from message.storage.build import build_redis_store
+from message.storage.config import EmbeddedSettings, RedisSettings
 from message.storage.embedded import EmbeddedStore
 from tests.message.saving import batch_of
 from tests.support.eventually import eventually

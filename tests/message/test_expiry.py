@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.errors import StorageError
-from message.expiry import Expiry
+from message.storage.expiry import Expiry
 from tests.support.eventually import eventually
 
 
@@ -70,7 +70,7 @@ async def test_it_looks_again_after_the_interval() -> None:
 
 
 async def test_failures_are_tried_again_and_logged_once_each_way(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "message.expiry")
+    caplog.set_level("INFO", "message.storage.expiry")
     removals = Removals(StorageError("disk full"), StorageError("disk full"), 1)
     expiry = Expiry(removals.remove, interval_s=0.001, batch=10)
 

@@ -12,8 +12,8 @@ import pytest
 from cluster.errors import ConfigError, StorageError, TooLargeError
 from cluster.model import Key, Mid
 from cluster.stats import Stats
-from message.config import MysqlSettings
 from message.storage.build import init_mysql_schema
+from message.storage.config import MysqlSettings
 from message.storage.mysql_connection import Connection
 from message.storage.mysql_durability import guarantee
 from message.storage.mysql_schema import MIGRATIONS, init_schema, schema_sql

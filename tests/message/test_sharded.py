@@ -12,8 +12,8 @@ from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from cluster.stats import Stats
 from cluster.storering import StoreRing
-from message.config import EmbeddedSettings, MysqlSettings, RedisSettings
 from message.storage.build import build_mysql_store, build_redis_store
+from message.storage.config import EmbeddedSettings, MysqlSettings, RedisSettings
 from message.storage.servers import read_server_url
 from message.storage.sharded import ShardedStore
 from tests.message.sharded_stores import open_sharded

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cluster.stats import Stats
-from message.config import EmbeddedSettings
 from message.storage.base import MessageStore
+from message.storage.config import EmbeddedSettings
 from message.storage.embedded import EmbeddedStore
 from tests.message.clocks import SteppedClock
 from tests.message.mysql_stores import mysql_harness
