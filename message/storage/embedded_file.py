@@ -21,7 +21,7 @@ from message.storage.config import EmbeddedSettings
 from message.storage.embedded_schema import APPLICATION_ID, migrate
 from message.storage.embedded_wal import lost_commits
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 FILE_NAME = "store.db"
 LOCK_NAME = "lock"
@@ -68,7 +68,7 @@ class DirectoryLock:
             os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
         except OSError:
             # A full disk: the lock holds without the number, which is only for people.
-            _log.warning("cannot write the process id into %s", directory / LOCK_NAME)
+            log.warning("cannot write the process id into %s", directory / LOCK_NAME)
 
     def release(self) -> None:
         """Let others in. The file stays: removing it would race with one who has just opened it."""
@@ -154,11 +154,11 @@ def _create(path: Path) -> None:
     So a file under the real name is whole from its first moment on, and an
     empty one can be refused: something has emptied it.
     """
-    log = path.with_name(path.name + "-wal")
-    if log.exists() and log.stat().st_size:
+    wal = path.with_name(path.name + "-wal")
+    if wal.exists() and wal.stat().st_size:
         raise ConfigError(
             [
-                f"{path} is missing but its write-ahead log {log.name} is there: "
+                f"{path} is missing but its write-ahead log {wal.name} is there: "
                 "put the file back, or restore a backup"
             ]
         )
@@ -198,16 +198,16 @@ def _check_files(path: Path, settings: EmbeddedSettings) -> bool:
     if header != HEADER:
         what = "is empty" if not header else "does not begin as a database does"
         raise _damaged(path, f"the file {what}")
-    log = path.with_name(path.name + "-wal")
-    if not log.exists() or not log.stat().st_size:
+    wal = path.with_name(path.name + "-wal")
+    if not wal.exists() or not wal.stat().st_size:
         return True
     # The last transaction before a crash may be torn: it was not answered. With durability
     # "os" a power loss may tear several, and that is what was configured.
-    lost = lost_commits(log)
+    lost = lost_commits(wal)
     if lost > 1 and settings.durability == "fsync":
-        raise _damaged(log, f"it is broken before {lost} later commits, which may have been answered")
+        raise _damaged(wal, f"it is broken before {lost} later commits, which may have been answered")
     if lost > 1:
-        _log.warning("%s: %d commits after a torn one are lost", log, lost)
+        log.warning("%s: %d commits after a torn one are lost", wal, lost)
     return False
 
 
@@ -220,7 +220,7 @@ def _check_content(path: Path, settings: EmbeddedSettings, *, is_clean: bool) ->
         if is_clean and path.stat().st_size > settings.check_below_bytes:
             return
         if not is_clean:
-            _log.info("%s was not closed orderly, checking it", path)
+            log.info("%s was not closed orderly, checking it", path)
         fault = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if fault != "ok":
             raise _damaged(path, " ".join(fault.split()))
@@ -234,7 +234,7 @@ def _open_writing(path: Path, settings: EmbeddedSettings) -> sqlite3.Connection:
         before = migrate(connection)
         after = connection.execute("PRAGMA user_version").fetchone()[0]
         if before != after:
-            _log.info("%s: schema version %d is now %d", path, before, after)
+            log.info("%s: schema version %d is now %d", path, before, after)
     except BaseException:
         connection.close()
         raise

@@ -22,7 +22,7 @@ from cluster.model import Key, Mid
 from message.storage.clock import StoreTime
 from message.storage.embedded_pages import Load, load_pages
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Query = Callable[[sqlite3.Connection], T]
@@ -186,10 +186,10 @@ def _run_query(query: Query[T], connection: sqlite3.Connection) -> T | StorageEr
         return _storage_error(error)
     except Exception:
         # A bug in a query: the reader goes on for the others.
-        _log.exception("a read of the store failed")
+        log.exception("a read of the store failed")
         return StorageError("cannot read the store: internal error")
 
 
 def _storage_error(error: sqlite3.Error) -> StorageError:
-    _log.error("cannot read the store: %s (%s)", error, getattr(error, "sqlite_errorname", "?"))
+    log.error("cannot read the store: %s (%s)", error, getattr(error, "sqlite_errorname", "?"))
     return StorageError(f"cannot read the store: {error}")

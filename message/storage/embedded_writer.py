@@ -35,7 +35,7 @@ from message.storage.config import EmbeddedSettings
 from message.storage.counters import Tally
 from message.storage.embedded_save import Saver
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # A commit that failed with these is overwritten by the next one.
 _DISK_REFUSES = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMOPEN)
@@ -203,7 +203,7 @@ class Writer:
             return [self._on_failed_statement(error)] * len(group), Tally()
         except Exception as error:
             # A bug; the group is rolled back, the store goes on.
-            _log.exception("a transaction of the store failed")
+            log.exception("a transaction of the store failed")
             self._roll_back()
             return [StorageError(f"not stored: internal error ({type(error).__name__})")] * len(
                 group
@@ -214,7 +214,7 @@ class Writer:
             return [self._on_failed_commit(error)] * len(group), Tally()
         if self._is_refused:
             self._is_refused = False
-            _log.warning("the disk takes writes again")
+            log.warning("the disk takes writes again")
             self._reset_log()
         return answers, tally
 
@@ -278,7 +278,7 @@ class Writer:
             finally:
                 self._connection.execute(f"PRAGMA busy_timeout = {patience_ms}")
         except sqlite3.Error as error:
-            _log.warning("cannot begin the write-ahead log anew: %s", error)
+            log.warning("cannot begin the write-ahead log anew: %s", error)
 
     def _log_refusal(self, error: sqlite3.Error) -> None:
         """Log the first failure of an episode; the next good commit ends it."""
@@ -286,12 +286,12 @@ class Writer:
             self._is_refused = True
             is_full = _code(error) in (sqlite3.SQLITE_FULL, *_DISK_REFUSES)
             what = "disk full" if is_full else "cannot write"
-            _log.error("%s, messages are not stored: %s (%s)", what, error, error.sqlite_errorname)
+            log.error("%s, messages are not stored: %s (%s)", what, error, error.sqlite_errorname)
 
     def _stop_for(self, error: sqlite3.Error) -> None:
         if self._fault is None:
             self._fault = f"{error} ({getattr(error, 'sqlite_errorname', '?')})"
-            _log.error("the store stops and must be opened again: %s", self._fault)
+            log.error("the store stops and must be opened again: %s", self._fault)
 
 
 def _is_save(work: Work) -> bool:

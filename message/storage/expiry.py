@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from cluster.errors import EnckeError
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # Also when much is saved: removing so many takes the embedded store, or Redis, a tenth of a second.
 LARGEST_BATCH = 10_000
@@ -65,16 +65,16 @@ class Expiry:
                 removed = await self._remove(batch)
             except EnckeError as error:
                 if not is_failing:
-                    _log.warning("cannot remove expired messages, trying again: %s", error)
+                    log.warning("cannot remove expired messages, trying again: %s", error)
                 is_failing = True
             except Exception:
                 # A bug, perhaps with one row; the others must not stay for ever.
                 if not is_failing:
-                    _log.exception("removing expired messages failed, trying again")
+                    log.exception("removing expired messages failed, trying again")
                 is_failing = True
             else:
                 if is_failing:
-                    _log.info("removing expired messages again")
+                    log.info("removing expired messages again")
                 is_failing = False
             if removed < batch:
                 await asyncio.sleep(self._interval_s)

@@ -13,7 +13,7 @@ from message.storage.clock import HeardClock, to_whole_s
 from message.storage.mysql_connection import NOW_S, Connection, Row, literal
 from message.storage.mysql_keys import READ_CLOCK, read_clock
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # Rows that are fetched at a time: a page of few bytes does not read all of a key's.
 CHUNK = 100
@@ -55,7 +55,7 @@ def load_after(
         if has_more or len(found) < limit:
             break
     if unreadable:
-        _log.warning("left out %d stored values that are no messages: key=%s", unreadable, key)
+        log.warning("left out %d stored values that are no messages: key=%s", unreadable, key)
     trimmed = Mid(marks[0][0]) if marks and marks[0][1] else Mid(0)
     return Page(messages, has_more, trimmed, read_clock(clock_row, heard)), unreadable
 

@@ -32,7 +32,7 @@ from message.storage.counters import Tally
 from message.storage.mysql_connection import Connection, Trouble, explain, trouble
 from message.storage.mysql_save import GroupSave, UnknownIncarnationError, introduce
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # A transaction that meets a deadlock again and again has bad luck; after this it is refused.
 MAX_ATTEMPTS = 5
@@ -195,7 +195,7 @@ class Worker:
                 return [refusal] * len(group), Tally()
             except Exception as error:
                 # A bug; the group is rolled back, the worker goes on with a new connection.
-                _log.exception("a transaction of the store failed")
+                log.exception("a transaction of the store failed")
                 self._drop()
                 text = f"not stored: internal error ({type(error).__name__})"
                 return [StorageError(text)] * len(group), Tally()
@@ -250,11 +250,11 @@ class Worker:
             self._not_before = clocks.monotonic() + self._settings.retry_s
             if not self._is_down:
                 self._is_down = True
-                _log.error("the database does not answer: %s: %s", self._name, explain(error))
+                log.error("the database does not answer: %s: %s", self._name, explain(error))
             raise UnavailableError(f"the database does not answer: {self._name}") from error
         if self._is_down:
             self._is_down = False
-            _log.info("the database is back: %s", self._name)
+            log.info("the database is back: %s", self._name)
         return self._connection
 
     def _on_failure(self, error: Exception) -> EnckeError:
@@ -269,7 +269,7 @@ class Worker:
         if now >= self._silent_until:
             self._silent_until = now + REFUSALS_S
             told = "the database refuses, perhaps not for the first time: %s: %s"
-            _log.warning(told, self._name, explain(error))
+            log.warning(told, self._name, explain(error))
         return StorageError(f"the database refused: {explain(error)}")
 
     def _drop(self) -> None:

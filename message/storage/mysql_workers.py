@@ -24,7 +24,7 @@ from message.storage.mysql_schema import check_version, schema_version
 from message.storage.mysql_worker import Done, Work, Worker
 from message.storage.servers import ServerUrl
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Workers:
@@ -115,7 +115,7 @@ class Workers:
         try:
             self._connect().close()
         except (pymysql.err.Error, OSError) as error:
-            _log.warning(
+            log.warning(
                 "the database is away at the start, what it promises is not known: %s: %s",
                 self._server.name,
                 error,

@@ -45,7 +45,7 @@ from message.storage.redis_scripts import Scripts
 from message.storage.servers import ServerUrl
 from message.storage.waiting import Waiting
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class RedisStore:
@@ -100,7 +100,7 @@ class RedisStore:
             await self.clock()
             await self._tell(self._writing.call(self._scripts.clock, b"0", self._bound()))
         except (UnavailableError, StorageError):
-            _log.warning("redis is away at the start, what it promises is not known: %s", self._server.name)
+            log.warning("redis is away at the start, what it promises is not known: %s", self._server.name)
         self._expiry.start()
 
     async def stop(self) -> None:

@@ -31,7 +31,7 @@ from message.storage.redis_outage import Outage
 from message.storage.redis_requests import Call, OnAnswer, pack_arguments, settle
 from message.storage.redis_scripts import Script
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # Calls that share a write. More would hold the loop for milliseconds while they are packed.
 MAX_PIPELINE = 256
@@ -275,7 +275,7 @@ class RedisLink:
         if left_s > 0:
             self._watch = self._loop.call_later(left_s, self._watch_oldest)
         elif self._connection is not None:
-            _log.warning("redis did not answer within %s s: %s", self._settings.timeout_s, self._name)
+            log.warning("redis did not answer within %s s: %s", self._settings.timeout_s, self._name)
             abort(self._connection)
 
     def _close(self, reason: EnckeError) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # Of refusals, one is told in this time: each save of a full server is one.
 REFUSALS_S = 60.0
@@ -25,7 +25,7 @@ class Outage:
         """A link has failed to connect."""
         if not self.reason:
             self.reason = reason
-            _log.error(
+            log.error(
                 "redis does not answer, messages of its keys are not stored: %s: %s", self._name, reason
             )
 
@@ -33,11 +33,11 @@ class Outage:
         """A link has connected."""
         if self.reason:
             self.reason = ""
-            _log.info("redis is back: %s", self._name)
+            log.info("redis is back: %s", self._name)
 
     def tell_refusal(self, words: str, now: float) -> None:
         """The server has refused a call; `now` is the monotonic time."""
         if now < self._silent_until:
             return
         self._silent_until = now + REFUSALS_S
-        _log.error("redis refuses, perhaps not for the first time: %s: %s", self._name, words)
+        log.error("redis refuses, perhaps not for the first time: %s: %s", self._name, words)

@@ -18,7 +18,7 @@ from message.storage.redis_scripts import Scripts
 from message.storage.rules import last_silent_day
 from message.storage.waiting import Waiting
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Reads:
@@ -96,7 +96,7 @@ class Reads:
                 messages.append(message)
         if unreadable:
             self._counters.unreadable.value += unreadable
-            _log.warning("left out %d stored values that are no messages: key=%s", unreadable, key)
+            log.warning("left out %d stored values that are no messages: key=%s", unreadable, key)
         return messages
 
     def _device_mid(self, value: bytes, now_s: int) -> Mid:
