@@ -32,6 +32,7 @@ from cluster.model import Key, Mid
 from cluster.stats import Stats
 from encke.commands.arguments import Parser
 from message.storage.config import EmbeddedSettings
+from message.storage.counters import StoreCounters
 from message.storage.embedded import EmbeddedStore
 from message.storage.embedded_rows import ManyRows
 
@@ -73,9 +74,7 @@ async def measure(directory: Path, options: argparse.Namespace) -> None:
                 if family.name == "store_commit_seconds":
                     commits = sum(family.readings[""].counts)  # type: ignore[union-attr]
                     print(f"commits       {commits}, {options.saves / commits:.0f} saves each")
-            seconds = stats.histogram(
-                "store_save_seconds", "from asking for a save to its answer, which is durable"
-            )
+            seconds = StoreCounters(stats).save_seconds
             print(f"save seconds  p50 <= {seconds.quantile(0.5)}, p99 <= {seconds.quantile(0.99)}")
     finally:
         await store.stop()

@@ -40,7 +40,7 @@ def show_queued(stats: Stats, queued: Callable[[], int]) -> None:
     Args:
         queued: saves and changes that wait now.
     """
-    stats.gauge("store_queued_saves", "saves and changes that wait for their commit", queued)
+    stats.gauge("store_queued_saves", "Saves and changes that wait for their commit.", queued)
 
 
 class StoreCounters:
@@ -48,11 +48,11 @@ class StoreCounters:
 
     def __init__(self, stats: Stats) -> None:
         self.save_seconds = stats.histogram(
-            "store_save_seconds", "from asking for a save to its answer, which is durable"
+            "store_save_seconds", "From asking for a save to its answer, which is durable."
         )
-        self.commit_seconds = stats.histogram("store_commit_seconds", "one transaction of the store")
+        self.commit_seconds = stats.histogram("store_commit_seconds", "One transaction of the store.")
         results = stats.counter(
-            "store_saves_total", "messages that were to be stored, by what became of them", "result"
+            "store_saves_total", "Messages that were to be stored, by what became of them.", "result"
         )
         self.saved = results.child("saved")
         self._repeated = results.child("repeated")
@@ -61,16 +61,15 @@ class StoreCounters:
         # Refused by the disk, or in doubt.
         self.failed = results.child("failed")
         self._trimmed = stats.counter(
-            "store_trimmed_total", "unexpired messages removed because their key was over its limits"
+            "store_trimmed_total", "Unexpired messages removed because their key was over its limits."
         )
-        self.expired = stats.counter("store_expired_total", "messages removed because they had expired")
+        self.expired = stats.counter("store_expired_total", "Messages removed because they had expired.")
         self._ignored_sent = stats.counter(
-            "store_sent_ignored_total", "saves whose comet node's clock was too far ahead of the store's"
+            "store_sent_ignored_total", "Saves whose comet node's clock was too far ahead of the store's."
         )
-
         self.unreadable = stats.counter(
             "store_unreadable_total",
-            "stored values that were left out of an answer because they are no messages",
+            "Stored values that were left out of an answer because they are no messages.",
         )
 
     def add(self, tally: Tally) -> None:
