@@ -199,7 +199,11 @@ class WebNode:
     def _admin_listener(self, inspector: Inspector, listing: NodeListing) -> Listener:
         config = self._config
         access = Access(
-            config.admin_origins, config.admin_token, refuses_foreign=True, methods="GET, POST, DELETE"
+            config.admin_origins,
+            config.admin_token,
+            refuses_foreign=True,
+            methods="GET, POST, DELETE",
+            refuses_names=not (config.admin_token or config.admin_insecure),
         )
         routes = with_document(admin_routes(self._pushes, self._streams, inspector, listing))
         router = Router(routes, access, self._metrics, self._guesses)

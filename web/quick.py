@@ -150,9 +150,8 @@ class QuickPushes:
             return None
         authorization = fields.get(b"authorization")
         given = None if authorization is None else authorization.decode()
-        if int(length) > MAX_BODY_BYTES or self._access.check(None, given) is not Verdict.ALLOWED:
-            return None
-        return int(length)
+        verdict = self._access.check(None, given, fields[b"host"].decode())
+        return int(length) if verdict is Verdict.ALLOWED and int(length) <= MAX_BODY_BYTES else None
 
 
 def _read_query(line: re.Match[bytes]) -> tuple[Key, int]:

@@ -143,6 +143,7 @@ class Router:
         """
         self._access = access
         self._is_guarded = access.wants_token
+        self._checks_all = access.wants_check
         self._limiter = limiter
         self._metrics = metrics
         # Paths without braces: one look-up.
@@ -167,7 +168,7 @@ class Router:
         if endpoint is None:
             endpoint, arguments = self._match(request.path)
         api = endpoint.api if endpoint is not None else api_of(request.path)
-        if self._is_guarded or "Origin" in request.headers:
+        if self._checks_all or "Origin" in request.headers:
             turned_away = self._check_access(request, api)
             if turned_away is not None:
                 return turned_away
@@ -199,8 +200,9 @@ class Router:
         if origin is not None and self._is_preflight(request):
             preflight = self._access.preflight_headers(origin)
             return no_content(preflight) if preflight else self._refuse(403, api, Verdict.FOREIGN_ORIGIN)
-        verdict = self._access.check(origin, request.headers.get("Authorization"))
-        if verdict is Verdict.FOREIGN_ORIGIN:
+        headers = request.headers
+        verdict = self._access.check(origin, headers.get("Authorization"), headers.get("Host"))
+        if verdict in (Verdict.FOREIGN_ORIGIN, Verdict.FOREIGN_NAME):
             return self._refuse(403, api, verdict)
         if origin is not None:
             request.extra_head = _header_lines(self._access.cors_headers(origin))

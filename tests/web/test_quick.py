@@ -34,7 +34,7 @@ class Quick:
         metrics = WebMetrics(Stats())
         owners = Owners(self.members, lambda _: self.comet, timeout_s=5.0, attempt_s=3.0)
         self.pusher = Pusher(owners, metrics, "web-", 3600)
-        access = Access((), token, refuses_foreign=True, methods="POST")
+        access = Access((), token, refuses_foreign=True, methods="POST", refuses_names=not token)
         limiter = FailureLimiter(60, time.monotonic)
         limiter.trust("127.0.0.1")
         self.pushes = QuickPushes(self.pusher, access, metrics, 64, limiter)
@@ -53,6 +53,10 @@ async def quick() -> Quick:
 @pytest.fixture
 async def guarded() -> Quick:
     return Quick("s3cret")
+
+
+async def test_push_to_a_name_that_may_be_refused_goes_the_usual_way(quick: Quick) -> None:
+    assert not quick.begins(HEAD + b"Host: evil.example:8091\r\nContent-Length: 3\r\n\r\n[1]")
 
 
 @pytest.mark.parametrize(

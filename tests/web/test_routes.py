@@ -79,6 +79,20 @@ async def test_page_of_another_origin_cannot_push(web: Web, comet: ScriptedComet
     assert web.counted("http_refusals_total", "foreign_origin") == 2
 
 
+async def test_page_that_had_its_own_name_pointed_at_us_reads_and_pushes_nothing(
+    comet: ScriptedComet,
+) -> None:
+    rebound = {"Host": "evil.example:8091"}
+    async with running_web({"comet-1": comet}, no_messages()) as web:
+        for method, path in (("POST", PUSH), ("GET", "/2/admin/nodes"), ("GET", "/openapi.json")):
+            assert (await web.ask("admin", method, path, b"1", rebound)).status == 403
+        assert not comet.pushes
+        assert web.counted("http_refusals_total", "foreign_name") == 3
+    for settings in ({"admin_token": "s3cret"}, {"admin_insecure": True}):
+        async with running_web({"comet-1": comet}, no_messages(), **settings) as web:
+            assert (await web.ask("admin", "POST", PUSH, b"1", {**rebound, **GOOD})).status == 200
+
+
 async def test_page_of_a_listed_origin_can_push_after_a_preflight(comet: ScriptedComet) -> None:
     origin = "http://page.example"
     async with running_web({"comet-1": comet}, no_messages(), admin_origins=(origin,)) as web:
