@@ -24,7 +24,7 @@ from web.request import Request
 # For errors of which only the code came back from a node.
 _MEANINGS = {
     "id_conflict": "this id was used for this key with another payload",
-    "unavailable": "no node took it in time; try again with the same id",
+    "unavailable": "the key's node or its store was not reached in time; try again with the same id",
     "overloaded": "too many pushes in progress; try again later with the same id",
     "deadline_passed": "not done in time; try again with the same id",
     "in_doubt": "not known to be done; try again with the same id",

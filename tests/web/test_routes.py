@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
+from importlib import resources
 
 import pytest
 
@@ -153,6 +156,21 @@ async def test_an_address_that_guesses_the_admin_token_has_to_wait(comet: Script
         # The public API has nothing to do with it, also for pages.
         answer = await web.get("/1/server/get?k=u1&p=1", {"Origin": "http://page.example"})
         assert answer.status == 200
+
+
+async def test_each_way_to_be_turned_away_is_described(comet: ScriptedComet) -> None:
+    document = json.loads(resources.files("web").joinpath("openapi.json").read_bytes())
+    settings = {"admin_token": "s3cret", "token_failures_per_minute": 1}
+    async with running_web({"comet-1": comet}, no_messages(), **settings) as web:
+        assert (await web.ask("admin", "POST", PUSH, b"1", BAD)).status == 401
+        for path, item in document["paths"].items():
+            if "admin" not in path:
+                continue
+            for method, operation in item.items():
+                waiting = await web.ask("admin", method.upper(), re.sub(r"{\w+}", "1", path), b"1", BAD)
+                assert waiting.status == 429
+                assert {"401", "403", "429"} <= operation["responses"].keys()
+                assert waiting.json.get("error", {}).get("code", "too_many_requests") == "too_many_requests"
 
 
 async def test_bad_tokens_do_not_lock_out_an_address_that_knows_the_token(comet: ScriptedComet) -> None:
