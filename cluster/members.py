@@ -10,6 +10,7 @@ from collections.abc import Callable
 from cluster.errors import UnavailableError
 from cluster.membership import Membership, weights_of
 from cluster.registry.base import Registry, Snapshot
+from cluster.registry.watchers import Watchers
 from cluster.ring import Ring, point_count
 
 log = logging.getLogger(__name__)
@@ -34,9 +35,8 @@ class Members:
     """
 
     def __init__(self, registry: Registry) -> None:
-        # Called with the new membership after each change, in order of subscription.
-        self.on_change: list[Callable[[Membership], None]] = []
         self._registry = registry
+        self._watchers: Watchers[Membership] = Watchers()
         # Read it once per decision: the next read may give another one. Plain, because every push asks.
         self.current = Membership(Snapshot(epoch=(0, 0), nodes=()))
         # Snapshots whose turn is to come, numbered in their order; the first is being built.
@@ -50,6 +50,18 @@ class Members:
         self._is_known = asyncio.Event()
         self._is_closed = False
         self._unwatch = registry.watch(self._take)
+
+    def watch(self, take: Callable[[Membership], None]) -> Callable[[], None]:
+        """Call with the present membership now, and with each later one.
+
+        Ordering: those who watch are told in the order in which they came.
+
+        Returns:
+            A function that ends the watch; may be called more than once.
+        """
+        end = self._watchers.add(take)
+        take(self.current)
+        return end
 
     async def wait_known(self) -> None:
         """Return when `current` is what the registry has told; before, nobody seems to be there.
@@ -134,16 +146,11 @@ class Members:
         self._answer_refreshes(number, UnavailableError(NOT_TAKEN))
 
     def _set(self, number: int, membership: Membership) -> None:
-        """Make it the current one; those who follow may bring about the next, which waits meanwhile."""
+        """Make it the current one; those who watch may bring about the next, which waits meanwhile."""
         self._taken = number
         self.current = membership
         self._is_known.set()
-        for call in self.on_change:
-            try:
-                call(membership)
-            except Exception:
-                # A bug of one who follows must not keep the news from the others.
-                log.exception("a change of the membership was not followed: epoch=%s", membership.epoch)
+        self._watchers.tell(membership)
         self._waiting.popleft()
         self._answer_refreshes(number)
 

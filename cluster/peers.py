@@ -45,7 +45,7 @@ class CometPeers:
         self._timeouts = timeouts
         self._pool = ClientPool(lambda address: RpcClient(address, comet_rpc.SERVICE, rpc, metrics=metrics))
         self._stubs: dict[str, CometStub] = {}
-        _follow(members, self._take)
+        members.watch(self._take)
 
     def of(self, node: NodeInfo) -> CometStub:
         """The service of an instance; of one that has gone meanwhile one that is not available."""
@@ -88,7 +88,7 @@ class MessagePeers:
         self._balancer: Balancer[MessageStub] = Balancer()
         self._stubs: dict[str, MessageStub] = {}
         self.service = MessageNodes(self._balancer)
-        _follow(members, self._take)
+        members.watch(self._take)
 
     def of(self, node: NodeInfo) -> MessageNodeService:
         """One node; of one that has gone, or drains, one that is not available."""
@@ -120,11 +120,6 @@ class _NoMessageNode:
     async def status(self) -> MessageStatus:
         """Say so."""
         raise UnavailableError("it takes no calls")
-
-
-def _follow(members: Members, take: Callable[[Membership], None]) -> None:
-    members.on_change.append(take)
-    take(members.current)
 
 
 def _addresses(nodes: Iterable[NodeInfo]) -> dict[str, str]:

@@ -88,7 +88,7 @@ class CometNode:
         self._clocks = StoreClocks(time.monotonic_ns)
         self._hub = Hub(self._clocks, config.max_connections_per_key, loop.call_later)
         self._clock_keeper = ClockKeeper(messages, self._clocks, config.store_timeout_s)
-        self._ownership = Ownership(members, NodeName(config.name))
+        self._ownership = Ownership(NodeName(config.name), members.current)
         self._entry = Entry(
             config,
             registry,
@@ -120,10 +120,7 @@ class CometNode:
         self._poller = Poller(loop, loop.time)
         self._sockets = OpenSockets(self._capacity)
         filler = Filler(messages, self._hub, metrics, config.store_timeout_s)
-        # In this order, after the ownership: what follows a change of the membership asks who owns
-        # what, and what waited for it goes on last.
         self._mover = Mover(self._hub, self._pusher, config.close_pace_per_s)
-        members.on_change.append(lambda _: self._mover.take(self._ownership.holdings))
         self._succession = None
         if peers is not None and self._forwarder is not None:
             self._succession = Succession(
@@ -166,6 +163,7 @@ class CometNode:
         )
         self._listeners: dict[str, Listener] = {}
         self._add_gauges(stats)
+        self._follow(members)
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -311,6 +309,16 @@ class CometNode:
         return CometStatus(hub.connection_count, hub.channel_count, self._capacity, pushes)
 
     # -- own affairs
+
+    def _follow(self, members: Members) -> None:
+        """Take what changes in the membership, in this order."""
+        # The others ask it who owns what.
+        members.watch(self._ownership.take)
+        members.watch(lambda _: self._mover.take(self._ownership.holdings))
+        if self._succession is not None:
+            members.watch(self._succession.take)
+        # Last: the pushes that waited for this membership must find all of it, and the forwarder ready.
+        members.watch(self._epochs.take)
 
     def _make_standing(self, registry: Registry, members: Members) -> Standing:
         return Standing(

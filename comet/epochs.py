@@ -44,7 +44,12 @@ class EpochGate:
         self._waiting: dict[_Waiting, None] = {}
         self._refreshing: asyncio.Task[None] | None = None
         self._is_stopped = False
-        members.on_change.append(self._take)
+
+    def take(self, membership: Membership) -> None:
+        """The membership has changed: who waited for it goes on."""
+        for waiting in list(self._waiting):
+            if waiting.epoch <= membership.epoch:
+                self._end(waiting, True)
 
     def when(self, epoch: Epoch, timeout_s: float, call: Callable[[bool], None]) -> None:
         """Call once: with True as soon as the membership is at least `epoch`, with False after the timeout.
@@ -83,11 +88,6 @@ class EpochGate:
         if self._refreshing is not None:
             self._refreshing.cancel()
             await asyncio.gather(self._refreshing, return_exceptions=True)
-
-    def _take(self, membership: Membership) -> None:
-        for waiting in list(self._waiting):
-            if waiting.epoch <= membership.epoch:
-                self._end(waiting, True)
 
     def _give_up(self, waiting: _Waiting) -> None:
         log.warning(

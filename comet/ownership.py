@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
 
 from cluster.errors import NoNodeError
 from cluster.membership import Membership
 from cluster.model import Epoch, Key, NodeName
 from cluster.ring import Ring
-
-if TYPE_CHECKING:
-    from cluster.members import Members
 
 
 class Holdings:
@@ -43,22 +39,26 @@ class Holdings:
 class Ownership:
     """Answers for one instance of a node of the ring."""
 
-    def __init__(self, members: Members, name: NodeName) -> None:
-        """Follow `members`; owns nothing before serve_at()."""
-        self._members = members
+    def __init__(self, name: NodeName, membership: Membership) -> None:
+        """Begin with the present membership; owns nothing before serve_at()."""
         self._name = name
+        self._membership = membership
         self._addresses: Mapping[str, tuple[str, ...]] | None = None
         self._predecessors: Collection[str] = ()
         # The incarnation that has ended: what still names it is old.
         self._ended: str | None = None
         self._is_halted = False
-        self.holdings = Holdings(name, None, members.current.epoch)
-        members.on_change.append(self._take)
+        self.holdings = Holdings(name, None, membership.epoch)
 
     @property
     def has_stopped(self) -> bool:
         """Between lose() or halt() and owning again: no membership to come makes this instance an owner."""
         return self._is_halted or (self._ended is not None and not self.holdings.is_serving)
+
+    def take(self, membership: Membership) -> None:
+        """The membership has changed."""
+        self._membership = membership
+        self._conclude()
 
     def serve_at(self, addresses: Mapping[str, tuple[str, ...]], predecessors: Collection[str] = ()) -> None:
         """Own what the ring gives the instance that announces these addresses.
@@ -72,23 +72,23 @@ class Ownership:
         """
         self._addresses = addresses
         self._predecessors = predecessors
-        self._take(self._members.current)
+        self._conclude()
 
     def lose(self, incarnation: str) -> None:
         """Own nothing until a membership names another incarnation of this instance: this one has ended."""
         self._ended = incarnation
         self._is_halted = False
-        self._take(self._members.current)
+        self._conclude()
 
     def halt(self) -> None:
         """Own nothing until go_on(): others may own the keys."""
         self._is_halted = True
-        self._take(self._members.current)
+        self._conclude()
 
     def go_on(self) -> None:
         """Own again what the membership gives."""
         self._is_halted = False
-        self._take(self._members.current)
+        self._conclude()
 
     def owns(self, key: Key) -> bool:
         """Whether the ring gives this node the key."""
@@ -99,7 +99,8 @@ class Ownership:
         holdings = self.holdings
         return holdings.is_everything or all(map(holdings.owns, keys))
 
-    def _take(self, membership: Membership) -> None:
+    def _conclude(self) -> None:
+        membership = self._membership
         serving = membership.serving(self._name)
         is_mine = (
             serving is not None

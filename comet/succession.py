@@ -43,11 +43,7 @@ READS_AT_ONCE = 16
 
 
 class Succession:
-    """Follows the membership; owns the task that asks the earlier owners of the present one.
-
-    To be made before whatever lets pushes go on that wait for a membership: they
-    must find the forwarder ready.
-    """
+    """Owns the task that asks the earlier owners of the present membership."""
 
     def __init__(
         self,
@@ -87,21 +83,13 @@ class Succession:
         self._task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopped = False
-        members.on_change.append(self._take)
 
     def start(self) -> None:
         """Follow from the present membership on: what this node gains, it gains from its owners."""
         self._current = self._members.current
 
-    async def stop(self) -> None:
-        """Ask no more. May be called more than once, and without start()."""
-        self._is_stopped = True
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _take(self, membership: Membership) -> None:
+    def take(self, membership: Membership) -> None:
+        """The membership has changed."""
         previous = self._current
         if previous is None or self._is_stopped:
             return
@@ -127,6 +115,14 @@ class Succession:
         self._task = asyncio.create_task(self._succeed(membership), name="succession")
         self._tasks.add(self._task)
         self._task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """Ask no more. May be called more than once, and without start()."""
+        self._is_stopped = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _succeed(self, membership: Membership) -> None:
         """Ask every earlier owner until it is done; another membership cancels this."""

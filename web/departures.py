@@ -37,18 +37,15 @@ class Departures:
 
     def __init__(self, members: Members, monotonic: Callable[[], float]) -> None:
         """Begin with who is there now; close() ends it."""
-        self._members = members
         self._monotonic = monotonic
         self._standing: dict[str, NodeInfo] = {}
         # By instance, in the order in which they went.
         self._gone: dict[str, Departure] = {}
-        members.on_change.append(self._take)
-        self._take(members.current)
+        self._unwatch = members.watch(self._take)
 
     def close(self) -> None:
         """Follow no more."""
-        if self._take in self._members.on_change:
-            self._members.on_change.remove(self._take)
+        self._unwatch()
 
     def recent(self) -> list[tuple[Departure, float]]:
         """Who went within the last minute, and how many seconds ago, the latest last."""

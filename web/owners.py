@@ -59,7 +59,7 @@ class Owners:
         # Done at the next epoch; None while nobody waits for it.
         self._changed: asyncio.Future[None] | None = None
         self._epoch = members.current.epoch
-        members.on_change.append(self._take)
+        self._unwatch = members.watch(self._take)
 
     @property
     def membership(self) -> Membership:
@@ -136,7 +136,8 @@ class Owners:
         return asyncio.get_running_loop().time() - since >= self._cut_off_s
 
     async def stop(self) -> None:
-        """End a question to the registry that is under way."""
+        """Follow no more; end a question to the registry that is under way."""
+        self._unwatch()
         if self._refreshing is not None:
             self._refreshing.cancel()
             await asyncio.gather(self._refreshing, return_exceptions=True)

@@ -9,6 +9,7 @@ import msgspec
 
 from cluster.model import NodeInfo
 from cluster.registry.base import SessionState, Snapshot
+from cluster.registry.watchers import Watchers
 
 
 class MemoryRegistry:
@@ -16,7 +17,7 @@ class MemoryRegistry:
 
     def __init__(self) -> None:
         self._entries: dict[int, NodeInfo] = {}
-        self._watchers: dict[int, Callable[[Snapshot], None]] = {}
+        self._watchers: Watchers[Snapshot] = Watchers()
         self._next_id = 0
         # Number of changes so far; with the fixed first part it is the epoch.
         self._changes = 0
@@ -33,16 +34,16 @@ class MemoryRegistry:
 
     async def register(self, info: NodeInfo) -> MemoryRegistration:
         """Announce an instance; it stays until it is withdrawn."""
-        entry_id = self._new_id()
+        self._next_id += 1
+        entry_id = self._next_id
         self._set(entry_id, info)
         return MemoryRegistration(self, entry_id, info.instance)
 
     def watch(self, on_change: Callable[[Snapshot], None]) -> Callable[[], None]:
         """Call on_change now and after each change, in the caller of the change."""
-        watcher_id = self._new_id()
-        self._watchers[watcher_id] = on_change
+        unwatch = self._watchers.add(on_change)
         on_change(self._snapshot())
-        return lambda: self._unwatch(watcher_id)
+        return unwatch
 
     def watch_session(self, on_state: Callable[[SessionState], None]) -> Callable[[], None]:
         """The state never changes."""
@@ -51,22 +52,13 @@ class MemoryRegistry:
     async def refresh(self) -> None:
         """Watchers have seen everything."""
 
-    def _unwatch(self, watcher_id: int) -> None:
-        self._watchers.pop(watcher_id, None)
-
-    def _new_id(self) -> int:
-        self._next_id += 1
-        return self._next_id
-
     def _set(self, entry_id: int, info: NodeInfo | None) -> None:
         if info is None:
             self._entries.pop(entry_id, None)
         else:
             self._entries[entry_id] = info
         self._changes += 1
-        snapshot = self._snapshot()
-        for on_change in list(self._watchers.values()):
-            on_change(snapshot)
+        self._watchers.tell(self._snapshot())
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(

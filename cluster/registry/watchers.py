@@ -1,4 +1,4 @@
-"""Whom a registry tells of what is new."""
+"""Whom a registry, and who follows one, tells of what is new."""
 
 from __future__ import annotations
 

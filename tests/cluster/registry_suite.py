@@ -16,7 +16,7 @@ from cluster.errors import NoNodeError
 from cluster.members import Members
 from cluster.membership import Membership
 from cluster.model import Key
-from cluster.registry.base import Registry, SessionState
+from cluster.registry.base import Registry, SessionState, Snapshot
 from tests.cluster.registries import Seen, comet, message, replace_info, web
 from tests.support.eventually import eventually
 
@@ -81,6 +81,20 @@ class RegistrySuite:
 
         assert other.names == ["a", "b"]
         assert seen.names == ["a"]
+
+    async def test_a_watcher_that_fails_keeps_the_news_from_nobody(
+        self, mine: Registry, harness: Harness
+    ) -> None:
+        other = await harness.connect()
+
+        def fail(snapshot: Snapshot) -> None:
+            if snapshot.nodes:
+                raise ZeroDivisionError("a bug")
+
+        other.watch(fail)
+        seen = Seen(other)
+        await mine.register(comet("a"))
+        await eventually(lambda: seen.names == ["a"])
 
     async def test_an_update_replaces_what_is_announced(self, mine: Registry, seen: Seen) -> None:
         info = comet("a")

@@ -83,7 +83,9 @@ async def test_a_membership_that_does_not_come_is_waited_for_only_so_long(tmp_pa
 
 async def test_those_who_wait_go_on_in_the_order_in_which_they_came(tmp_path: Path) -> None:
     registry = MemoryRegistry()
-    gate = EpochGate(Members(registry), 5.0)
+    members = Members(registry)
+    gate = EpochGate(members, 5.0)
+    members.watch(gate.take)
     seen: list[tuple[int, bool]] = []
     gate.when((0, 0), 5.0, lambda is_reached: seen.append((0, is_reached)))
     for number in (1, 2, 3):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from cluster.contracts.comet import Push
 from cluster.contracts.message import SaveItem
 from cluster.errors import StorageError
 from cluster.mids import TICKS_PER_SECOND
@@ -47,6 +48,23 @@ async def test_messages_of_a_moved_key_reach_the_connections_that_are_left_in_or
         mids = [document.mid for document in documents]
         assert mids == sorted(set(mids))
         await eventually(lambda: nodes.counted(TWO, "forwards_total", "ok") == 6)
+
+
+async def test_a_push_that_waited_for_the_membership_finds_the_forwarder_ready(tmp_path: Path) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        one = await nodes.start(ONE, close_pace_per_s=SLOWLY)
+        view = LateView(nodes.registry)
+        view.catch_up()
+        two = await nodes.start(TWO, view, weight=0)
+        crowd = [await nodes.subscribe(ONE, key) for key in MOVED[:8]]
+        view.hold()
+        assert two._entry._registration is not None
+        await two._entry._registration.update(replace(two._entry._info(), weight=1))
+        waiting = two.push(Push([MOVED[7]], b"1", 0, "early", 0, 10.0, one._ownership.holdings.epoch))
+        assert not waiting.done()
+        view.catch_up()
+        assert (await waiting).failed == []
+        assert values([await crowd[7].next_document()]) == [1]
 
 
 async def test_a_key_without_connections_elsewhere_is_forwarded_once(tmp_path: Path) -> None:

@@ -24,7 +24,9 @@ class Node:
 
     def __init__(self) -> None:
         self.registry = MemoryRegistry()
-        self.ownership = Ownership(Members(self.registry), NodeName("here"))
+        members = Members(self.registry)
+        self.ownership = Ownership(NodeName("here"), members.current)
+        members.watch(self.ownership.take)
 
     def owned(self) -> int:
         count = sum(map(self.ownership.owns, KEYS))

@@ -48,7 +48,8 @@ class Desk:
         clocks = StoreClocks(lambda: 0)
         self.store = store = EmbeddedStore(EmbeddedSettings(data_dir=str(data_dir)), Stats())
         self.hub = Hub(clocks, config.max_connections_per_key, lambda *_: None)
-        ownership = Ownership(self.members, NodeName("comet-1"))
+        ownership = Ownership(NodeName("comet-1"), self.members.current)
+        self.members.watch(ownership.take)
         ownership.serve_at(ADDRESSES)
         self.acknowledgements = Acknowledgements(store, 60.0, 1.0, self.metrics)
         self.reception = Reception(

@@ -24,11 +24,11 @@ async def test_node_registers_what_it_has_bound_and_leaves_when_it_drains(web: W
     assert web.node.ready_fault() is None
     assert listed(members.current) == [{purpose: (address,) for purpose, address in addresses.items()}]
     seen_draining = []
-    members.on_change.append(
+    members.watch(
         lambda membership: seen_draining.extend(n.is_draining for n in membership.of_kind(NodeKind.WEB))
     )
     await web.node.drain(1.0)
-    assert seen_draining == [True]
+    assert seen_draining == [False, True]
     assert listed(members.current) == []
     assert web.node.ready_fault() == "starting"
     members.close()
