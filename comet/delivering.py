@@ -5,13 +5,12 @@ Functions on one key; the order between them is made in keyqueue.py.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cluster.contracts.message import MessageService, Outcome, SaveResult
-from cluster.errors import ConflictError, EnckeError
+from cluster.errors import ConflictError
 from cluster.mids import STEP, TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from cluster.storeclocks import StoreClocks
@@ -20,10 +19,7 @@ from comet.forwarding import Forwarder
 from comet.hub import Hub
 from comet.metrics import CometMetrics
 from comet.outgoing import Outgoing
-from comet.protocol import CloseReason
 from comet.pushjob import PushJob
-
-log = logging.getLogger(__name__)
 
 # A message that is not stored is encoded once for all keys of a slice, if their servers' clocks
 # do not differ by more than this: about the time that a slice takes.
@@ -124,31 +120,17 @@ def deliver_saved(
 
 
 async def fill_holes(context: QueueContext, key: Key, results: Sequence[SaveResult]) -> dict[Mid, int]:
-    """Deliver what another node saved before these results; when that fails, close the key's connections.
+    """Deliver what another node saved before these results, or close the key's connections.
 
     Returns:
         What was delivered, and to how many connections.
     """
     filled: dict[Mid, int] = {}
-    context.metrics.holes.inc()
     new = [r.mid for r in results if r.outcome is _SAVED]
     known = [r.mid for r in results if r.outcome is _REPEATED]
     # Up to the first new message; a batch that turned out to be stored is read itself.
     end = min(new) if new else Mid(max(known) + STEP)
-    try:
-        await context.filler.fill(key, end, filled)
-    except Exception as error:
-        # A bug, too: the pushes are answered, and the key goes on.
-        is_known = isinstance(error, EnckeError | TimeoutError)
-        log.log(
-            logging.WARNING if is_known else logging.ERROR,
-            "hole not filled, connections closed: key=%s reason=%r",
-            key,
-            error,
-            exc_info=None if is_known else error,
-        )
-        # They can resume; staying would hide the hole.
-        context.hub.close_key(key, CloseReason.INTERNAL)
+    await context.filler.fill_or_close(key, end, filled)
     return filled
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 
 from cluster.contracts.message import MessageService
+from cluster.errors import EnckeError
 from cluster.model import Key, Mid
 from comet.hub import Hub
 from comet.metrics import CometMetrics
 from comet.outgoing import Outgoing
+from comet.protocol import CloseReason
 from comet.reading import read_patiently
+
+log = logging.getLogger(__name__)
 
 PAGE_MESSAGES = 500
 PAGE_BYTES = 1024 * 1024
@@ -51,3 +56,27 @@ class Filler:
                 if filled is not None:
                     filled[message.mid] = online
             has_more = page.has_more
+
+    async def fill_or_close(self, key: Key, end: Mid, filled: dict[Mid, int] | None = None) -> bool:
+        """Deliver what another node saved, as fill() does; when that fails, close the key's connections.
+
+        Returns:
+            Whether the hole was filled.
+        """
+        try:
+            await self.fill(key, end, filled)
+        except Exception as error:
+            # A bug, too: what waits behind the hole goes on.
+            is_known = isinstance(error, EnckeError | TimeoutError)
+            log.log(
+                logging.WARNING if is_known else logging.ERROR,
+                "hole not filled, connections closed: key=%s reason=%r",
+                key,
+                error,
+                exc_info=None if is_known else error,
+            )
+            # They can resume; staying would hide the hole.
+            self._hub.close_key(key, CloseReason.INTERNAL)
+            return False
+        self._metrics.holes.inc()
+        return True

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable
 from functools import partial
 
 from cluster.contracts.handover import Forward, Held
-from cluster.errors import EnckeError, OverloadedError, UnavailableError
+from cluster.errors import OverloadedError, UnavailableError
 from cluster.members import Members
 from cluster.model import Epoch, Key
 from comet.delivering import ExclusiveTurn
@@ -26,8 +25,6 @@ from comet.outgoing import Outgoing
 from comet.ownership import Ownership
 from comet.protocol import CloseReason
 from comet.push import Pusher
-
-log = logging.getLogger(__name__)
 
 # An answer waits so long to become the one that is hoped for. Less than callers wait for it.
 SETTLE_WAIT_S = 0.5
@@ -137,14 +134,8 @@ class Yielding:
             self._metrics.drops.inc("late", len(channel))
 
     async def _fill_and_deliver(self, message: Forward) -> None:
-        if self._has_hole(message):
-            self._metrics.holes.inc()
-            try:
-                await self._filler.fill(message.key, message.mid)
-                self._hub.doubtful.discard(message.key)
-            except (EnckeError, TimeoutError) as error:
-                log.warning("hole not filled, connections closed: key=%s reason=%r", message.key, error)
-                self._hub.close_key(message.key, CloseReason.INTERNAL)
+        if self._has_hole(message) and await self._filler.fill_or_close(message.key, message.mid):
+            self._hub.doubtful.discard(message.key)
         self._deliver(message)
 
     def _at_turn(self, key: Key, turn: ExclusiveTurn) -> asyncio.Future[Held]:

@@ -112,7 +112,28 @@ async def test_a_forward_after_one_that_was_dropped_has_the_store_read_first(
         await nodes.push(TWO, MOVED[7], "next", expire_s)
         await nodes.push(TWO, MOVED[7], "last")
         assert values(await crowd[7].documents(3)) == ["dropped", "next", "last"]
+        assert nodes.counted(ONE, "holes_filled_total") == 1
         assert nodes.counted(TWO, "forwards_total", "dropped") == 1
+
+
+@pytest.mark.parametrize("failure", [StorageError("down"), ZeroDivisionError("a bug")])
+async def test_a_forward_behind_a_hole_that_cannot_be_filled_closes_the_connections(
+    tmp_path: Path, failure: Exception
+) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        await nodes.start(ONE, close_pace_per_s=SLOWLY, store_timeout_s=0.2)
+        crowd = [await nodes.subscribe(ONE, key) for key in MOVED[:8]]
+        await nodes.start(TWO)
+        (owner,) = forwarder_of(nodes, TWO).earlier_owners(MOVED[7])
+        owner.in_flight += MAX_IN_FLIGHT
+        await nodes.push(TWO, MOVED[7], "dropped")
+        owner.in_flight -= MAX_IN_FLIGHT
+        nodes.ways[ONE].load_refusals.extend(failure for _ in range(100))
+        await nodes.push(TWO, MOVED[7], "next")
+        await crowd[7].end()
+        nodes.ways[ONE].load_refusals.clear()
+        assert nodes.counted(ONE, "closes_total", "internal") == 1
+        assert nodes.counted(ONE, "holes_filled_total") == 0
 
 
 async def test_a_repeat_does_not_hide_that_a_later_forward_was_dropped(tmp_path: Path) -> None:

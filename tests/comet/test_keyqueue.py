@@ -110,6 +110,7 @@ async def test_messages_that_another_node_saved_are_delivered_first(tmp_path):
         documents = await bob.documents(4)
         assert values(documents) == ["a", "b", "c", "d"]
         assert [document.mid for document in documents] == [*elsewhere, own]
+        assert core.comet.counted("holes_filled_total") == 1
 
 
 async def test_a_hole_that_cannot_be_filled_closes_the_connections(tmp_path):
@@ -120,6 +121,7 @@ async def test_a_hole_that_cannot_be_filled_closes_the_connections(tmp_path):
         push = core.push("bob", "b", expire_s=600)
         assert (await bob.end()).code == 1011
         assert (await push).failed == []
+        assert core.comet.counted("holes_filled_total") == 0
 
 
 async def test_a_hole_is_read_again_while_the_store_cannot_be_read(tmp_path):
