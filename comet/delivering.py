@@ -54,8 +54,6 @@ class QueueContext:
     spawn: Callable[[Coroutine[Any, Any, None]], object]
     # The queue of a key has become empty.
     forget: Callable[[Key], object]
-    # A job has been answered.
-    on_done: Callable[[PushJob], object]
 
     def must_read(self, key: Key) -> bool:
         """Whether the store must be read for a key before something is delivered that is not stored."""
@@ -69,14 +67,6 @@ class QueueContext:
 PushTurn = tuple[PushJob, int]
 # Something that runs alone, between what came before and what comes after.
 ExclusiveTurn = Callable[[], Coroutine[Any, Any, None]]
-
-
-def fail(context: QueueContext, turn: PushTurn, code: str) -> None:
-    """A key's turn in a push has failed; `code` is that of an error class."""
-    job, index = turn
-    job.fail(index, code)
-    if not job.pending:
-        context.on_done(job)
 
 
 def deliver_saved(
@@ -97,12 +87,11 @@ def deliver_saved(
             attempt stored is no repeat of the caller's.
     """
     forwarder = context.forwarder
-    for turn, result in zip(turns, results, strict=True):
+    for (job, index), result in zip(turns, results, strict=True):
         outcome = result.outcome
         if outcome is _CONFLICT:
-            fail(context, turn, ConflictError.code)
+            job.fail(index, ConflictError.code)
             continue
-        job, index = turn
         push = job.push
         mid = result.mid
         online = filled.get(mid, 0)
@@ -115,8 +104,6 @@ def deliver_saved(
             prev = None if is_repeat else result.prev
             forwarder.forward(key, mid, push.payload, push.expire_s > 0, prev)
         job.settle(index, mid, online, is_repeat and not was_in_doubt)
-        if not job.pending:
-            context.on_done(job)
 
 
 async def fill_holes(context: QueueContext, key: Key, results: Sequence[SaveResult]) -> dict[Mid, int]:
@@ -178,5 +165,3 @@ def deliver_unsaved(
         online = channel.deliver(message)
         context.metrics.deliveries.value += online
         job.settle(index, message.mid, online)
-    if not job.pending:
-        context.on_done(job)

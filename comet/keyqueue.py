@@ -22,7 +22,7 @@ from cluster.contracts.message import SaveItem
 from cluster.errors import DeadlinePassedError, EnckeError, NotOwnerError, UnavailableError
 from cluster.mids import STEP, TICKS_PER_SECOND
 from cluster.model import Key, Mid
-from comet.delivering import ExclusiveTurn, PushTurn, QueueContext, deliver_unsaved, fail
+from comet.delivering import ExclusiveTurn, PushTurn, QueueContext, deliver_unsaved
 from comet.outgoing import Outgoing
 from comet.pushjob import PushJob
 from comet.saving import Saving
@@ -89,7 +89,8 @@ class KeyQueue(msgspec.Struct, eq=False):
             self._end_reading(UnavailableError.code)
         for turn in turns:
             if isinstance(turn, tuple):
-                fail(self._context, turn, UnavailableError.code)
+                job, index = turn
+                job.fail(index, UnavailableError.code)
 
     def go(self) -> None:
         """Take turns until one has to wait or all are done."""
@@ -112,7 +113,7 @@ class KeyQueue(msgspec.Struct, eq=False):
                 turns.popleft()
                 if not self._context.owns(self._key):
                     # Its mid would be above what the new owner has saved meanwhile.
-                    fail(self._context, head, NotOwnerError.code)
+                    job.fail(index, NotOwnerError.code)
                     continue
                 if self._context.must_read(self._key):
                     self._reading = head
@@ -180,7 +181,8 @@ class KeyQueue(msgspec.Struct, eq=False):
         """Fail the turn that waits for a read, unless stop() has done it."""
         turn, self._reading = self._reading, None
         if turn is not None:
-            fail(self._context, turn, code)
+            job, index = turn
+            job.fail(index, code)
 
     def _begin_saving(self) -> bool:
         """Ask to save the turns at the head; False when all of them were too late to begin."""
@@ -213,7 +215,7 @@ class KeyQueue(msgspec.Struct, eq=False):
             head = waiting[0]
             if not isinstance(head, tuple):
                 break
-            job = head[0]
+            job, index = head
             if job.item is None:
                 break
             size += len(job.push.payload)
@@ -221,7 +223,7 @@ class KeyQueue(msgspec.Struct, eq=False):
                 break
             waiting.popleft()
             if job.expires_at <= now:
-                fail(self._context, head, DeadlinePassedError.code)
+                job.fail(index, DeadlinePassedError.code)
                 continue
             turns.append(head)
             items.append(job.item)

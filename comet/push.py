@@ -61,6 +61,8 @@ class Pusher:
         """
         # Kept: asking for it asks the kernel for the process, each time.
         self._create_future = asyncio.get_running_loop().create_future
+        # Kept: every push needs it, and a method that is looked up is a new object.
+        self._on_done = self._count_out
         self._config = config
         self._max_pending_keys, self._max_pending_bytes = config.max_pending_keys, config.max_pending_bytes
         self._metrics = metrics
@@ -79,7 +81,6 @@ class Pusher:
             forwarder=forwarder,
             spawn=self._spawn,
             forget=self._queues.__delitem__,
-            on_done=self._on_done,
         )
         # What large pushes have still to do.
         self._backlog = Backlog(self._serve)
@@ -129,7 +130,7 @@ class Pusher:
                 self._metrics.pushes.inc("refused", keys)
                 future.set_exception(refusal)
                 return future
-        job = PushJob.begin(push, future, time.monotonic())
+        job = PushJob.begin(push, future, time.monotonic(), self._on_done)
         self._pending_keys, self._pending_bytes = pending_keys, pending_bytes
         if self._backlog.unfinished:
             self._backlog.index()
@@ -267,10 +268,10 @@ class Pusher:
             if is_contended and not backlog.serve_before(key, job):
                 continue
             if is_stopped:
-                self._refuse_turn(job, index, UnavailableError.code)
+                job.fail(index, UnavailableError.code)
                 continue
             if start and not context.owns(key):
-                self._refuse_turn(job, index, NotOwnerError.code)
+                job.fail(index, NotOwnerError.code)
                 continue
             if job.item is None and key not in queues and (is_complete or not context.must_read(key)):
                 deliver_unsaved(context, job, index, message)
@@ -285,10 +286,10 @@ class Pusher:
         """Give one key of a push its turn."""
         key = job.push.keys[index]
         if self._is_stopped:
-            self._refuse_turn(job, index, UnavailableError.code)
+            job.fail(index, UnavailableError.code)
             return
         if not self._context.owns(key):
-            self._refuse_turn(job, index, NotOwnerError.code)
+            job.fail(index, NotOwnerError.code)
             return
         # Queued even when it is idle: the queue knows what must come first.
         self._take_turn(key, job, index)
@@ -302,14 +303,9 @@ class Pusher:
     def _take_turn(self, key: Key, job: PushJob, index: int) -> None:
         queue = self._queues.get(key)
         if queue is not None and len(queue) >= self._config.max_queue_per_key:
-            self._refuse_turn(job, index, OverloadedError.code)
+            job.fail(index, OverloadedError.code)
             return
         self._enqueue(key, (job, index))
-
-    def _refuse_turn(self, job: PushJob, index: int, code: str) -> None:
-        job.fail(index, code)
-        if not job.pending:
-            self._on_done(job)
 
     def _enqueue(self, key: Key, turn: tuple[PushJob, int] | ExclusiveTurn) -> None:
         queue = self._queues.get(key)
@@ -319,7 +315,7 @@ class Pusher:
         queue = self._queues[key] = KeyQueue(self._context, key)
         queue.begin(turn)
 
-    def _on_done(self, job: PushJob) -> None:
+    def _count_out(self, job: PushJob) -> None:
         metrics = self._metrics
         push, failed = job.push, len(job.failed)
         keys = len(push.keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import msgspec
 
@@ -38,16 +39,34 @@ class PushJob(msgspec.Struct, eq=False):
     # Keys that have failed so far.
     failed: list[Failure]
     _repeated: list[int]
+    _on_done: Callable[[PushJob], object]
 
     @classmethod
-    def begin(cls, push: Push, future: asyncio.Future[PushReply], now: float) -> PushJob:
-        """Begin a push; `now` in monotonic seconds."""
+    def begin(
+        cls, push: Push, future: asyncio.Future[PushReply], now: float, on_done: Callable[[PushJob], object]
+    ) -> PushJob:
+        """Begin a push.
+
+        Args:
+            now: in monotonic seconds.
+            on_done: called with the job when it has been answered.
+        """
         count = len(push.keys)
         expire_s, id_ttl_s = push.expire_s, push.id_ttl_s
         is_saved = expire_s > 0 or id_ttl_s > 0
         item = SaveItem(push.push_id, push.payload, expire_s, id_ttl_s) if is_saved else None
         return cls(
-            push, future, now, now + push.timeout_s, item, count, [_NO_MID] * count, [0] * count, [], []
+            push,
+            future,
+            now,
+            now + push.timeout_s,
+            item,
+            count,
+            [_NO_MID] * count,
+            [0] * count,
+            [],
+            [],
+            on_done,
         )
 
     def settle(self, index: int, mid: Mid, online: int, is_repeat: bool = False) -> None:
@@ -75,3 +94,4 @@ class PushJob(msgspec.Struct, eq=False):
             if self._repeated:
                 self._repeated.sort()
             self.future.set_result(PushReply(self._mids, self._online, self.failed, self._repeated))
+        self._on_done(self)

@@ -26,7 +26,7 @@ from cluster.errors import (
 )
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
-from comet.delivering import PushTurn, QueueContext, deliver_saved, fail, fill_holes, has_hole
+from comet.delivering import PushTurn, QueueContext, deliver_saved, fill_holes, has_hole
 
 log = logging.getLogger(__name__)
 
@@ -213,8 +213,8 @@ class Saving(msgspec.Struct, eq=False):
         self._on_end()
 
     def _fail_all(self, code: str) -> None:
-        for turn in self._turns:
-            fail(self._context, turn, code)
+        for job, index in self._turns:
+            job.fail(index, code)
 
 
 def _has_ids(batch: SaveBatch) -> bool:

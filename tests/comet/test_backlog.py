@@ -25,7 +25,7 @@ class Slices:
 
 def job(name: str, *keys: Key) -> PushJob:
     future: asyncio.Future[PushReply] = asyncio.get_running_loop().create_future()
-    return PushJob.begin(Push(list(keys), b"1", 0, name, 0, 1.0, (0, 0)), future, 0.0)
+    return PushJob.begin(Push(list(keys), b"1", 0, name, 0, 1.0, (0, 0)), future, 0.0, lambda job: None)
 
 
 async def test_large_push_that_is_alone_is_not_looked_up() -> None:
