@@ -107,10 +107,10 @@ class CometNode:
             self._clocks,
             config,
             metrics,
-            self._entry.incarnation,
-            self._still_owns,
-            None if self._standing is None else self._standing.take_refusal,
-            self._forwarder,
+            incarnation=self._entry.incarnation,
+            owns=self._still_owns,
+            on_fenced=self._take_refusal,
+            forwarder=self._forwarder,
         )
         self._resumer = Resumer(messages, self._clocks, config, metrics)
         self._acknowledgements = Acknowledgements(
@@ -333,6 +333,10 @@ class CometNode:
 
     def _still_owns(self, key: Key) -> bool:
         return (self._standing is None or self._standing.is_sure()) and self._ownership.owns(key)
+
+    def _take_refusal(self, incarnation: str) -> None:
+        if self._standing is not None:
+            self._standing.take_refusal(incarnation)
 
     def _add_gauges(self, stats: Stats) -> None:
         hub, pusher = self._hub, self._pusher

@@ -5,68 +5,22 @@ Functions on one key; the order between them is made in keyqueue.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-from cluster.contracts.message import MessageService, Outcome, SaveResult
+from cluster.contracts.message import Outcome, SaveResult
 from cluster.errors import ConflictError
 from cluster.mids import STEP, TICKS_PER_SECOND
 from cluster.model import Key, Mid
-from cluster.storeclocks import StoreClocks
-from comet.filling import Filler
-from comet.forwarding import Forwarder
-from comet.hub import Hub
-from comet.metrics import CometMetrics
 from comet.outgoing import Outgoing
 from comet.pushjob import PushJob
+from comet.turns import PushTurn, QueueContext
 
 # A message that is not stored is encoded once for all keys of a slice, if their servers' clocks
 # do not differ by more than this: about the time that a slice takes.
 SHARED_TICKS = TICKS_PER_SECOND // 1000
 
-
 # Asking the class for a member is a call in Python, 0.1 us, three times a push.
 _SAVED, _REPEATED, _CONFLICT = Outcome.SAVED, Outcome.REPEATED, Outcome.CONFLICT
-
-
-@dataclass(frozen=True, slots=True)
-class QueueContext:
-    """What the queues of a node share."""
-
-    messages: MessageService
-    hub: Hub
-    clocks: StoreClocks
-    metrics: CometMetrics
-    # How long a read from the store may take.
-    store_timeout_s: float
-    # This node's registration, for the store's fence; empty = nobody can fence it.
-    incarnation: Callable[[], str]
-    # Whether this node still owns a key: it may have lost it since a push was accepted.
-    owns: Callable[[Key], bool]
-    # The store has refused a save because this incarnation is fenced.
-    on_fenced: Callable[[str], object]
-    # How a channel reads what it has missed.
-    filler: Filler
-    # Earlier owners of keys; None where keys do not move.
-    forwarder: Forwarder | None
-    # Runs a coroutine in a task that the pusher owns.
-    spawn: Callable[[Coroutine[Any, Any, None]], object]
-    # The queue of a key has become empty.
-    forget: Callable[[Key], object]
-
-    def must_read(self, key: Key) -> bool:
-        """Whether the store must be read for a key before something is delivered that is not stored."""
-        forwarder = self.forwarder
-        return key in self.hub.doubtful or (
-            forwarder is not None and forwarder.is_active and forwarder.must_read(key)
-        )
-
-
-# A key's turn in a push: the job and the index of the key in it.
-PushTurn = tuple[PushJob, int]
-# Something that runs alone, between what came before and what comes after.
-ExclusiveTurn = Callable[[], Coroutine[Any, Any, None]]
 
 
 def deliver_saved(

@@ -22,10 +22,11 @@ from cluster.contracts.message import SaveItem
 from cluster.errors import DeadlinePassedError, EnckeError, NotOwnerError, UnavailableError
 from cluster.mids import STEP, TICKS_PER_SECOND
 from cluster.model import Key, Mid
-from comet.delivering import ExclusiveTurn, PushTurn, QueueContext, deliver_unsaved
+from comet.delivering import deliver_unsaved
 from comet.outgoing import Outgoing
 from comet.pushjob import PushJob
 from comet.saving import Saving
+from comet.turns import ExclusiveTurn, PushTurn, QueueContext
 
 log = logging.getLogger(__name__)
 

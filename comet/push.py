@@ -26,7 +26,7 @@ from cluster.model import Key
 from cluster.storeclocks import StoreClocks
 from comet.backlog import Backlog
 from comet.config import CometConfig
-from comet.delivering import ExclusiveTurn, QueueContext, deliver_unsaved
+from comet.delivering import deliver_unsaved
 from comet.filling import Filler
 from comet.forwarding import Forwarder
 from comet.hub import Hub
@@ -34,6 +34,7 @@ from comet.keyqueue import KeyQueue
 from comet.metrics import CometMetrics
 from comet.outgoing import Outgoing
 from comet.pushjob import PushJob
+from comet.turns import ExclusiveTurn, PushTurn, QueueContext
 
 
 class Pusher:
@@ -46,10 +47,11 @@ class Pusher:
         clocks: StoreClocks,
         config: CometConfig,
         metrics: CometMetrics,
-        incarnation: Callable[[], str] = str,
-        owns: Callable[[Key], bool] = lambda key: True,
-        on_fenced: Callable[[str], object] | None = None,
-        forwarder: Forwarder | None = None,
+        *,
+        incarnation: Callable[[], str],
+        owns: Callable[[Key], bool],
+        on_fenced: Callable[[str], object],
+        forwarder: Forwarder | None,
     ) -> None:
         """Make a pusher without work.
 
@@ -76,7 +78,7 @@ class Pusher:
             store_timeout_s=config.store_timeout_s,
             incarnation=incarnation,
             owns=owns,
-            on_fenced=on_fenced or str,
+            on_fenced=on_fenced,
             filler=Filler(messages, hub, metrics, config.store_timeout_s),
             forwarder=forwarder,
             spawn=self._spawn,
@@ -307,7 +309,7 @@ class Pusher:
             return
         self._enqueue(key, (job, index))
 
-    def _enqueue(self, key: Key, turn: tuple[PushJob, int] | ExclusiveTurn) -> None:
+    def _enqueue(self, key: Key, turn: PushTurn | ExclusiveTurn) -> None:
         queue = self._queues.get(key)
         if queue is not None:
             queue.append(turn)

@@ -26,7 +26,8 @@ from cluster.errors import (
 )
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
-from comet.delivering import PushTurn, QueueContext, deliver_saved, fill_holes, has_hole
+from comet.delivering import deliver_saved, fill_holes, has_hole
+from comet.turns import PushTurn, QueueContext
 
 log = logging.getLogger(__name__)
 

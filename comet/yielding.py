@@ -15,7 +15,6 @@ from cluster.contracts.handover import Forward, Held
 from cluster.errors import OverloadedError, UnavailableError
 from cluster.members import Members
 from cluster.model import Epoch, Key
-from comet.delivering import ExclusiveTurn
 from comet.epochs import EpochGate
 from comet.filling import Filler
 from comet.hub import Hub
@@ -25,6 +24,7 @@ from comet.outgoing import Outgoing
 from comet.ownership import Ownership
 from comet.protocol import CloseReason
 from comet.push import Pusher
+from comet.turns import ExclusiveTurn
 
 # An answer waits so long to become the one that is hoped for. Less than callers wait for it.
 SETTLE_WAIT_S = 0.5
