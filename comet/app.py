@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable
 
@@ -12,7 +11,6 @@ from cluster.contracts.comet import CometStatus, ConnectionInfo, Push, PushReply
 from cluster.contracts.comet_rpc import SERVICE, comet_routes, handover_routes
 from cluster.contracts.handover import HandoverService
 from cluster.contracts.message import MessageService
-from cluster.errors import UnavailableError
 from cluster.members import Members
 from cluster.model import Epoch, Key, NodeInfo, NodeName
 from cluster.registry.base import Registry
@@ -26,6 +24,7 @@ from comet.admission import Admission
 from comet.catchup import Resumer
 from comet.closing import close_paced
 from comet.config import CometConfig
+from comet.deleting import Deleter
 from comet.door import OpenSockets
 from comet.entry import Entry
 from comet.epochs import EpochGate
@@ -45,11 +44,6 @@ from comet.storetime import ClockKeeper
 from comet.succession import Succession
 from comet.timers import TimerWheel
 from comet.yielding import Yielding
-
-log = logging.getLogger(__name__)
-
-# A deletion waits so long for earlier owners of the key to close what they still hold.
-CLOSE_ELSEWHERE_S = 1.0
 
 
 class CometNode:
@@ -136,6 +130,14 @@ class CometNode:
             )
         self._epochs = EpochGate(members, config.membership_wait_s)
         self._admission = Admission(self._ownership, self._standing, self._epochs, self._pusher)
+        self._deleter = Deleter(
+            messages,
+            self._hub,
+            self._pusher,
+            self._acknowledgements,
+            self._forwarder,
+            config.store_timeout_s,
+        )
         self._yielding = Yielding(
             members,
             self._epochs,
@@ -144,8 +146,8 @@ class CometNode:
             self._pusher,
             self._mover,
             filler,
+            self._deleter,
             metrics,
-            self._acknowledgements.forget,
         )
         routes = [*comet_routes(self, push=self._admission.push), *handover_routes(self._yielding)]
         self._rpc = None if rpc is None else RpcServer(SERVICE, routes, rpc, stats=stats)
@@ -275,24 +277,7 @@ class CometNode:
     async def delete_key(self, key: Key, epoch: Epoch) -> int:
         """See CometService.delete_key()."""
         await self._admission.admit(key, epoch)
-        deleted = 0
-
-        async def turn() -> None:
-            nonlocal deleted
-            self._acknowledgements.forget(key)
-            async with asyncio.timeout(self._config.store_timeout_s):
-                deleted = await self._messages.delete_key(key)
-            self._hub.close_key(key, CloseReason.DELETED)
-            if self._forwarder is not None and self._forwarder.is_active:
-                await self._forwarder.close_key(key, CLOSE_ELSEWHERE_S)
-            # A last acknowledgement may have come while the store was deleting.
-            self._acknowledgements.forget(key)
-
-        try:
-            await self._pusher.run_exclusive(key, turn)
-        except TimeoutError as error:
-            raise UnavailableError("the store did not answer in time") from error
-        return deleted
+        return await self._deleter.delete_key(key)
 
     async def connections(self, key: Key) -> list[ConnectionInfo]:
         """See CometService.connections()."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from functools import partial
 
 from cluster.contracts.handover import Forward, Held
 from cluster.errors import OverloadedError, UnavailableError
 from cluster.members import Members
 from cluster.model import Epoch, Key
+from comet.deleting import Deleter
 from comet.epochs import EpochGate
 from comet.filling import Filler
 from comet.hub import Hub
@@ -22,7 +22,6 @@ from comet.metrics import CometMetrics
 from comet.moving import Mover
 from comet.outgoing import Outgoing
 from comet.ownership import Ownership
-from comet.protocol import CloseReason
 from comet.push import Pusher
 from comet.turns import ExclusiveTurn
 
@@ -47,14 +46,10 @@ class Yielding:
         pusher: Pusher,
         mover: Mover,
         filler: Filler,
+        deleter: Deleter,
         metrics: CometMetrics,
-        forget: Callable[[Key], None],
     ) -> None:
-        """Put together what it answers from.
-
-        Args:
-            forget: drops acknowledgements of a key that were not written yet.
-        """
+        """Put together what it answers from."""
         self._members = members
         self._epochs = epochs
         self._ownership = ownership
@@ -63,7 +58,7 @@ class Yielding:
         self._mover = mover
         self._filler = filler
         self._metrics = metrics
-        self._forget = forget
+        self._deleter = deleter
 
     def forward(self, message: Forward) -> asyncio.Future[Held]:
         """See HandoverService.forward()."""
@@ -75,14 +70,7 @@ class Yielding:
 
     def close_key(self, key: Key) -> asyncio.Future[Held]:
         """See HandoverService.close_key()."""
-
-        async def close() -> None:
-            self._forget(key)
-            self._hub.close_key(key, CloseReason.DELETED)
-            # The last ones may have come with the close.
-            self._forget(key)
-
-        return self._at_turn(key, close)
+        return self._at_turn(key, partial(self._deleter.close_key, key))
 
     async def settle(self, epoch: Epoch) -> list[Key]:
         """See HandoverService.settle()."""

@@ -110,10 +110,10 @@ class Nodes:
         )
 
     async def subscribe(
-        self, name: str, key: Key, *, mid: str | int = "", version: str = "2.0"
+        self, name: str, key: Key, *, mid: str | int = "", version: str = "2.0", device: str = ""
     ) -> TcpSubscriber:
         """A live subscriber at a node."""
-        subscriber = await subscribe_tcp(self.comets[name].tcp, key, version=version, mid=mid)
+        subscriber = await subscribe_tcp(self.comets[name].tcp, key, version=version, mid=mid, device=device)
         self._stack.push_async_callback(subscriber.close)
         await subscriber.open()
         return subscriber

@@ -170,6 +170,31 @@ async def test_a_forward_that_fails_fails_no_push(tmp_path: Path) -> None:
         assert values(await again.documents(2)) == ["forwarded", "stored"]
 
 
+async def test_an_acknowledgement_that_comes_while_the_key_is_deleted_does_not_outlive_it(
+    tmp_path: Path,
+) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        await nodes.start(ONE, close_pace_per_s=SLOWLY)
+        for key in MOVED[:8]:
+            await nodes.subscribe(ONE, key)
+        two = await nodes.start(TWO, acknowledge_interval_s=60.0)
+        key, way = MOVED[7], nodes.ways[TWO]
+        bob = await nodes.subscribe(TWO, key, device="phone")
+        mid = (await nodes.push(TWO, key, "last")).mids[0]
+        await bob.next_document()
+        await eventually(lambda: nodes.counted(TWO, "second_reads_total") == 1)
+        gate = way.close_gate(key)
+        deleting = asyncio.ensure_future(two.delete_key(key, two._ownership.holdings.epoch))
+        await eventually(lambda: way.loads_waiting)
+        await bob.acknowledge(mid)
+        await bob.beat()
+        gate.set()
+        assert await deleting == 1
+        await two._acknowledgements.stop()
+        assert way.acknowledged_writes.empty()
+        assert await nodes.store.acknowledged(key, "phone") == 0
+
+
 async def test_deleting_a_moved_key_closes_the_connections_that_are_left(tmp_path: Path) -> None:
     async with running_nodes(tmp_path) as nodes:
         await nodes.start(ONE, close_pace_per_s=SLOWLY)
