@@ -1,4 +1,4 @@
-"""A comet node: builds all its parts and runs its life. The only file that knows them all."""
+"""A comet node: builds its parts, with keys.py, and runs its life. The only file that knows all its sides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cluster.contracts.comet_rpc import SERVICE, comet_routes, handover_routes
 from cluster.contracts.handover import HandoverService
 from cluster.contracts.message import MessageService
 from cluster.members import Members
-from cluster.model import Epoch, Key, NodeInfo, NodeName
+from cluster.model import Epoch, Key, NodeInfo
 from cluster.registry.base import Registry
 from cluster.rpc.config import RpcConfig
 from cluster.rpc.server import RpcServer
@@ -20,30 +20,20 @@ from cluster.stats import Stats
 from cluster.storeclocks import StoreClocks
 from cluster.tokens import TokenVerifier
 from comet.acknowledgements import Acknowledgements
-from comet.admission import Admission
 from comet.catchup import Resumer
 from comet.closing import close_paced
 from comet.config import CometConfig
-from comet.deleting import Deleter
 from comet.door import OpenSockets
 from comet.entry import Entry
-from comet.epochs import EpochGate
-from comet.filling import Filler
-from comet.forwarding import Forwarder
 from comet.hub import Hub
+from comet.keys import Keys
 from comet.listener import Listener, start_tcp, start_websocket
 from comet.metrics import CometMetrics
-from comet.moving import Mover
-from comet.ownership import Ownership
 from comet.poller import Poller
 from comet.protocol import CloseReason
-from comet.push import Pusher
 from comet.reception import Reception
-from comet.standing import Standing
 from comet.storetime import ClockKeeper
-from comet.succession import Succession
 from comet.timers import TimerWheel
-from comet.yielding import Yielding
 
 
 class CometNode:
@@ -77,13 +67,11 @@ class CometNode:
         metrics = CometMetrics(stats)
         self._metrics = metrics
         self._config = config
-        self._messages = messages
         self._capacity = min(capacity, config.max_connections or capacity)
         self._clocks = StoreClocks(time.monotonic_ns)
         self._hub = Hub(self._clocks, config.max_connections_per_key, loop.call_later)
         self._clock_keeper = ClockKeeper(messages, self._clocks, config.store_timeout_s)
-        self._ownership = Ownership(NodeName(config.name), members.current)
-        self._entry = Entry(
+        entry = Entry(
             config,
             registry,
             members,
@@ -92,20 +80,6 @@ class CometNode:
             started_at=unix_time(),
             is_in_cluster=rpc is not None,
         )
-        # In one process nobody else can take keys away.
-        self._standing = None if rpc is None else self._make_standing(registry, members)
-        self._forwarder = None if peers is None else Forwarder(self._entry.is_own, metrics)
-        self._pusher = Pusher(
-            messages,
-            self._hub,
-            self._clocks,
-            config,
-            metrics,
-            incarnation=self._entry.incarnation,
-            owns=self._still_owns,
-            on_fenced=self._take_refusal,
-            forwarder=self._forwarder,
-        )
         self._resumer = Resumer(messages, self._clocks, config, metrics)
         self._acknowledgements = Acknowledgements(
             messages, config.acknowledge_interval_s, config.store_timeout_s, metrics
@@ -113,59 +87,36 @@ class CometNode:
         self._wheel = TimerWheel(loop)
         self._poller = Poller(loop, loop.time)
         self._sockets = OpenSockets(self._capacity)
-        filler = Filler(messages, self._hub, metrics, config.store_timeout_s)
-        self._mover = Mover(self._hub, self._pusher, config.close_pace_per_s)
-        self._succession = None
-        if peers is not None and self._forwarder is not None:
-            self._succession = Succession(
-                members,
-                self._forwarder,
-                peers,
-                messages.is_fenced,
-                self._entry.is_own,
-                self._hub,
-                self._pusher,
-                filler,
-                metrics,
-            )
-        self._epochs = EpochGate(members, config.membership_wait_s)
-        self._admission = Admission(self._ownership, self._standing, self._epochs, self._pusher)
-        self._deleter = Deleter(
+        self._keys = Keys(
+            config,
+            registry,
+            members,
+            entry,
             messages,
             self._hub,
-            self._pusher,
+            self._clocks,
             self._acknowledgements,
-            self._forwarder,
-            config.store_timeout_s,
-        )
-        self._yielding = Yielding(
-            members,
-            self._epochs,
-            self._ownership,
-            self._hub,
-            self._pusher,
-            self._mover,
-            filler,
-            self._deleter,
             metrics,
+            peers=peers,
         )
-        routes = [*comet_routes(self, push=self._admission.push), *handover_routes(self._yielding)]
+        # Plain, because every push asks.
+        self._admission = self._keys.admission
+        routes = [*comet_routes(self, push=self._admission.push), *handover_routes(self._keys.yielding)]
         self._rpc = None if rpc is None else RpcServer(SERVICE, routes, rpc, stats=stats)
         self._reception = Reception(
             config,
             self._capacity,
             self._hub,
-            self._ownership,
+            self._keys.ownership,
             verifier,
             self._resumer,
             self._acknowledgements,
             self._wheel,
             metrics,
-            unix_time,
+            unix_time=unix_time,
         )
         self._listeners: dict[str, Listener] = {}
         self._add_gauges(stats)
-        self._follow(members)
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -175,7 +126,7 @@ class CometNode:
 
     def ready_fault(self) -> str | None:
         """Why it cannot serve now: not registered, or the store's clock is not known. None = it can."""
-        return None if self._entry.is_registered and self._clocks.is_known else "starting"
+        return None if self._keys.entry.is_registered and self._clocks.is_known else "starting"
 
     def notes(self) -> list[str]:
         """What /readyz tells besides: nothing."""
@@ -196,13 +147,7 @@ class CometNode:
         self._listeners["tcp"] = await start_tcp(*way_in)
         if self._rpc is not None:
             await self._rpc.start(self._config.rpc_bind)
-        self._entry.announce_at(self.addresses)
-        if self._succession is not None:
-            self._succession.start()
-        self._ownership.serve_at(self._entry.addresses, self._entry.predecessors)
-        await self._entry.register()
-        if self._standing is not None:
-            self._standing.start()
+        await self._keys.start(self.addresses)
 
     async def run(self) -> None:
         """End when the node cannot watch over its registration any more, and could lose its keys unawares.
@@ -210,8 +155,7 @@ class CometNode:
         Raises:
             Exception: the bug that keeps it from that.
         """
-        if self._standing is not None:
-            await self._standing.wait_failed()
+        await self._keys.wait_failed()
 
     async def drain(self, timeout_s: float) -> None:
         """Leave the ring, finish pushes, close subscribers with 1001 spread over the time, unregister.
@@ -220,16 +164,13 @@ class CometNode:
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
-        await self._mover.stop()
-        if self._succession is not None:
-            await self._succession.stop()
         self._reception.drain()
-        await self._entry.leave_ring()
+        await self._keys.leave()
         for listener in self._listeners.values():
             listener.stop_accepting()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end - timeout_s / 4):
-                await self._pusher.drain()
+                await self._keys.pusher.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):
                 time_left = max(0.0, end - loop.time() - self._config.linger_s)
@@ -241,8 +182,8 @@ class CometNode:
                 )
                 await asyncio.gather(*(listener.wait_closed() for listener in self._listeners.values()))
         # What is still in progress is answered by what is known of it, while its callers can hear it.
-        await self._pusher.stop()
-        await self._entry.withdraw()
+        await self._keys.pusher.stop()
+        await self._keys.entry.withdraw()
         # Last: until the entry has gone somebody may still ask, and is told where the key is not.
         if self._rpc is not None:
             await self._rpc.stop(max(0.0, end - loop.time()))
@@ -250,21 +191,16 @@ class CometNode:
     async def stop(self) -> None:
         """Cut what is left, write acknowledgements, end all tasks."""
         self._reception.drain()
-        if self._standing is not None:
-            await self._standing.stop()
-        if self._succession is not None:
-            await self._succession.stop()
-        await self._mover.stop()
-        await self._epochs.stop()
+        await self._keys.stop()
         await self._resumer.stop()
         for listener in self._listeners.values():
             listener.abort()
-        await self._pusher.stop()
+        await self._keys.pusher.stop()
         self._poller.stop()
         await self._acknowledgements.stop()
         self._wheel.stop()
         await self._clock_keeper.stop()
-        await self._entry.withdraw()
+        await self._keys.entry.withdraw()
         if self._rpc is not None:
             await self._rpc.stop(0.0)
 
@@ -276,8 +212,7 @@ class CometNode:
 
     async def delete_key(self, key: Key, epoch: Epoch) -> int:
         """See CometService.delete_key()."""
-        await self._admission.admit(key, epoch)
-        return await self._deleter.delete_key(key)
+        return await self._keys.delete_key(key, epoch)
 
     async def connections(self, key: Key) -> list[ConnectionInfo]:
         """See CometService.connections()."""
@@ -295,46 +230,10 @@ class CometNode:
 
     # -- own affairs
 
-    def _follow(self, members: Members) -> None:
-        """Take what changes in the membership, in this order."""
-        # The others ask it who owns what.
-        members.watch(self._ownership.take)
-        members.watch(lambda _: self._mover.take(self._ownership.holdings))
-        if self._succession is not None:
-            members.watch(self._succession.take)
-        # Last: the pushes that waited for this membership must find all of it, and the forwarder ready.
-        members.watch(self._epochs.take)
-
-    def _make_standing(self, registry: Registry, members: Members) -> Standing:
-        return Standing(
-            registry,
-            self._ownership,
-            self._entry.incarnation,
-            refresh=members.refresh,
-            is_fenced=self._messages.is_fenced,
-            renew=self._entry.renew,
-            on_change=lambda: self._mover.take(self._ownership.holdings),
-        )
-
-    def _still_owns(self, key: Key) -> bool:
-        return (self._standing is None or self._standing.is_sure()) and self._ownership.owns(key)
-
-    def _take_refusal(self, incarnation: str) -> None:
-        if self._standing is not None:
-            self._standing.take_refusal(incarnation)
-
     def _add_gauges(self, stats: Stats) -> None:
-        hub, pusher = self._hub, self._pusher
+        hub = self._hub
         stats.gauge("connections", "Live subscribers.", lambda: hub.connection_count)
         stats.gauge("channels", "Keys with a live subscriber.", lambda: hub.channel_count)
         stats.gauge("capacity", "Subscribers that this process can hold.", lambda: self._capacity)
-        stats.gauge("busy_keys", "Keys with a push in progress.", lambda: pusher.busy_key_count)
-        stats.gauge("pending_keys", "Results that pushes wait for.", lambda: pusher.pending_key_count)
-        stats.gauge("leaving", "Connections of lost keys, to be closed.", lambda: self._mover.leaving_count)
-        if (forwarder := self._forwarder) is not None:
-            stats.gauge(
-                "earlier_owners",
-                "Nodes that may hold connections of keys that this one has gained.",
-                lambda: forwarder.holding_count,
-            )
+        self._keys.add_gauges(stats)
         stats.gauge("resuming", "Connections that catch up.", lambda: self._resumer.active_count)

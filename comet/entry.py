@@ -43,7 +43,7 @@ class Entry:
         self._instance = instance
         self._version = version
         self._started_at = started_at
-        self._is_in_cluster = is_in_cluster
+        self.is_in_cluster = is_in_cluster
         self._registration: Registration | None = None
         self._addresses: dict[str, tuple[str, ...]] = {}
         # Instances that stood at these addresses before: left behind by another process.
@@ -74,7 +74,7 @@ class Entry:
 
     def incarnation(self) -> str:
         """What the store's fence knows this node by; nobody fences a node of the same process."""
-        if not self._is_in_cluster or self._registration is None:
+        if not self.is_in_cluster or self._registration is None:
             return ""
         return self._registration.instance
 

@@ -47,19 +47,21 @@ class Pusher:
         clocks: StoreClocks,
         config: CometConfig,
         metrics: CometMetrics,
+        filler: Filler,
+        forwarder: Forwarder | None,
         *,
         incarnation: Callable[[], str],
         owns: Callable[[Key], bool],
         on_fenced: Callable[[str], object],
-        forwarder: Forwarder | None,
     ) -> None:
         """Make a pusher without work.
 
         Args:
+            filler: how a channel reads what it has missed.
+            forwarder: earlier owners of keys; None where keys do not move.
             incarnation: of this node's registration, for the store's fence; empty = nobody can fence us.
             owns: whether this node still owns a key, for what was accepted a while ago.
             on_fenced: told of the incarnation when the store refuses a save because of the fence.
-            forwarder: earlier owners of keys; None where keys do not move.
         """
         # Kept: asking for it asks the kernel for the process, each time.
         self._create_future = asyncio.get_running_loop().create_future
@@ -79,7 +81,7 @@ class Pusher:
             incarnation=incarnation,
             owns=owns,
             on_fenced=on_fenced,
-            filler=Filler(messages, hub, metrics, config.store_timeout_s),
+            filler=filler,
             forwarder=forwarder,
             spawn=self._spawn,
             forget=self._queues.__delitem__,

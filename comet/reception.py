@@ -36,6 +36,7 @@ class Reception:
         acknowledgements: Acknowledgements,
         wheel: TimerWheel,
         metrics: CometMetrics,
+        *,
         unix_time: Callable[[], float],
     ) -> None:
         """Make a reception.

@@ -49,13 +49,14 @@ class Succession:
         self,
         members: Members,
         forwarder: Forwarder,
-        peers: Callable[[NodeInfo], HandoverService],
-        is_fenced: Callable[[str], Awaitable[bool]],
-        is_own: Callable[[NodeInfo], bool],
         hub: Hub,
         pusher: Pusher,
         filler: Filler,
         metrics: CometMetrics,
+        *,
+        peers: Callable[[NodeInfo], HandoverService],
+        is_fenced: Callable[[str], Awaitable[bool]],
+        is_own: Callable[[NodeInfo], bool],
     ) -> None:
         """Follow nothing yet.
 

@@ -96,7 +96,7 @@ class Nodes:
         """Push to a key at a node, under that node's membership."""
         self._pushes += 1
         node = self.comets[name].node
-        epoch = node._ownership.holdings.epoch
+        epoch = node._keys.ownership.holdings.epoch
         return node.push(
             Push(
                 [key],

@@ -101,7 +101,7 @@ async def test_keys_of_another_node_are_neither_pushed_to_nor_deleted(tmp_path: 
         with pytest.raises(NotOwnerError):
             # One is enough: the caller asks again by its newer membership.
             await core.push(keys, 1)
-        lost = next(key for key in map(Key, keys) if not core.node._ownership.owns(key))
+        lost = next(key for key in map(Key, keys) if not core.node._keys.ownership.owns(key))
         with pytest.raises(NotOwnerError):
             await core.node.delete_key(lost, (0, 0))
 

@@ -27,7 +27,7 @@ MOVED = keys_of(TWO, BOTH)
 
 
 def forwarder_of(nodes: Nodes, name: str) -> Forwarder:
-    forwarder = nodes.comets[name].node._forwarder
+    forwarder = nodes.comets[name].node._keys.forwarder
     assert forwarder is not None
     return forwarder
 
@@ -58,9 +58,9 @@ async def test_a_push_that_waited_for_the_membership_finds_the_forwarder_ready(t
         two = await nodes.start(TWO, view, weight=0)
         crowd = [await nodes.subscribe(ONE, key) for key in MOVED[:8]]
         view.hold()
-        assert two._entry._registration is not None
-        await two._entry._registration.update(replace(two._entry._info(), weight=1))
-        waiting = two.push(Push([MOVED[7]], b"1", 0, "early", 0, 10.0, one._ownership.holdings.epoch))
+        assert two._keys.entry._registration is not None
+        await two._keys.entry._registration.update(replace(two._keys.entry._info(), weight=1))
+        waiting = two.push(Push([MOVED[7]], b"1", 0, "early", 0, 10.0, one._keys.ownership.holdings.epoch))
         assert not waiting.done()
         view.catch_up()
         assert (await waiting).failed == []
@@ -184,7 +184,7 @@ async def test_an_acknowledgement_that_comes_while_the_key_is_deleted_does_not_o
         await bob.next_document()
         await eventually(lambda: nodes.counted(TWO, "second_reads_total") == 1)
         gate = way.close_gate(key)
-        deleting = asyncio.ensure_future(two.delete_key(key, two._ownership.holdings.epoch))
+        deleting = asyncio.ensure_future(two.delete_key(key, two._keys.ownership.holdings.epoch))
         await eventually(lambda: way.loads_waiting)
         await bob.acknowledge(mid)
         await bob.beat()
@@ -201,7 +201,7 @@ async def test_deleting_a_moved_key_closes_the_connections_that_are_left(tmp_pat
         crowd = [await nodes.subscribe(ONE, key) for key in MOVED[:8]]
         two = await nodes.start(TWO)
         await nodes.push(TWO, MOVED[7], "last")
-        assert await two.delete_key(MOVED[7], two._ownership.holdings.epoch) == 1
+        assert await two.delete_key(MOVED[7], two._keys.ownership.holdings.epoch) == 1
         assert values([await crowd[7].next_document()]) == ["last"]
         assert (await crowd[7].end()).code == 4004
 
@@ -335,8 +335,8 @@ async def test_the_new_owner_reads_again_when_an_owner_that_has_gone_is_fenced(t
         lost = nodes.push(ONE, key, "too late")
         await eventually(lambda: nodes.ways[ONE].batches)
         # It dies; its save is still on the way.
-        assert one._entry._registration is not None
-        await one._entry._registration.withdraw()
+        assert one._keys.entry._registration is not None
+        await one._keys.entry._registration.withdraw()
         bob = await nodes.subscribe(TWO, key, mid=0)
         await eventually(lambda: nodes.counted(TWO, "second_reads_total") == 1)
         gate.set()
@@ -355,8 +355,8 @@ async def test_messages_of_a_key_that_moves_twice_reach_all_who_held_it(tmp_path
         first = [await nodes.subscribe(ONE, key) for key in keys]
         await nodes.start(TWO, close_pace_per_s=SLOWLY)
         second = [await nodes.subscribe(TWO, key) for key in keys]
-        assert three._entry._registration is not None
-        await three._entry._registration.update(replace(three._entry._info(), weight=1))
+        assert three._keys.entry._registration is not None
+        await three._keys.entry._registration.update(replace(three._keys.entry._info(), weight=1))
         assert (await nodes.push(THREE, keys[5], "far")).failed == []
         assert values([await first[5].next_document(), await second[5].next_document()]) == ["far", "far"]
 
@@ -396,9 +396,9 @@ async def test_an_earlier_owner_that_left_at_once_with_another_is_not_forgotten(
         view.hold()
         for leaving in (one, two):
             # Out of the ring, and still there, as one that drains.
-            assert leaving._entry._registration is not None
-            entry = replace(leaving._entry._info(), is_draining=True)
-            await leaving._entry._registration.update(entry)
+            assert leaving._keys.entry._registration is not None
+            entry = replace(leaving._keys.entry._info(), is_draining=True)
+            await leaving._keys.entry._registration.update(entry)
             if leaving is one:
                 crowd = [await nodes.subscribe(TWO, key) for key in keys]
         view.catch_up()
@@ -417,17 +417,19 @@ async def test_an_unsaved_message_does_not_hide_what_another_earlier_owner_could
         key = keys[5]
         crowd = [await nodes.subscribe(ONE, one) for one in keys]
         await nodes.start(TWO)
-        assert three._entry._registration is not None
+        assert three._keys.entry._registration is not None
         last, but_one = (TWO, THREE) if comes_back else (THREE, TWO)
         if comes_back:
             await nodes.push(TWO, key, "known")
-            await three._entry._registration.update(replace(three._entry._info(), weight=1))
+            await three._keys.entry._registration.update(replace(three._keys.entry._info(), weight=1))
         (owner,) = (
             one for one in forwarder_of(nodes, but_one).earlier_owners(key) if one.instance.startswith(ONE)
         )
         owner.in_flight += MAX_IN_FLIGHT
         assert (await nodes.push(but_one, key, "not forwarded")).failed == []
-        await three._entry._registration.update(replace(three._entry._info(), weight=int(not comes_back)))
+        await three._keys.entry._registration.update(
+            replace(three._keys.entry._info(), weight=int(not comes_back))
+        )
         assert (await nodes.push(last, key, "unsaved", 0)).failed == []
         expected = [*(["known"] if comes_back else []), "not forwarded", "unsaved"]
         assert values(await crowd[5].documents(len(expected))) == expected

@@ -134,7 +134,7 @@ async def test_a_push_without_a_key_is_refused_and_holds_nothing_up(tmp_path):
         with pytest.raises(RequestError):
             await core.push([], 1)
         async with asyncio.timeout(5):
-            await core.node._pusher.drain()
+            await core.node._keys.pusher.drain()
 
 
 async def test_more_bytes_in_progress_than_the_bound_are_refused(tmp_path):
@@ -151,7 +151,7 @@ async def test_more_bytes_in_progress_than_the_bound_are_refused(tmp_path):
 
 async def test_a_pusher_that_drains_refuses_even_who_asks_it_directly(tmp_path):
     async with running_core(tmp_path) as core:
-        await core.node._pusher.drain()
+        await core.node._keys.pusher.drain()
         with pytest.raises(UnavailableError):
             await core.push("bob", 1)
 
@@ -186,7 +186,7 @@ async def test_a_caller_who_goes_away_does_not_stop_a_deletion(tmp_path):
 async def test_a_call_at_the_turn_of_a_key_comes_after_what_was_accepted_before(tmp_path):
     async with running_core(tmp_path, fan_out_slice=1) as core:
         seen: list[str] = []
-        pusher = core.node._pusher
+        pusher = core.node._keys.pusher
         pusher.at_turn(Key("idle"), lambda: seen.append("at once"))
         assert seen == ["at once"]
         gate = core.way.close_gate("busy")
@@ -229,7 +229,7 @@ async def test_a_node_that_is_cut_answers_what_is_in_progress_by_what_is_known(t
         with pytest.raises(UnavailableError):
             await queued
         with pytest.raises(UnavailableError):
-            await core.node._pusher.run_exclusive(Key("hot"), asyncio.Event().wait)
+            await core.node._keys.pusher.run_exclusive(Key("hot"), asyncio.Event().wait)
         assert core.comet.counted("pending_keys") == 0
         # What the store says now is nobody's.
         gate.set()

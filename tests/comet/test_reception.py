@@ -62,7 +62,7 @@ class Desk:
             self.acknowledgements,
             self.wheel,
             self.metrics,
-            lambda: UNIX + self.loop.now,
+            unix_time=lambda: UNIX + self.loop.now,
         )
         self._start = self.loop.now
 

@@ -33,7 +33,7 @@ async def running(tmp_path: Path, timeout_s: float = TIMEOUT_S) -> AsyncIterator
 
 
 def incarnation(core: Core) -> str:
-    return core.node._entry.incarnation()
+    return core.node._keys.entry.incarnation()
 
 
 async def fence(core: Core) -> None:
@@ -123,7 +123,7 @@ async def test_a_node_whom_nobody_answers_for_a_session_timeout_stops_until_some
         assert await refusal_of(core) is NotOwnerError
         # Not fenced: nobody else had the keys meanwhile.
         core.way.fence_refusals.clear()
-        await eventually(lambda: core.node._ownership.owns(Key("bob")))
+        await eventually(lambda: core.node._keys.ownership.owns(Key("bob")))
         again = await core.subscribe("bob")
         assert (await core.push("bob", "back")).online == [1]
         assert values([await again.next_document()]) == ["back"]
@@ -133,9 +133,9 @@ async def test_a_node_whom_nobody_answered_goes_on_when_the_registry_is_back(tmp
     async with running(tmp_path) as (core, registry):
         core.way.fence_refusals.extend([StorageError("down")] * NOBODY_TELLS)
         registry.become(SessionState.SUSPENDED)
-        await eventually(lambda: not core.node._ownership.owns(Key("bob")))
+        await eventually(lambda: not core.node._keys.ownership.owns(Key("bob")))
         registry.become(SessionState.CONNECTED)
-        await eventually(lambda: core.node._ownership.owns(Key("bob")))
+        await eventually(lambda: core.node._keys.ownership.owns(Key("bob")))
         assert await refusal_of(core) == "done"
 
 
@@ -226,7 +226,7 @@ async def test_a_node_that_is_fenced_while_it_is_listed_registers_anew(tmp_path:
         assert await refusal_of(core, expire_s=600) == "not_owner"
         assert (await bob.end()).code == 4001
         await eventually(lambda: incarnation(core) != before)
-        await eventually(lambda: core.node._ownership.owns(Key("bob")))
+        await eventually(lambda: core.node._keys.ownership.owns(Key("bob")))
         assert await refusal_of(core, expire_s=600) == "done"
 
 
@@ -249,10 +249,10 @@ async def test_a_session_that_has_ended_takes_the_keys_until_the_node_is_registe
         assert (await bob.end()).code == 4001
         assert await refusal_of(core) is NotOwnerError
         # The registry is still full of the old entry.
-        await registry.register(replace(core.node._entry._info(), is_draining=True))
+        await registry.register(replace(core.node._keys.entry._info(), is_draining=True))
         assert await refusal_of(core) is NotOwnerError
         registry.become(SessionState.CONNECTED)
-        await eventually(lambda: core.node._ownership.owns(Key("bob")))
+        await eventually(lambda: core.node._keys.ownership.owns(Key("bob")))
         assert await refusal_of(core) == "done"
 
 
@@ -262,8 +262,8 @@ async def test_a_bug_that_ends_the_watching_ends_the_node_and_nobody_waits_for_i
         def fail() -> None:
             raise ZeroDivisionError("a bug")
 
-        assert core.node._standing is not None
-        core.node._standing._on_change = fail
+        assert core.node._keys.standing is not None
+        core.node._keys.standing._on_change = fail
         running_on = asyncio.create_task(core.node.run())
         registry.become(SessionState.SUSPENDED)
         await fence(core)

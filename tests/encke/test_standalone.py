@@ -172,7 +172,7 @@ async def test_pushes_in_progress_at_the_end_of_a_drain_are_answered(tmp_path: P
         push = asyncio.create_task(admin.request("POST", "/1/admin/push/private?key=bob&expire=600", b"1"))
         comet = app.standalone._comet
         assert comet is not None
-        await eventually(lambda: comet._pusher.busy_key_count)
+        await eventually(lambda: comet._keys.pusher.busy_key_count)
         await app.standalone.drain(0.2)
         stop = asyncio.create_task(app.standalone.stop())
         try:
