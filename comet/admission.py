@@ -42,7 +42,7 @@ class Admission:
 
     def push(self, push: Push) -> asyncio.Future[PushReply]:
         """See CometService.push()."""
-        if self._standing is not None and not self._standing.is_certain():
+        if self._standing is not None and not self._standing.may_push_now():
             return self._push_when_sure(push, self._standing)
         return self._push_if_owned(push)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key
 from cluster.storeclocks import StoreClocks
 from comet.channel import Channel
@@ -104,7 +105,7 @@ class Hub:
             # One timer: after the store's clock was set back by an hour this takes an hour.
             if key not in self._kept:
                 self._kept.add(key)
-                self._call_later(lead / 10_000_000 + 0.001, self._look_again, key)
+                self._call_later(lead / TICKS_PER_SECOND + 0.001, self._look_again, key)
         else:
             del self._channels[key]
             self.doubtful.discard(key)

@@ -120,7 +120,7 @@ class Standing:
         """Whether there is no reason to doubt what Ownership says; after False comes when_sure()."""
         return time.monotonic() - self._beat_at < self._doubt_s
 
-    def is_certain(self) -> bool:
+    def may_push_now(self) -> bool:
         """Whether it is sure, and was told so lately if the registry is away; after False comes when_sure().
 
         Asked with every push: 0.1 us.
@@ -210,7 +210,7 @@ class Standing:
                     if not self._must_ask():
                         break
                 asked_at = time.monotonic()
-                if await self._is_known():
+                if await self._find_out():
                     heard_at = asked_at
                     unanswered = 0
                     self._settle()
@@ -230,8 +230,8 @@ class Standing:
         except TimeoutError:
             pass
 
-    async def _is_known(self) -> bool:
-        """Find out whether this node's incarnation stands; False when nobody tells."""
+    async def _find_out(self) -> bool:
+        """Ask whether this node's incarnation stands, and end it if not; False when nobody tells."""
         incarnation = self._incarnation()
         try:
             if self._registry.session is SessionState.CONNECTED:
