@@ -195,6 +195,7 @@ class CometNode:
         await self._resumer.stop()
         for listener in self._listeners.values():
             listener.abort()
+        self._wheel.abort()
         await self._keys.pusher.stop()
         self._poller.stop()
         await self._acknowledgements.stop()

@@ -45,7 +45,6 @@ class Listener:
         listening: socket.socket,
         make_user: Callable[[], TransportUser],
         door: Door,
-        wheel: TimerWheel,
         call_later: Callable[[float, Callable[[], None]], object],
     ) -> None:
         """Accept from now on.
@@ -58,7 +57,6 @@ class Listener:
         self._listening = listening
         self._make_user = make_user
         self._door = door
-        self._wheel = wheel
         self._call_later = call_later
         # Between a fault and the next turn that goes well; said when it changes.
         self._is_resting = False
@@ -72,25 +70,20 @@ class Listener:
 
         Browsers open sockets ahead and say nothing on them: a drain must not wait for those.
         """
-        self._close()
+        self.abort()
         self._door.hurry(self._door.now() + self._door.linger_s)
 
     async def wait_closed(self) -> None:
         """Wait until every socket that came in here has ended. Cancellation: safe."""
         await self._door.wait_empty()
 
-    def abort(self) -> None:
-        """Stop accepting, and end all that the timer wheel keeps, other listeners' sockets too, at once."""
-        self._close()
-        for item in self._wheel.items():
-            item.abort()
+    # -- what the poller tells
 
-    def _close(self) -> None:
+    def abort(self) -> None:
+        """Close the listening socket; whoever came through it stays."""
         if self._listening.fileno() >= 0:
             self._poller.unwatch(self._listening.fileno())
             self._listening.close()
-
-    # -- what the poller tells
 
     def on_ready(self, mask: int) -> None:
         """Accept who has come."""
@@ -159,7 +152,7 @@ async def start_tcp(
     call_later = asyncio.get_running_loop().call_later
     door = TcpDoor(reception, wheel, sockets, limits, call_later)
     listening = await _listen(config.tcp_bind, config.send_buffer_bytes)
-    return Listener(poller, listening, partial(TcpSubscriber, door), door, wheel, call_later)
+    return Listener(poller, listening, partial(TcpSubscriber, door), door, call_later)
 
 
 async def start_websocket(
@@ -174,7 +167,7 @@ async def start_websocket(
     call_later = asyncio.get_running_loop().call_later
     door = WebSocketDoor(reception, wheel, sockets, limits, call_later, config.ws_origins)
     listening = await _listen(config.ws_bind, config.send_buffer_bytes)
-    return Listener(poller, listening, partial(WebSocketSubscriber, door), door, wheel, call_later)
+    return Listener(poller, listening, partial(WebSocketSubscriber, door), door, call_later)
 
 
 async def _listen(address: str, send_buffer_bytes: int) -> socket.socket:

@@ -82,6 +82,11 @@ class TimerWheel:
         """Everything the wheel keeps at this moment."""
         return [item for slot in (*self._slots, self._due) for item in slot]
 
+    def abort(self) -> None:
+        """End everything that the wheel keeps at once."""
+        for item in self.items():
+            item.abort()
+
     def start(self) -> None:
         """Begin to turn."""
         if self._timer is None:

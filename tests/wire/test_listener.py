@@ -233,7 +233,7 @@ async def test_abort_ends_every_socket_at_once(tmp_path: Path) -> None:
         await refused.send(b"*0\r\n")
         assert await refused.read_exactly(4) == b"-p\r\n"
         await eventually(lambda: comet.open_sockets == 3)
-        comet.node._listeners["tcp"].abort()
+        comet.node._wheel.abort()
         await eventually(lambda: comet.open_sockets == 0)
         assert await silent.read_to_end() == await tcp.peer.read_to_end() == b""
         for peer in (tcp.peer, silent, refused):
