@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from comet.connection import Connection, Transport
 from comet.protocol import CloseReason, Refusal, Subscribe, Wire
@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 MAX_SPARE_SOCKETS = 256
 # The length of the window in which a subscriber's frames are counted.
 INPUT_WINDOW_S = 1.0
+
+# What reads the first bytes of a socket; see usual.py.
+Reader = TypeVar("Reader", covariant=True)
 
 
 class Admission(Protocol):
@@ -102,7 +105,7 @@ class DoorLimits:
     max_frames_per_s: int
 
 
-class Door:
+class Door(Generic[Reader]):
     """Limits, timers and the count of one listener's sockets.
 
     Handshakes stand in a dict by arrival. All have the same time, so their
@@ -117,6 +120,7 @@ class Door:
         wheel: TimerWheel,
         sockets: OpenSockets,
         wires: tuple[Wire, ...],
+        reader: Reader,
         limits: DoorLimits,
         call_later: Callable[[float, Callable[[], None]], object],
     ) -> None:
@@ -125,10 +129,12 @@ class Door:
         Args:
             sockets: shared by all doors of the process.
             wires: by client version, shared by all connections, so that a message is framed once for them.
+            reader: shared by all sockets, because it remembers what usual ones begin with.
             call_later: the loop's.
         """
         self.reception = reception
         self.wires = wires
+        self.reader = reader
         self.now = wheel.now
         self.max_frames_per_s = limits.max_frames_per_s
         self.linger_s = limits.linger_s
@@ -230,7 +236,7 @@ class Farewell(TransportUser):
 
     __slots__ = ("_door", "_transport", "slot")
 
-    def __init__(self, door: Door, transport: SocketTransport) -> None:
+    def __init__(self, door: Door[object], transport: SocketTransport) -> None:
         self._door = door
         self._transport = transport
         self.slot = -1

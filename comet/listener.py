@@ -15,10 +15,11 @@ from cluster.settings import join_address, split_address
 from comet.config import CometConfig
 from comet.door import Admission, Door, DoorLimits, OpenSockets
 from comet.poller import READABLE, Poller
-from comet.tcp import TcpDoor, TcpSubscriber
+from comet.tcp import TcpSubscriber, tcp_wires
 from comet.timers import TimerWheel
 from comet.transport import SocketTransport, TransportUser
-from comet.websocket import WebSocketDoor, WebSocketSubscriber
+from comet.usual import HandshakeReader, SubscribeReader
+from comet.websocket import WebSocketSubscriber, websocket_wires
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Listener:
         poller: Poller,
         listening: socket.socket,
         make_user: Callable[[], TransportUser],
-        door: Door,
+        door: Door[object],
         call_later: Callable[[float, Callable[[], None]], object],
     ) -> None:
         """Accept from now on.
@@ -150,7 +151,7 @@ async def start_tcp(
     """
     limits = DoorLimits(config.tcp_handshake_s, config.linger_s, config.max_frames_per_s)
     call_later = asyncio.get_running_loop().call_later
-    door = TcpDoor(reception, wheel, sockets, limits, call_later)
+    door = Door(reception, wheel, sockets, tcp_wires(), SubscribeReader(), limits, call_later)
     listening = await _listen(config.tcp_bind, config.send_buffer_bytes)
     return Listener(poller, listening, partial(TcpSubscriber, door), door, call_later)
 
@@ -165,7 +166,8 @@ async def start_websocket(
     """
     limits = DoorLimits(config.ws_handshake_s, config.linger_s, config.max_frames_per_s)
     call_later = asyncio.get_running_loop().call_later
-    door = WebSocketDoor(reception, wheel, sockets, limits, call_later, config.ws_origins)
+    reader = HandshakeReader(config.ws_origins)
+    door = Door(reception, wheel, sockets, websocket_wires(), reader, limits, call_later)
     listening = await _listen(config.ws_bind, config.send_buffer_bytes)
     return Listener(poller, listening, partial(WebSocketSubscriber, door), door, call_later)
 

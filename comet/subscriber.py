@@ -6,20 +6,22 @@ websocket.py. One object for both phases: a second one would cost time and memor
 
 from __future__ import annotations
 
+from typing import Generic
+
 from comet.connection import Connection
-from comet.door import INPUT_WINDOW_S, Door
+from comet.door import INPUT_WINDOW_S, Door, Reader
 from comet.protocol import CloseReason
 from comet.transport import SocketTransport, TransportUser
 
 
-class SubscriberSocket(TransportUser):
+class SubscriberSocket(TransportUser, Generic[Reader]):
     """Deadline of the handshake, bound of the input rate, and what the transport reports."""
 
     __slots__ = ("_connection", "_door", "_frames", "_held", "_transport", "_window")
 
     _transport: SocketTransport
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door[Reader]) -> None:
         self._door = door
         # None until it has subscribed.
         self._connection: Connection | None = None

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from comet.connection import Connection
-from comet.door import Admission, Door, DoorLimits, OpenSockets
 from comet.protocol import ClientVersion, CloseReason, Refusal, Subscribe, TcpWire
 from comet.resp import Command, read_command, read_input, read_subscribe
 from comet.subscriber import SubscriberSocket
-from comet.timers import TimerWheel
 from comet.usual import SubscribeReader
 
 
@@ -18,27 +14,10 @@ def tcp_wires() -> tuple[TcpWire, ...]:
     return tuple(TcpWire(version) for version in ClientVersion)
 
 
-class TcpDoor(Door):
-    """The door of a TCP listener."""
-
-    def __init__(
-        self,
-        reception: Admission,
-        wheel: TimerWheel,
-        sockets: OpenSockets,
-        limits: DoorLimits,
-        call_later: Callable[[float, Callable[[], None]], object],
-    ) -> None:
-        super().__init__(reception, wheel, sockets, tcp_wires(), limits, call_later)
-        self.reader = SubscribeReader()
-
-
-class TcpSubscriber(SubscriberSocket):
+class TcpSubscriber(SubscriberSocket[SubscribeReader]):
     """A raw TCP socket."""
 
     __slots__ = ()
-
-    _door: TcpDoor
 
     def _shake_hands(self, data: bytes) -> None:
         held = self._held + data if self._held else data

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import msgspec
 
 from cluster.model import Mid
 from comet.connection import Connection
-from comet.door import Admission, Door, DoorLimits, OpenSockets
+from comet.door import Door
 from comet.frames import (
     Close,
     CloseCode,
@@ -25,7 +24,6 @@ from comet.frames import (
 from comet.handshake import Rejection
 from comet.protocol import HEARTBEAT_LINE, ClientVersion, CloseReason, Refusal
 from comet.subscriber import SubscriberSocket
-from comet.timers import TimerWheel
 from comet.usual import Handshake, HandshakeReader
 
 # Subscribers send heartbeats and acknowledgements, at most 20 bytes each.
@@ -70,35 +68,12 @@ def websocket_wires() -> tuple[WebSocketWire, ...]:
     return tuple(WebSocketWire(version) for version in ClientVersion)
 
 
-class WebSocketDoor(Door):
-    """The door of a WebSocket listener."""
-
-    def __init__(
-        self,
-        reception: Admission,
-        wheel: TimerWheel,
-        sockets: OpenSockets,
-        limits: DoorLimits,
-        call_later: Callable[[float, Callable[[], None]], object],
-        origins: tuple[str, ...],
-    ) -> None:
-        """Make a door.
-
-        Args:
-            origins: web origins that browsers may come from; empty = any.
-        """
-        super().__init__(reception, wheel, sockets, websocket_wires(), limits, call_later)
-        self.reader = HandshakeReader(origins)
-
-
-class WebSocketSubscriber(SubscriberSocket):
+class WebSocketSubscriber(SubscriberSocket[HandshakeReader]):
     """A WebSocket, from its HTTP request on."""
 
     __slots__ = ("_decoder",)
 
-    _door: WebSocketDoor
-
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door[HandshakeReader]) -> None:
         super().__init__(door)
         # There only while a frame or message is incomplete (0.3 KB).
         self._decoder: FrameDecoder | None = None
