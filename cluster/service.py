@@ -42,7 +42,8 @@ class ProcessConfig:
     drain_s: float = field(
         default=8.0,
         metadata={
-            "doc": "Time to finish pushes and close subscribers after SIGTERM; containers allow 10.",
+            "doc": "Time to finish pushes and close subscribers after SIGTERM. Up to 6 s more until the"
+            " process ends: containers need to allow 15.",
             "min": 0.0,
             "max": 3600.0,
         },

@@ -87,7 +87,10 @@ class WebConfig:
     )
     max_keys_per_push: int = field(
         default=100_000,
-        metadata={"doc": "Most keys of one push. Bounds the time that it takes of one loop turn.", "min": 1},
+        metadata={
+            "doc": "Most keys of one push. Bounds how long one request may hold the event loop.",
+            "min": 1,
+        },
     )
     max_fetch_bytes: int = field(
         default=16 * MIB,
