@@ -11,7 +11,5 @@ from tests.support.zookeeper import ZooKeeper
 
 @pytest.fixture(scope="session")
 def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeper]:
-    server = ZooKeeper(tmp_path_factory.mktemp("zookeeper"))
-    server.start()
-    yield server
-    server.stop()
+    with ZooKeeper(tmp_path_factory.mktemp("zookeeper")) as server:
+        yield server

@@ -26,16 +26,14 @@ OLD_MID = 16_000_000_000_000_000
 @pytest.fixture(scope="module")
 def maria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaServer]:
     """A MariaDB with a user who may do no more than a store needs. Tests leave it running, and as it was."""
-    server = MariaServer(tmp_path_factory.mktemp("maria"))
-    server.start()
-    make_empty(server)
-    query(
-        server,
-        "CREATE USER encke@'127.0.0.1'",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {DATABASE}.* TO encke@'127.0.0.1'",
-    )
-    yield server
-    server.stop()
+    with MariaServer(tmp_path_factory.mktemp("maria")) as server:
+        make_empty(server)
+        query(
+            server,
+            "CREATE USER encke@'127.0.0.1'",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {DATABASE}.* TO encke@'127.0.0.1'",
+        )
+        yield server
 
 
 @pytest.fixture

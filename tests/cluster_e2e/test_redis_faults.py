@@ -25,17 +25,11 @@ INTERNAL = 65535
 @pytest.fixture
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
     """Two servers that a test may do anything with; the second has a clock of its own. Both run."""
-    made = [
-        RedisServer(tmp_path_factory.mktemp("redis-a")),
-        RedisServer(tmp_path_factory.mktemp("redis-b"), has_own_time=True),
-    ]
-    try:
-        for server in made:
-            server.start()
-        yield made
-    finally:
-        for server in made:
-            server.stop()
+    with (
+        RedisServer(tmp_path_factory.mktemp("redis-a")) as one,
+        RedisServer(tmp_path_factory.mktemp("redis-b"), has_own_time=True) as other,
+    ):
+        yield [one, other]
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ async def test_message_node_is_not_ready_before_a_server_of_its_store_has_answer
             await starting
             assert (await node.ask("status", "GET", "/readyz")).status == 200
         finally:
-            redis.stop()
+            redis.kill()
             await asyncio.gather(starting, return_exceptions=True)
         # From now on it is like any other time without the store.
         assert (await node.ask("status", "GET", "/readyz")).status == 200

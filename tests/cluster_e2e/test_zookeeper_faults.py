@@ -31,13 +31,11 @@ AWAY_S = 2.5 * SESSION_S
 @pytest.fixture
 def fragile(tmp_path: Path, empty_redis: RedisServer) -> Iterator[Cluster]:
     """A cluster without nodes, with a ZooKeeper of its own."""
-    zookeeper = ZooKeeper(tmp_path / "zookeeper")
-    zookeeper.start()
-    try:
-        with running_cluster(tmp_path, zookeeper, empty_redis) as described:
-            yield described
-    finally:
-        zookeeper.stop()
+    with (
+        ZooKeeper(tmp_path / "zookeeper") as zookeeper,
+        running_cluster(tmp_path, zookeeper, empty_redis) as described,
+    ):
+        yield described
 
 
 def keys_of_three() -> list[str]:

@@ -72,9 +72,7 @@ def test_examples_name_the_program_by_its_path_and_the_tokens_that_are_asked_for
 
 
 def test_server_stores_where_the_configuration_says(tmp_path: Path) -> None:
-    redis = RedisServer(tmp_path / "redis")
-    redis.start()
-    try:
+    with RedisServer(tmp_path / "redis") as redis:
         config = f'[message]\nstore = "redis"\n[redis]\nservers = ["{redis.url}"]\n'
         with running(Server(tmp_path / "server", config=config)) as server:
             assert any(line.startswith("storing under redis") for line in server.output), server.output
@@ -82,8 +80,6 @@ def test_server_stores_where_the_configuration_says(tmp_path: Path) -> None:
             server.kill()
             server.start()
             assert [message["msg"] for message in asyncio.run(server.fetch("alice"))] == [{"n": 1}]
-    finally:
-        redis.stop()
 
 
 def test_sigterm_closes_subscribers_with_1001_and_exits_0(tmp_path: Path) -> None:

@@ -150,16 +150,12 @@ async def test_embedded_store_is_not_given_ids_that_nobody_would_repeat(tmp_path
 
 
 async def test_store_whose_answers_can_be_lost_is_given_ids(tmp_path: Path) -> None:
-    redis = RedisServer(tmp_path)
-    redis.start()
-    try:
+    with RedisServer(tmp_path) as redis:
         settings = config(tmp_path, message__store="redis", redis__servers=redis.url)
         async with running(settings) as app:
             await push_stored(app, "bob")
         async with Redis.from_url(redis.url) as client:
             assert len(await client.keys("\x01ibob\x01?*")) == 1
-    finally:
-        redis.stop()
 
 
 async def test_pushes_in_progress_at_the_end_of_a_drain_are_answered(tmp_path: Path) -> None:

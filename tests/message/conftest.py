@@ -12,34 +12,26 @@ from tests.support.servers import MariaServer, RedisServer
 @pytest.fixture(scope="session")
 def timed_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A Redis whose clock tests may set; what is in it belongs to the test that runs."""
-    server = RedisServer(tmp_path_factory.mktemp("timed-redis"), has_own_time=True)
-    server.start()
-    yield server
-    server.stop()
+    with RedisServer(tmp_path_factory.mktemp("timed-redis"), has_own_time=True) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def plain_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A Redis for everything else. Tests that change its settings put them back."""
-    server = RedisServer(tmp_path_factory.mktemp("plain-redis"))
-    server.start()
-    yield server
-    server.stop()
+    with RedisServer(tmp_path_factory.mktemp("plain-redis")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def timed_mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaServer]:
     """A MariaDB whose clock tests may set; what is in it belongs to the test that runs."""
-    server = MariaServer(tmp_path_factory.mktemp("timed-mariadb"), has_own_time=True)
-    server.start()
-    yield server
-    server.stop()
+    with MariaServer(tmp_path_factory.mktemp("timed-mariadb"), has_own_time=True) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def plain_mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaServer]:
     """A MariaDB for everything else. Tests that change its settings put them back."""
-    server = MariaServer(tmp_path_factory.mktemp("plain-mariadb"))
-    server.start()
-    yield server
-    server.stop()
+    with MariaServer(tmp_path_factory.mktemp("plain-mariadb")) as server:
+        yield server

@@ -206,7 +206,7 @@ async def test_node_takes_no_calls_and_says_why_until_a_server_of_its_store_has_
         assert node.fault() is None
     finally:
         await node.stop()
-        server.stop()
+        server.kill()
 
 
 async def test_in_one_process_it_is_listed_without_an_address(tmp_path: Path) -> None:

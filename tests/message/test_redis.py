@@ -53,9 +53,7 @@ async def test_unix_socket_and_database_are_used(plain_redis: RedisServer, clien
 async def test_password_is_asked_for_and_never_shown(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = RedisServer(tmp_path, "--requirepass", "s3cret")
-    server.start()
-    try:
+    with RedisServer(tmp_path, "--requirepass", "s3cret") as server:
         good = f"redis://:s3cret@127.0.0.1:{server.port}/0"
         async with open_redis(good) as store:
             await save_one(store, "1", b"[1]")
@@ -63,8 +61,6 @@ async def test_password_is_asked_for_and_never_shown(
         async with open_redis(f"redis://:wr0ng@127.0.0.1:{server.port}/0") as store:
             with pytest.raises(UnavailableError) as refused:
                 await store.clock()
-    finally:
-        server.stop()
     everything = caplog.text + told + str(refused.value)
     assert "s3cret" not in everything
     assert "wr0ng" not in everything
@@ -89,9 +85,7 @@ def certificate(tmp_path: Path) -> Path:
 async def test_tls_checks_the_certificate(tmp_path: Path, certificate: Path) -> None:
     port = free_port()
     options = ("--tls-port", str(port), "--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem")
-    server = RedisServer(tmp_path, *options, "--tls-auth-clients", "no")
-    server.start()
-    try:
+    with RedisServer(tmp_path, *options, "--tls-auth-clients", "no"):
         url = f"rediss://127.0.0.1:{port}/0"
         async with open_redis(f"{url}?ssl_ca_certs={certificate}") as store:
             await save_one(store, "1", b"[1]")
@@ -99,8 +93,6 @@ async def test_tls_checks_the_certificate(tmp_path: Path, certificate: Path) -> 
         async with open_redis(url) as store:
             with pytest.raises(UnavailableError):
                 await store.clock()
-    finally:
-        server.stop()
 
 
 # -- what the server promises
@@ -125,13 +117,9 @@ async def test_guarantee_follows_the_servers_settings(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     options = [part for name, value in settings.items() for part in (f"--{name}", value)]
-    server = RedisServer(tmp_path, *options)
-    server.start()
-    try:
+    with RedisServer(tmp_path, *options) as server:
         async with open_redis(server.url) as store:
             (guarantee,) = store.describe()
-    finally:
-        server.stop()
 
     assert guarantee.durability == durability
     assert guarantee.backend == "redis"
@@ -160,16 +148,12 @@ async def test_server_that_forbids_to_read_its_settings_promises_what_info_tells
     tmp_path: Path, allowed: str, settings: dict[str, str], durability: str, warning: str
 ) -> None:
     options = [part for name, value in settings.items() for part in (f"--{name}", value)]
-    server = RedisServer(tmp_path, *options)
-    server.start()
-    try:
+    with RedisServer(tmp_path, *options) as server:
         with redis.Redis.from_url(server.url) as client:
             client.execute_command(f"ACL SETUSER guest on >pw ~* +@all -config {allowed}")
         async with open_redis(server.url.replace("redis://", "redis://guest:pw@")) as store:
             await save_one(store, "1", b"[1]")
             (guarantee,) = store.describe()
-    finally:
-        server.stop()
 
     assert guarantee.durability == durability
     assert warning in guarantee.warning
@@ -178,16 +162,12 @@ async def test_server_that_forbids_to_read_its_settings_promises_what_info_tells
 async def test_server_that_comes_back_with_other_settings_is_told_anew(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = RedisServer(tmp_path)
-    server.start()
-    try:
+    with RedisServer(tmp_path) as server:
         async with open_redis(server.url) as store:
             with redis.Redis.from_url(server.url) as client:
                 client.config_set("appendfsync", "everysec")
                 client.client_kill_filter(_type="normal", skipme=True)
             await eventually(lambda: store.describe()[0].durability == "everysec")
-    finally:
-        server.stop()
 
     assert "set appendfsync to always" in caplog.text
 

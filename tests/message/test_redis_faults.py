@@ -24,19 +24,15 @@ from tests.support.servers import RedisServer
 @pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A server that a test may ill-treat; 50 ms each."""
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 @pytest.fixture
 def promoted(tmp_path: Path) -> Iterator[RedisServer]:
     """Another server, which takes the first one's place."""
-    server = RedisServer(tmp_path)
-    server.start()
-    yield server
-    server.stop()
+    with RedisServer(tmp_path) as server:
+        yield server
 
 
 def ask(server: RedisServer, *command: str | int) -> Any:

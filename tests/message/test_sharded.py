@@ -25,18 +25,15 @@ def fast_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer
     """A server whose clock is an hour ahead."""
     server = RedisServer(tmp_path_factory.mktemp("fast-redis"), has_own_time=True)
     server.clock.set("+1h")
-    server.start()
-    yield server
-    server.stop()
+    with server:
+        yield server
 
 
 @pytest.fixture
 def second_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A server that a test may kill."""
-    server = RedisServer(tmp_path_factory.mktemp("second-redis"))
-    server.start()
-    yield server
-    server.stop()
+    with RedisServer(tmp_path_factory.mktemp("second-redis")) as server:
+        yield server
 
 
 def test_keys_stay_where_earlier_versions_have_stored_them() -> None:

@@ -1,4 +1,4 @@
-"""Starts the real Redis and MariaDB for tests: own directories, free loopback ports, own processes only."""
+"""Starts the real Redis and MariaDB for tests and measurements: own directories, free loopback ports."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import pymysql
 
 from tests.support.faketime import WallClock, library
 
-START_S = 30.0
+# Java is slow to start on a machine with other work.
+START_S = 60.0
 STOP_S = 10.0
+ANSWER_S = 1.0
 
 
 def free_port() -> int:
@@ -26,8 +30,23 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def ask(port: int, question: bytes = b"") -> bytes:
+    """What is said first at a loopback port, to a question or without one; empty if nothing is."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), ANSWER_S) as connection:
+            connection.sendall(question)
+            return connection.recv(64)
+    except OSError:
+        return b""
+
+
 class ServerProcess:
-    """A server program that is started, stopped, frozen and killed by its process id."""
+    """A server program that is started, frozen and killed by its process id.
+
+    Runs during a `with` block, at whose end it is killed: what it holds is of no use any more.
+    Driven without the event loop's help, so that one server can serve tests that each have a
+    loop of their own. In a coroutine: asyncio.to_thread(server.start).
+    """
 
     def __init__(
         self,
@@ -39,7 +58,9 @@ class ServerProcess:
         """Describe it; start() runs it.
 
         Args:
+            directory: its working directory, where its log is kept.
             is_ready: asked until it says so.
+            environ: variables on top of this process's.
         """
         self._command = list(command)
         self._directory = directory
@@ -47,28 +68,47 @@ class ServerProcess:
         self._environ = {**os.environ, **(environ or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
     def start(self) -> None:
-        """Run it and wait until it is ready.
+        """Run it and wait until it is ready; once more after kill() too.
 
         Raises:
             AssertionError: it ended, or was not ready in time; with the end of its log.
         """
+        assert self._process is None, "it runs already"
         log = self._directory / "log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                self._command, cwd=self._directory, env=self._environ, stdout=output, stderr=output
+                self._command,
+                cwd=self._directory,
+                env=self._environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
             )
-        end = time.monotonic() + START_S
-        while not self._is_ready():
-            told = log.read_text(errors="replace")[-2000:]
-            assert self._process.poll() is None, f"{self._command[0]} has ended: {told}"
-            assert time.monotonic() < end, f"{self._command[0]} is not ready: {told}"
-            time.sleep(0.02)
+        try:
+            end = time.monotonic() + START_S
+            while not self._is_ready():
+                told = log.read_text(errors="replace")[-2000:]
+                assert self.is_running, f"{self._command[0]} has ended: {told}"
+                assert time.monotonic() < end, f"{self._command[0]} is not ready: {told}"
+                time.sleep(0.02)
+        except BaseException:
+            self.kill()
+            raise
 
     @property
     def pid(self) -> int:
         """Of the running process."""
-        assert self._process is not None
+        assert self._process is not None, "it does not run"
         return self._process.pid
 
     @property
@@ -77,39 +117,19 @@ class ServerProcess:
         return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
-        """kill -9, as a crash of the process."""
-        self._signal(signal.SIGKILL)
-        self._wait()
+        """kill -9, as a crash of the process; does nothing when it does not run."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait(STOP_S)
 
     def freeze(self) -> None:
         """SIGSTOP: connections stay, nothing answers."""
-        self._signal(signal.SIGSTOP)
+        os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         """SIGCONT."""
-        self._signal(signal.SIGCONT)
-
-    def stop(self) -> None:
-        """End it, by force if it does not end itself. May be called more than once."""
-        if self._process is None:
-            return
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGCONT)
-            self._process.terminate()
-            try:
-                self._process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-        self._wait()
-
-    def _signal(self, number: int) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def _wait(self) -> None:
-        if self._process is not None:
-            self._process.wait(STOP_S)
-            self._process = None
+        os.kill(self.pid, signal.SIGCONT)
 
 
 class RedisServer(ServerProcess):
@@ -141,13 +161,7 @@ class RedisServer(ServerProcess):
         super().__init__(command, directory, self._answers, environ)
 
     def _answers(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), 1.0) as connection:
-                connection.settimeout(1.0)
-                connection.sendall(b"PING\r\n")
-                return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
-        except OSError:
-            return False
+        return ask(self.port, b"PING\r\n").startswith((b"+PONG", b"-NOAUTH"))
 
 
 class MariaServer(ServerProcess):
@@ -200,9 +214,5 @@ class MariaServer(ServerProcess):
         return f"mysql://root@127.0.0.1:{self.port}/{database}"
 
     def _answers(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), 1.0) as connection:
-                connection.settimeout(1.0)
-                return len(connection.recv(5)) == 5
-        except OSError:
-            return False
+        # It speaks first.
+        return ask(self.port) != b""

@@ -1,30 +1,23 @@
-"""A real ZooKeeper in a process of its own, on a free loopback port with its own directory.
-
-Driven without the event loop's help, so that one server can serve tests that
-each have a loop of their own. In a coroutine: asyncio.to_thread(server.start).
-"""
+"""A real ZooKeeper in a process of its own, on a free loopback port with its own directory."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import signal
 import socket
 import struct
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kazoo.client import KazooClient
 
+from tests.support.servers import ServerProcess, ask, free_port
+
 # From Debian's libzookeeper-java; its manifest names the other jars.
 JAR = Path("/usr/share/java/zookeeper.jar")
 
-START_DEADLINE_S = 60.0
-STOP_DEADLINE_S = 20.0
+CLIENT_DEADLINE_S = 60.0
 
 # Sessions end at a multiple of it: short, so that tests need not wait.
 TICK_MS = 200
@@ -33,83 +26,39 @@ TICK_MS = 200
 MAX_ZNODE_BYTES = 16 * 1024 * 1024
 
 
-class ZooKeeperFailedError(Exception):
-    """The server did not become ready; carries what it said."""
-
-
-class ZooKeeper:
+class ZooKeeper(ServerProcess):
     """One ZooKeeper server. Keeps its port and its data from start to start."""
 
-    def __init__(self, directory: Path) -> None:
-        """Describe a server whose files are below the directory."""
-        self.directory = directory
-        self.data_dir = directory / "data"
-        self.log_path = directory / "zookeeper.log"
-        self.port = _free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, directory: Path, *options: str, tick_ms: int = TICK_MS) -> None:
+        """Describe a server whose files are below the directory.
+
+        Args:
+            options: further arguments of java; the last of a name wins.
+            tick_ms: sessions end at a multiple of it.
+        """
+        assert JAR.exists(), "needs Debian's package libzookeeper-java"
         directory.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self._data = directory / "data"
+        config = directory / "zoo.cfg"
+        config.write_text(self._config(tick_ms))
+        command = [
+            # The small heap and the serial collector start quickest and use least.
+            *("java", "-Xms32m", "-Xmx192m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+            *("-Dzookeeper.forceSync=no", f"-Djute.maxbuffer={MAX_ZNODE_BYTES}", *options),
+            *("-cp", f"{directory}:{JAR}", "org.apache.zookeeper.server.ZooKeeperServerMain", str(config)),
+        ]
+        super().__init__(command, directory, self._answers)
 
     @property
     def address(self) -> str:
         """host:port for clients."""
         return f"127.0.0.1:{self.port}"
 
-    @property
-    def pid(self) -> int:
-        """Of the running process."""
-        assert self._process is not None, "it does not run"
-        return self._process.pid
-
-    def start(self) -> None:
-        """Start it and wait until it answers.
-
-        Raises:
-            ZooKeeperFailedError: it ended, or did not answer in time.
-        """
-        assert self._process is None, "it runs already"
-        assert JAR.exists(), "needs Debian's package libzookeeper-java"
-        self.data_dir.mkdir(exist_ok=True)
-        config = self.directory / "zoo.cfg"
-        config.write_text(self._config())
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command(config),
-                cwd=self.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        end = time.monotonic() + START_DEADLINE_S
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > end:
-                self.kill()
-                raise ZooKeeperFailedError(self.log_path.read_text(errors="replace")[-4000:])
-            time.sleep(0.05)
-
-    def kill(self) -> None:
-        """End it as a power loss would, if it runs."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait(STOP_DEADLINE_S)
-
-    def stop(self) -> None:
-        """End it; what it holds is of no more use."""
-        self.kill()
-
-    def freeze(self) -> None:
-        """Let it do nothing until thaw()."""
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let it go on."""
-        os.kill(self.pid, signal.SIGCONT)
-
     def wipe(self) -> None:
         """Delete all that it stores; only while it does not run."""
-        assert self._process is None, "it runs"
-        shutil.rmtree(self.data_dir)
+        assert not self.is_running
+        shutil.rmtree(self._data)
 
     def end_session(self, session_id: int) -> None:
         """End the session of any client, which is told that it has expired.
@@ -120,18 +69,18 @@ class ZooKeeper:
         password = password_of(session_id)
         take_over = struct.pack("!iqiqi16s?", 0, 0, 10_000, session_id, len(password), password, False)
         close_session = struct.pack("!ii", 1, -11)
-        with socket.create_connection(("127.0.0.1", self.port), STOP_DEADLINE_S) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), CLIENT_DEADLINE_S) as connection:
             for request in (take_over, close_session):
                 connection.sendall(struct.pack("!i", len(request)) + request)
             while connection.recv(4096):
                 pass
 
-    def _config(self) -> str:
+    def _config(self, tick_ms: int) -> str:
         settings = {
-            "tickTime": TICK_MS,
-            "minSessionTimeout": 2 * TICK_MS,
+            "tickTime": tick_ms,
+            "minSessionTimeout": 2 * tick_ms,
             "maxSessionTimeout": 60_000,
-            "dataDir": self.data_dir,
+            "dataDir": self._data,
             "clientPort": self.port,
             "clientPortAddress": "127.0.0.1",
             "admin.enableServer": "false",
@@ -140,37 +89,8 @@ class ZooKeeper:
         }
         return "".join(f"{key}={value}\n" for key, value in settings.items())
 
-    def _command(self, config: Path) -> list[str]:
-        # The small heap and the serial collector start quickest and use least.
-        return [
-            "java",
-            "-Xms32m",
-            "-Xmx192m",
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
-            "-Dzookeeper.forceSync=no",
-            f"-Djute.maxbuffer={MAX_ZNODE_BYTES}",
-            "-cp",
-            f"{self.directory}:{JAR}",
-            "org.apache.zookeeper.server.ZooKeeperServerMain",
-            str(config),
-        ]
-
     def _answers(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), 1.0) as connection:
-                connection.settimeout(1.0)
-                connection.sendall(b"ruok")
-                return connection.recv(16) == b"imok"
-        except OSError:
-            return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return ask(self.port, b"ruok") == b"imok"
 
 
 @contextlib.contextmanager
@@ -181,7 +101,7 @@ def operator(server: ZooKeeper, client_id: tuple[int, bytes] | None = None) -> I
         client_id: take over the session of another client; it ends with this one.
     """
     client = KazooClient(server.address, timeout=10.0, client_id=client_id)
-    client.start(START_DEADLINE_S)
+    client.start(CLIENT_DEADLINE_S)
     try:
         yield client
     finally:
