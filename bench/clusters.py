@@ -9,13 +9,17 @@ from types import TracebackType
 from typing import Self
 
 from bench import usage
-from bench.backends import Redis, ZooKeeper
 from bench.server import Server
 from cluster.model import Key, NodeName
 from cluster.ring import Ring
+from tests.support.servers import RedisServer
+from tests.support.zookeeper import ZooKeeper
 
 # Of the registry. ZooKeeper sees the end of a session a tick later at most.
 SESSION_S = 2.0
+TICK_MS = 500
+# What the registry holds is on ZooKeeper's disk before it answers, as it is in earnest.
+DURABLE = "-Dzookeeper.forceSync=yes"
 
 
 class Cluster:
@@ -70,13 +74,15 @@ class Cluster:
 
     def _start(self) -> None:
         directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="encke-bench-")))
-        zookeeper = self._stack.enter_context(ZooKeeper(directory / "zookeeper"))
-        self._redis = self._stack.enter_context(Redis(directory / "redis", self._appendfsync))
+        zookeeper = self._stack.enter_context(ZooKeeper(directory / "zookeeper", DURABLE, tick_ms=TICK_MS))
+        self._redis = self._stack.enter_context(
+            RedisServer(directory / "redis", "--appendfsync", self._appendfsync)
+        )
         settings = {
-            "ENCKE_REGISTRY__SERVERS": f"127.0.0.1:{zookeeper.port}",
+            "ENCKE_REGISTRY__SERVERS": zookeeper.address,
             "ENCKE_REGISTRY__SESSION_TIMEOUT_S": str(SESSION_S),
             "ENCKE_MESSAGE__STORE": "redis",
-            "ENCKE_REDIS__SERVERS": f"redis://127.0.0.1:{self._redis.port}/0",
+            "ENCKE_REDIS__SERVERS": self._redis.url,
         }
         # In the order in which they need each other; they stop in the reverse one.
         message = self._stack.enter_context(Server(settings, "message"))

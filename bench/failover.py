@@ -14,7 +14,7 @@ import json
 import time
 from collections.abc import Iterator
 
-from bench.clusters import SESSION_S, Cluster
+from bench.clusters import SESSION_S, TICK_MS, Cluster
 from bench.report import Figure, figure, tell
 from bench.server import Server
 
@@ -81,12 +81,12 @@ def measure(rounds: int) -> list[Figure]:
             gap_s, failures = _outage(cluster.web, key, node, is_crash=True)
             crash_s.append(gap_s - SESSION_S)
             crash_failures.append(failures)
-            node.start()
+            node.process.start()
             _wait_owner(cluster, key, node)
             gap_s, failures = _outage(cluster.web, key, node, is_crash=False)
             term_s.append(gap_s)
             term_failures.append(failures)
-            node.start()
+            node.process.start()
     return [
         figure("kill -9: no success, beyond the session timeout", crash_s, "s", MAX_CRASH_S),
         figure("kill -9: pushes that failed meanwhile", crash_failures, ""),
@@ -104,9 +104,9 @@ def _outage(web: Server, key: str, node: Server, *, is_crash: bool) -> tuple[flo
         last = time.monotonic()
         gap_s = 0.0
         if is_crash:
-            node.kill()
+            node.process.kill()
         else:
-            node.terminate()
+            node.process.terminate()
         seconds = AFTER_CRASH_S if is_crash else AFTER_TERM_S
         for at in backend.successes(seconds):
             gap_s = max(gap_s, at - last)
@@ -114,7 +114,7 @@ def _outage(web: Server, key: str, node: Server, *, is_crash: bool) -> tuple[flo
         # The end counts too, if nothing has succeeded up to it.
         gap_s = max(gap_s, time.monotonic() - last)
     if not is_crash:
-        node.wait_ended()
+        node.process.wait()
     return gap_s, backend.failures
 
 
@@ -134,5 +134,5 @@ def _wait_owner(cluster: Cluster, key: str, node: Server) -> None:
 
 def run(rounds: int) -> bool:
     """Measure and tell; whether the targets are met."""
-    title = f"a comet node ends, session timeout {SESSION_S:g} s, tick 500 ms"
+    title = f"a comet node ends, session timeout {SESSION_S:g} s, tick {TICK_MS} ms"
     return tell(title, measure(rounds))

@@ -16,9 +16,9 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from bench import usage
-from bench.backends import Nchan
 from bench.connections import WARM_UP
 from bench.fanout import WARM_UP_ROUNDS
+from bench.nchan import Nchan
 from bench.programs import Load, LoadWire, build
 from bench.push import IN_FLIGHT, WARM_UP_PUSHES
 from bench.report import Figure, figure, tell

@@ -23,7 +23,6 @@ from typing import Any
 import redis.asyncio
 import uvloop
 
-from bench.backends import MariaDb, Redis
 from bench.saves import PAYLOAD, save_many
 from bench.usage import cpu_s
 from cluster.model import Key
@@ -32,6 +31,10 @@ from encke.commands.arguments import Parser
 from message.storage.base import MessageStore
 from message.storage.build import build_mysql_store, build_redis_store, init_mysql_schema
 from message.storage.config import EmbeddedSettings, MysqlSettings, RedisSettings
+from tests.support.servers import MariaServer, RedisServer
+
+# MariaDB's own default.
+BUFFER_POOL = "--innodb-buffer-pool-size=128M"
 
 
 def main() -> None:
@@ -52,7 +55,7 @@ def main() -> None:
 
 async def measure_redis(directory: Path, options: argparse.Namespace) -> None:
     """The Redis store, and the bare insert."""
-    with Redis(directory, options.redis) as server:
+    with RedisServer(directory, "--appendfsync", options.redis) as server:
         async with redis.asyncio.Redis.from_url(server.url) as client:
             await tell("redis, bare ZADD", server.pid, options.saves, lambda: add_bare(client, options))
             await client.flushall()
@@ -62,8 +65,9 @@ async def measure_redis(directory: Path, options: argparse.Namespace) -> None:
 
 async def measure_mysql(directory: Path, options: argparse.Namespace) -> None:
     """The MySQL store."""
-    with MariaDb(directory) as server:
-        settings = replace(MysqlSettings(), servers=(server.make_database("bench"),))
+    with MariaServer(directory, BUFFER_POOL) as server:
+        server.make_database("bench")
+        settings = replace(MysqlSettings(), servers=(server.url("bench"),))
         init_mysql_schema(settings)
         store = build_mysql_store(settings, EmbeddedSettings(), Stats())
         await measure_saves("mariadb, every commit", store, server.pid, options)

@@ -79,7 +79,7 @@ class Server:
         self.log_path = directory / "server.log"
         # By kind; known once it has been ready, kept for the next start.
         self.addresses: dict[str, Address] = {}
-        self._environ = {**os.environ, "PYTHONUNBUFFERED": "1", **(environ or {})}
+        self._environ = {**os.environ, **(environ or {})}
         self._subcommand = command
         self._flags = flags
         self._descriptor_limit = descriptor_limit
