@@ -5,34 +5,13 @@ More of both, without a process: tests/cluster/test_config.py and tests/encke.
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.system import KINDS, Server, ServerFailedError, running
-
-DEADLINE_S = 30
-
-ANY_PORTS = [word for kind in KINDS for word in (f"--{kind}-bind", "127.0.0.1:0")]
-
-
-def encke(directory: Path, *arguments: str | bytes) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "encke.cli", *arguments],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": os.getcwd()},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=DEADLINE_S,
-        check=False,
-    )
-
+from tests.support.command import run_encke
+from tests.support.system import ANY_PORTS, KINDS, Server, ServerFailedError, running
 
 USAGE = {
     "no arguments": (),
@@ -46,7 +25,7 @@ USAGE = {
 
 @pytest.mark.parametrize("name", USAGE)
 def test_wrong_command_line_is_told_on_stderr_and_exits_2(tmp_path: Path, name: str) -> None:
-    done = encke(tmp_path, *USAGE[name])
+    done = run_encke(*USAGE[name], cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(("usage: encke", "encke: "))
     assert "Traceback" not in done.stderr
@@ -56,7 +35,7 @@ def test_wrong_command_line_is_told_on_stderr_and_exits_2(tmp_path: Path, name: 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("serve", "--help"), ("push", "--help")])
 def test_help_is_on_stdout_and_exits_0(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    done = encke(tmp_path, *arguments)
+    done = run_encke(*arguments, cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.startswith("usage: encke")
     assert done.stderr == ""
@@ -91,7 +70,7 @@ def test_wrong_configuration_is_refused_whole_with_places(tmp_path: Path, name: 
     content, words = CONFIGS[name]
     path = tmp_path / "encke.toml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    done = encke(tmp_path, "serve", "--config", str(path))
+    done = run_encke("serve", "--config", str(path), cwd=tmp_path)
     assert done.returncode == 2, done
     assert all(word in done.stderr for word in words), done.stderr
     assert "Traceback" not in done.stderr
@@ -103,28 +82,20 @@ def test_config_check_finds_what_serve_would(tmp_path: Path) -> None:
     content, words = CONFIGS["several"]
     path = tmp_path / "encke.toml"
     path.write_text(str(content))
-    done = encke(tmp_path, "config", "check", str(path))
+    done = run_encke("config", "check", str(path), cwd=tmp_path)
     assert done.returncode == 2
     assert all(word in done.stderr for word in words), done.stderr
 
 
 def test_missing_configuration_file_is_told(tmp_path: Path) -> None:
-    done = encke(tmp_path, "serve", "--config", "nowhere.toml")
+    done = run_encke("serve", "--config", "nowhere.toml", cwd=tmp_path)
     assert done.returncode == 2
     assert "nowhere.toml" in done.stderr
 
 
 def test_wrong_environment_is_refused_with_its_name(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "encke.cli", "serve", *ANY_PORTS],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.getcwd(), "ENCKE_COMET__MAX_CONNECTIONS": "lots"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
+    environ = {"ENCKE_COMET__MAX_CONNECTIONS": "lots"}
+    done = run_encke("serve", *ANY_PORTS, cwd=tmp_path, environ=environ)
     assert done.returncode == 2
     assert "ENCKE_COMET__MAX_CONNECTIONS" in done.stderr
 
@@ -135,9 +106,7 @@ def test_port_in_use_is_told_with_its_holder(tmp_path: Path, kind: str) -> None:
         held.bind(("127.0.0.1", 0))
         held.listen()
         port = held.getsockname()[1]
-        taken = [f"127.0.0.1:{port}" if word == f"--{kind}-bind" else None for word in ANY_PORTS]
-        arguments = [taken[i - 1] or word if i else word for i, word in enumerate(ANY_PORTS)]
-        done = encke(tmp_path, "serve", *arguments)
+        done = run_encke("serve", *ANY_PORTS, f"--{kind}-bind=127.0.0.1:{port}", cwd=tmp_path)
     assert done.returncode not in (0, -9)
     assert str(port) in done.stderr
     assert "in use" in done.stderr
@@ -146,7 +115,7 @@ def test_port_in_use_is_told_with_its_holder(tmp_path: Path, kind: str) -> None:
 
 def test_data_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = encke(tmp_path, "serve", *ANY_PORTS, "--data-dir", "file/data")
+    done = run_encke("serve", *ANY_PORTS, "--data-dir", "file/data", cwd=tmp_path)
     assert done.returncode not in (0, -9)
     assert "file/data" in done.stderr
     assert "Traceback" not in done.stderr
@@ -158,24 +127,3 @@ def test_data_directory_in_use_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ServerFailedError, match="use"):
             second.start()
         assert first.is_running
-
-
-def test_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
-    read_end, write_end = os.pipe()
-    os.close(read_end)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "encke.cli", "config", "example"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": os.getcwd()},
-            stdin=subprocess.DEVNULL,
-            stdout=write_end,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
-    finally:
-        os.close(write_end)
-    assert done.returncode == 141
-    assert done.stderr == ""

@@ -8,8 +8,6 @@ import os
 import resource
 import signal
 import sqlite3
-import sys
-from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from encke.announcing import Room, Storing, read_line
 from message.storage.embedded_file import FILE_NAME
 from tests.support.cluster import owned_by
 from tests.support.cluster_run import ClusterRun
+from tests.support.command import run_encke
 from tests.support.eventually import eventually, eventually_told
 from tests.support.subscriber import Subscriber, subscribe_websocket
 from tests.support.system import Server, running
@@ -98,13 +97,9 @@ def url_of(server: Server, kind: str) -> str:
 
 async def encke(*words: str) -> str:
     """Run the command; return its output."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "encke.cli", *words), stdout=PIPE, stderr=PIPE
-    )
-    async with asyncio.timeout(30):
-        out, err = await process.communicate()
-    assert process.returncode == 0, err
-    return out.decode()
+    done = await asyncio.to_thread(run_encke, *words)
+    assert done.returncode == 0, done
+    return done.stdout
 
 
 async def test_the_listing_of_nodes_shows_every_worker(whole: Server) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -14,19 +13,7 @@ import pytest
 
 from cluster.tokens import TokenVerifier
 from encke.cli import COMMANDS, main
-
-PATIENCE_S = 30.0
-
-
-def encke(*words: str | bytes, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "encke.cli", *words],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **(environ or {})},
-        timeout=PATIENCE_S,
-        check=False,
-    )
+from tests.support.command import PATIENCE_S, run_encke, running_encke
 
 
 def test_help_names_every_command_and_exits_0(capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +103,7 @@ def test_a_time_that_is_none_is_wrong_usage(
 
 
 def test_argument_that_is_not_utf8_is_told_without_a_trace() -> None:
-    done = encke("token", b"\xff", "--secret-env", "S")
+    done = run_encke("token", b"\xff", "--secret-env", "S")
     assert done.returncode == 2
     assert "key is not valid UTF-8" in done.stderr
 
@@ -127,12 +114,7 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_reader_that_goes_away_is_no_error_to_speak_of() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-m", "encke.cli", "config", "example"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with running_encke("config", "example") as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()

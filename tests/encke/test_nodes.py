@@ -11,20 +11,18 @@ import re
 import select
 import signal
 import struct
-import subprocess
-import sys
 import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 
 from encke.commands.nodestable import lines_of, table, uptime
+from tests.support.command import PATIENCE_S, run_encke, running_encke
 from tests.support.system import Server, running
-
-PATIENCE_S = 30.0
 
 HEAD = ["KIND", "NAME", "KEYS", "ADDRESSES"]
 ROWS = [["comet", "comet-1", "7", "ws=127.0.0.1:6968 tcp=127.0.0.1:6969"], ["web", "w", "", ""]]
@@ -151,17 +149,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield started
 
 
-def command(server: Server, *arguments: str) -> list[str]:
+def words(server: Server, *more: str) -> list[str]:
     host, port = server.addresses["admin"]
-    return [sys.executable, "-m", "encke.cli", "nodes", "--url", f"{host}:{port}", *arguments]
+    return ["nodes", "--url", f"{host}:{port}", *more]
 
 
-def listed(server: Server, **environ: str) -> subprocess.CompletedProcess[str]:
+def listed(server: Server, **environ: str) -> CompletedProcess[str]:
     """The listing in a pipe, under an environment without a width of its own."""
-    kept = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    return subprocess.run(
-        command(server), capture_output=True, text=True, timeout=PATIENCE_S, env={**kept, **environ}
-    )
+    return run_encke(*words(server), environ={"COLUMNS": "", **environ})
 
 
 @pytest.mark.parametrize("columns", ["", "0", "-5", "wide"])
@@ -198,7 +193,7 @@ def test_proxies_of_the_environment_are_not_asked(server: Server) -> None:
 
 
 def test_json_is_the_answer_as_it_is(server: Server) -> None:
-    done = subprocess.run(command(server, "--json"), capture_output=True, text=True, timeout=PATIENCE_S)
+    done = run_encke(*words(server, "--json"))
     answer = json.loads(done.stdout)
     assert [one["fault"] for one in answer["nodes"]] == [None] * 3
     message = next(one for one in answer["nodes"] if one["kind"] == "message")
@@ -206,9 +201,7 @@ def test_json_is_the_answer_as_it_is(server: Server) -> None:
 
 
 def test_watch_in_a_pipe_shows_each_list_whole_and_ends_with_its_reader(server: Server) -> None:
-    with subprocess.Popen(
-        command(server, "--json", "--watch", "0.1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with running_encke(*words(server, "--json", "--watch", "0.1")) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         pushes = []
@@ -225,9 +218,7 @@ def test_watch_in_a_pipe_shows_each_list_whole_and_ends_with_its_reader(server: 
 def test_watch_goes_on_while_the_web_node_is_away(tmp_path: Path) -> None:
     with (
         running(Server(tmp_path)) as server,
-        subprocess.Popen(
-            command(server, "--watch", "0.1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as process,
+        running_encke(*words(server, "--watch", "0.1")) as process,
     ):
         assert process.stdout is not None
         assert process.stderr is not None
@@ -247,16 +238,14 @@ def test_watch_goes_on_while_the_web_node_is_away(tmp_path: Path) -> None:
 def test_watch_on_a_terminal_paints_over_what_it_showed(server: Server) -> None:
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 5, 80, 0, 0))
-    environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    process = subprocess.Popen(command(server, "--watch", "0.1"), stdout=slave, stdin=slave, env=environ)
-    os.close(slave)
-    try:
+    environ = {"COLUMNS": "", "LINES": ""}
+    watch = words(server, "--watch", "0.1")
+    with running_encke(*watch, environ=environ, stdin=slave, stdout=slave) as process:
+        os.close(slave)
         shown = read_until(master, rb"(\x1b\[H.*){4}")
-    finally:
         process.send_signal(signal.SIGINT)
-        code = process.wait(PATIENCE_S)
-        os.close(master)
-    assert code == 130
+        assert process.wait(PATIENCE_S) == 130
+    os.close(master)
     screen = shown.split("\x1b[H")[2]
     lines = screen.replace("\x1b[K", "").replace("\x1b[J", "").replace("\r", "").splitlines()
     assert lines[0].startswith("KIND")
@@ -268,12 +257,7 @@ def test_watch_on_a_terminal_paints_over_what_it_showed(server: Server) -> None:
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "often"])
 def test_watch_refuses_what_is_no_time(seconds: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "encke.cli", "nodes", f"--watch={seconds}"],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
+    done = run_encke("nodes", f"--watch={seconds}")
     assert done.returncode == 2
     assert "--watch" in done.stderr
 

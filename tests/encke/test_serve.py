@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import resource
-import signal
 import socket
 import subprocess
 import sys
@@ -16,28 +14,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from encke.cli import main
+from tests.support.command import PATIENCE_S, run_encke, running_encke, said_until_ready
 from tests.support.servers import RedisServer
 from tests.support.subscriber import End
-from tests.support.system import KINDS, Server, running
+from tests.support.system import ANY_PORTS, KINDS, Server, running
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 30.0
-
-
-def serve(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run `encke serve` where it is expected to end by itself."""
-    return subprocess.run(
-        [sys.executable, "-m", "encke.cli", "serve", *words],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-
-
-def any_ports() -> list[str]:
-    return [word for kind in KINDS for word in (f"--{kind}-bind", "127.0.0.1:0")]
 
 
 def test_server_says_where_it_listens_and_what_to_try_then_ready(tmp_path: Path) -> None:
@@ -57,15 +39,14 @@ def test_examples_name_the_program_by_its_path_and_the_tokens_that_are_asked_for
     config = tmp_path / "encke.toml"
     config.write_text('[web]\nadmin_token = "adm1n"\n[auth]\nsecrets = ["s3cret"]\n')
     with subprocess.Popen(
-        [program, "serve", "--config", str(config), *any_ports()],
+        [program, "serve", "--config", str(config), *ANY_PORTS],
         cwd=tmp_path,
         env={"PATH": "/nowhere"},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     ) as process:
-        assert process.stdout is not None
-        output = "".join(iter(process.stdout.readline, "ready\n"))
+        output = "\n".join(said_until_ready(process))
         process.terminate()
     assert f"  {program} sub alice --token $({program} token alice --config FILE) --url http" in output
     assert f"""  {program} push alice '{{"text": "hello"}}' --admin-token TOKEN --url http""" in output
@@ -152,12 +133,9 @@ def test_push_tells_the_number_of_connections(tmp_path: Path) -> None:
 def test_ports_in_use_are_all_told_before_anything_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
         ports = [one.getsockname()[1], two.getsockname()[1]]
-        done = serve(
-            *any_ports(),
-            "--ws-bind",
-            f"127.0.0.1:{ports[0]}",
-            "--admin-bind",
-            f"127.0.0.1:{ports[1]}",
+        done = run_encke(
+            *("serve", *ANY_PORTS),
+            *("--ws-bind", f"127.0.0.1:{ports[0]}", "--admin-bind", f"127.0.0.1:{ports[1]}"),
             cwd=tmp_path,
         )
     assert done.returncode == 2
@@ -173,7 +151,7 @@ def test_ports_in_use_are_all_told_before_anything_starts(tmp_path: Path) -> Non
 def test_bad_configuration_is_told_whole_and_exits_2(tmp_path: Path) -> None:
     config = tmp_path / "encke.toml"
     config.write_text('[comet]\nweight = "heavy"\n[web]\nno_such = 1\n')
-    done = serve("--config", str(config), "--status-bind", "nowhere", cwd=tmp_path)
+    done = run_encke("serve", "--config", str(config), "--status-bind", "nowhere", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         f"encke: {config}:2: comet.weight: expected a whole number, got 'heavy'",
@@ -184,7 +162,7 @@ def test_bad_configuration_is_told_whole_and_exits_2(tmp_path: Path) -> None:
 
 
 def test_admin_port_for_everybody_needs_a_token(tmp_path: Path) -> None:
-    done = serve(*any_ports(), "--admin-bind", "0.0.0.0:0", cwd=tmp_path)
+    done = run_encke("serve", *ANY_PORTS, "--admin-bind", "0.0.0.0:0", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("encke: --admin-bind: web.admin_bind: ")
     assert "admin_token" in done.stderr
@@ -193,7 +171,7 @@ def test_admin_port_for_everybody_needs_a_token(tmp_path: Path) -> None:
 def test_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
-    done = serve(*any_ports(), "--data-dir", str(in_the_way / "data"), cwd=tmp_path)
+    done = run_encke("serve", *ANY_PORTS, "--data-dir", str(in_the_way / "data"), cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"encke: cannot use {in_the_way}/data as data directory")
     assert "Traceback" not in done.stderr
@@ -201,7 +179,7 @@ def test_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
 
 def test_second_server_on_the_same_directory_is_refused(tmp_path: Path) -> None:
     with running(Server(tmp_path)) as server:
-        done = serve(*any_ports(), "--data-dir", str(server.data_dir), cwd=tmp_path)
+        done = run_encke("serve", *ANY_PORTS, "--data-dir", str(server.data_dir), cwd=tmp_path)
         assert done.returncode == 1
         assert f"in use by another process (pid {server.pid})" in done.stderr
 
@@ -220,93 +198,46 @@ def test_host_moves_the_public_listeners_and_a_bind_flag_wins(tmp_path: Path) ->
     path = tmp_path / "encke.toml"
     path.write_text(config)
     words = ["--config", str(path), "--admin-bind", "127.0.0.1:0", "--status-bind", "127.0.0.1:0"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "encke.cli", "serve", *words, *flags, "--tcp-bind", "127.0.0.3:0"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            hosts = {}
-            for line in process.stdout:
-                if line == "ready\n":
-                    break
-                if line.startswith("listening "):
-                    _, kind, address = line.split()
-                    hosts[kind] = address.rpartition(":")[0]
-            assert hosts == {
-                "ws": "127.0.0.2",
-                "tcp": "127.0.0.3",
-                "public": "127.0.0.2",
-                "admin": "127.0.0.1",
-                "status": "127.0.0.1",
-            }
-        finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE_S) == 0
+    with running_encke("serve", *words, *flags, "--tcp-bind", "127.0.0.3:0", cwd=tmp_path) as process:
+        listening = [line.split() for line in said_until_ready(process) if line.startswith("listening ")]
+        assert {kind: address.rpartition(":")[0] for _, kind, address in listening} == {
+            "ws": "127.0.0.2",
+            "tcp": "127.0.0.3",
+            "public": "127.0.0.2",
+            "admin": "127.0.0.1",
+            "status": "127.0.0.1",
+        }
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_few_descriptors_leave_room_for_few_subscribers_and_the_server_lives(tmp_path: Path) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-
-    with subprocess.Popen(
-        [sys.executable, "-m", "encke.cli", "serve", "--data-dir", str(tmp_path / "data"), *any_ports()],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        preexec_fn=limit,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            lines = []
-            for line in process.stdout:
-                lines.append(line.strip())
-                if line == "ready\n":
-                    break
-            room = next(
-                int(m[1]) for line in lines if (m := re.fullmatch(r"room for (\d+) subscribers", line))
-            )
-            assert 10 <= room < 40
-        finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE_S) == 0
+    with running_encke("serve", *ANY_PORTS, cwd=tmp_path, under=("prlimit", "--nofile=64")) as process:
+        said = said_until_ready(process)
+        room = next(int(m[1]) for line in said if (m := re.fullmatch(r"room for (\d+) subscribers", line)))
+        assert 10 <= room < 40
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_store_that_has_failed_ends_the_process_with_1(tmp_path: Path) -> None:
     """After a sync that failed, nobody can know what is on the disk."""
-    tracer = ["strace", "-f", "-o", str(tmp_path / "strace"), "-e", "trace=fdatasync"]
-    tracer += ["-e", "inject=fdatasync:error=EIO:when=30+"]
-    with subprocess.Popen(
-        [*tracer, sys.executable, "-m", "encke.cli", "serve", *any_ports()],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            said: list[str] = []
-            while not said or said[-1] != "ready\n":
-                said.append(process.stdout.readline())
-                assert said[-1], "ended before it was ready"
-            admin = next(line.split()[2] for line in said if line.startswith("listening admin "))
-            words = ["push", "bob", "1", "--expire", "600", "--timeout", "1", "--url", f"http://{admin}"]
-            answers = [main(words)]
-            while answers[-1] == 0:
-                assert len(answers) < 60
-                answers.append(main(words))
-            assert len(answers) > 1
-            assert process.wait(PATIENCE_S) == 1
-            log = process.stderr.read()
-            assert "service task store failed" in log
-            assert "the store has failed: " in log
-        finally:
-            process.kill()
+    traced = ("-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=30+")
+    strace = ("strace", "-f", "-o", str(tmp_path / "strace"), *traced)
+    with running_encke("serve", *ANY_PORTS, cwd=tmp_path, under=strace) as process:
+        said = said_until_ready(process)
+        admin = next(line.split()[2] for line in said if line.startswith("listening admin "))
+        words = ["push", "bob", "1", "--expire", "600", "--timeout", "1", "--url", f"http://{admin}"]
+        answers = [main(words)]
+        while answers[-1] == 0:
+            assert len(answers) < 60
+            answers.append(main(words))
+        assert len(answers) > 1
+        assert process.wait(PATIENCE_S) == 1
+        assert process.stderr is not None
+        log = process.stderr.read()
+        assert "service task store failed" in log
+        assert "the store has failed: " in log
 
 
 def test_backup_of_a_running_server_is_a_store_that_serves(

@@ -9,25 +9,14 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE_S = 60.0
-NOWHERE = "127.0.0.1:0"
-
-
-def encke(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "encke.cli", *words],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+from tests.support.command import PATIENCE_S, run_encke
+from tests.support.system import ANY_PORTS
 
 
 @pytest.mark.parametrize("command", ["serve", "comet"])
 @pytest.mark.parametrize("count", ["0", "-1", "257", "two", "1.5", "9" * 5000, ""])
 def test_wrong_number_of_workers_is_wrong_usage(command: str, count: str, tmp_path: Path) -> None:
-    done = encke(command, "--workers", count, cwd=tmp_path)
+    done = run_encke(command, "--workers", count, cwd=tmp_path)
     assert done.returncode == 2
     assert "whole number from 1 to 256" in done.stderr or "expected one argument" in done.stderr
     assert done.stdout == ""
@@ -38,7 +27,7 @@ def test_wrong_number_of_workers_is_wrong_usage(command: str, count: str, tmp_pa
 def test_port_in_use_ends_it_before_anything_is_started(command: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = encke(command, "--workers", "1", "--ws-bind", f"127.0.0.1:{port}", cwd=tmp_path)
+        done = run_encke(command, "--workers", "1", "--ws-bind", f"127.0.0.1:{port}", cwd=tmp_path)
     assert done.returncode == 2
     assert f"port {port} for WebSocket subscribers of comet-1-0 is in use by process" in done.stderr
     assert done.stdout == ""
@@ -47,8 +36,7 @@ def test_port_in_use_ends_it_before_anything_is_started(command: str, tmp_path: 
 
 def test_worker_that_cannot_start_ends_all_and_says_why(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("not a directory")
-    binds = [f"--{kind}-bind={NOWHERE}" for kind in ("ws", "tcp", "public", "admin", "status")]
-    done = encke("serve", "--workers", "2", "--data-dir", "data", *binds, cwd=tmp_path)
+    done = run_encke("serve", "--workers", "2", "--data-dir", "data", *ANY_PORTS, cwd=tmp_path)
     assert done.returncode == 1
     assert "encke: message-1: " in done.stderr
     assert "encke: message-1 could not start: exit code 1" in done.stderr

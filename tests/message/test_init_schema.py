@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from message.storage.mysql_schema import MIGRATIONS
 from tests.message.mysql_stores import query
 from tests.message.test_mysql import OLDER_TABLE, SHIPPED, tables
+from tests.support.command import run_encke
 from tests.support.servers import MariaServer
 
-PATIENCE_S = 60.0
 PRESENT = len(MIGRATIONS)
 MADE_BY_HAND = "by_hand"
 
@@ -27,15 +26,10 @@ class Command:
         self._config = directory / "encke.toml"
         self.databases = ["schema_1", "schema_2"]
 
-    def run(self, *urls: str, store: str = "mysql") -> subprocess.CompletedProcess[str]:
+    def run(self, *urls: str, store: str = "mysql") -> CompletedProcess[str]:
         listed = ", ".join(f'"{url}"' for url in urls)
         self._config.write_text(f'[message]\nstore = "{store}"\n[mysql]\nservers = [{listed}]\n')
-        return subprocess.run(
-            [sys.executable, "-m", "encke.cli", "message", "--init-schema", "--config", str(self._config)],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-        )
+        return run_encke("message", "--init-schema", "--config", str(self._config))
 
     def url(self, number: int, user: str = "root") -> str:
         return self.server.url(self.databases[number]).replace("root@", f"{user}@")

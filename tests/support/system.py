@@ -15,7 +15,6 @@ import re
 import resource
 import signal
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from tests.support.command import ENCKE
 from tests.support.http import HttpClient, Response
 from tests.support.peer import Address
 from tests.support.subscriber import (
@@ -45,6 +45,8 @@ LISTENS_ON = {
     "message": ("rpc", "status"),
     "web": ("public", "admin", "status"),
 }
+# Words for a server on any free ports.
+ANY_PORTS = [f"--{kind}-bind=127.0.0.1:0" for kind in KINDS]
 _LISTENING = re.compile(r"listening (\w+) (\S+):(\d+)$")
 
 
@@ -245,8 +247,7 @@ class Server:
             host, port = self.addresses.get(kind, ("127.0.0.1", 0))
             binds += [f"--{kind}-bind", f"{host}:{port}"]
         return [
-            sys.executable,
-            *("-m", "encke.cli", self._subcommand),
+            *(*ENCKE, self._subcommand),
             *("--config", str(self._config_path)),
             *(("--data-dir", str(self.data_dir)) if self._subcommand == "serve" else ()),
             *binds,
