@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import asdict, replace
 from typing import Any
 
 import pymysql
 
 from cluster.stats import Stats
-from message.storage.config import EmbeddedSettings, MysqlSettings
+from message.storage.config import MysqlSettings
 from message.storage.counters import StoreCounters
 from message.storage.mysql import MysqlStore
 from message.storage.mysql_connection import Connection
@@ -18,6 +18,7 @@ from message.storage.mysql_schema import init_schema
 from message.storage.servers import MYSQL_SCHEMES, read_server_url
 from tests.message.server_harness import ServerHarness
 from tests.message.store_suite import Limits
+from tests.message.stores import limits_with, opened
 from tests.support.servers import MariaServer
 
 DATABASE = "encke_test"
@@ -59,21 +60,17 @@ def make_empty(server: MariaServer) -> None:
 
 def make_store(url: str, stats: Stats | None = None, limits: Any = None, **changed: Any) -> MysqlStore:
     """A store on one server that is not open yet; expiry only when asked for."""
-    settings = replace(EmbeddedSettings(), expiry_interval_s=3600.0, **asdict(limits or Limits()))
+    settings = limits_with(**asdict(limits or Limits()))
     server = read_server_url(url, MYSQL_SCHEMES)
     counters = StoreCounters(stats or Stats())
     return MysqlStore(server, replace(MysqlSettings(), servers=(url,), **changed), settings, counters)
 
 
-@asynccontextmanager
-async def open_mysql(url: str, stats: Stats | None = None, **changed: Any) -> AsyncIterator[MysqlStore]:
+def open_mysql(
+    url: str, stats: Stats | None = None, **changed: Any
+) -> AbstractAsyncContextManager[MysqlStore]:
     """An open store, stopped at the end."""
-    store = make_store(url, stats, **changed)
-    await store.start()
-    try:
-        yield store
-    finally:
-        await store.stop()
+    return opened(make_store(url, stats, **changed))
 
 
 def mysql_harness(server: MariaServer) -> ServerHarness:

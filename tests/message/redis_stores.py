@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, replace
 from typing import Any
 
 import redis
 
 from cluster.stats import Stats
-from message.storage.config import EmbeddedSettings, RedisSettings
+from message.storage.config import RedisSettings
 from message.storage.counters import StoreCounters
 from message.storage.redis import RedisStore
 from message.storage.servers import REDIS_SCHEMES, read_server_url
 from tests.message.server_harness import ServerHarness
 from tests.message.store_suite import Limits
+from tests.message.stores import limits_with, opened
 from tests.support.servers import RedisServer
 
 
 def make_store(url: str, stats: Stats | None = None, limits: Any = None, **changed: Any) -> RedisStore:
     """A store on one server that is not open yet; expiry only when asked for."""
-    settings = replace(EmbeddedSettings(), expiry_interval_s=3600.0, **asdict(limits or Limits()))
+    settings = limits_with(**asdict(limits or Limits()))
     server = read_server_url(url, REDIS_SCHEMES)
     counters = StoreCounters(stats or Stats())
     return RedisStore(server, replace(RedisSettings(), servers=(url,), **changed), settings, counters)
 
 
-@asynccontextmanager
-async def open_redis(url: str, stats: Stats | None = None, **changed: Any) -> AsyncIterator[RedisStore]:
+def open_redis(
+    url: str, stats: Stats | None = None, **changed: Any
+) -> AbstractAsyncContextManager[RedisStore]:
     """An open store, stopped at the end."""
-    store = make_store(url, stats, **changed)
-    await store.start()
-    try:
-        yield store
-    finally:
-        await store.stop()
+    return opened(make_store(url, stats, **changed))
 
 
 def redis_harness(server: RedisServer) -> ServerHarness:

@@ -12,23 +12,22 @@ import argparse
 import asyncio
 import os
 import sys
-from dataclasses import replace
+from pathlib import Path
 
 from cluster.contracts.message import SaveBatch, SaveItem
 from cluster.errors import EnckeError
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
-from cluster.stats import Stats
 from encke.commands.arguments import Parser
-from message.storage.config import EmbeddedSettings
 from message.storage.embedded import EmbeddedStore
+from tests.message.stores import open_store
 
 STORE_FAILED = 3
 
 
 def main() -> None:
     parser = Parser()
-    parser.add_argument("data_dir")
+    parser.add_argument("data_dir", type=Path)
     parser.add_argument("--durability", default="fsync")
     parser.add_argument("--keys", type=int, default=1, help="saved to at the same time")
     parser.add_argument("--saves", type=int, default=1_000_000, help="per key")
@@ -38,17 +37,10 @@ def main() -> None:
 
 async def run(options: argparse.Namespace) -> int:
     """Save to all keys until the end, or until the store has failed."""
-    settings = replace(
-        EmbeddedSettings(), data_dir=options.data_dir, durability=options.durability, expiry_interval_s=3600.0
-    )
-    store = EmbeddedStore(settings, Stats())
-    await store.start()
     # Nothing but saves from here on: the first search for expired messages is over.
-    await store.remove_expired(1)
-    await store.remove_expired(1)
-    say("ready")
-    await asyncio.gather(*(save(store, Key(f"key{n}"), options) for n in range(options.keys)))
-    await store.stop()
+    async with open_store(options.data_dir, durability=options.durability) as store:
+        say("ready")
+        await asyncio.gather(*(save(store, Key(f"key{n}"), options) for n in range(options.keys)))
     return STORE_FAILED if store.failed.done() else 0
 
 

@@ -26,9 +26,10 @@ from message.app import MessageNode
 from message.config import MessageConfig
 from message.storage.base import MessageStore
 from message.storage.build import build_redis_store
-from message.storage.config import EmbeddedSettings, RedisSettings
+from message.storage.config import RedisSettings
 from message.storage.embedded import EmbeddedStore
-from tests.message.saving import batch_of
+from tests.message.saving import BOB, batch_of
+from tests.message.stores import limits_with
 from tests.support.eventually import eventually
 from tests.support.registry import ShakyRegistry
 from tests.support.servers import RedisServer
@@ -99,7 +100,7 @@ async def test_a_comet_node_that_ended_before_this_node_began_cannot_save(tmp_pa
     gone = await registry.register(NodeInfo(NodeKind.COMET, NodeName("gone"), "gone", {}))
     await gone.withdraw()
     async with calling(registry, tmp_path) as (node, peers):
-        batch = await batch_of(node.store, "1", incarnation=gone.instance)
+        batch = await batch_of(node.store, BOB, "1", incarnation=gone.instance)
         with pytest.raises(NotOwnerError):
             await peers.service.save(batch)
         assert (await peers.service.inspect(batch.key)).messages == 0
@@ -113,7 +114,7 @@ async def test_comet_nodes_that_are_registered_save(tmp_path: Path) -> None:
     async with calling(registry, tmp_path) as (node, peers):
         later = await registry.register(NodeInfo(NodeKind.COMET, NodeName("two"), "two", {}))
         for entry in (earlier, later):
-            batch = await batch_of(node.store, entry.instance, incarnation=entry.instance)
+            batch = await batch_of(node.store, BOB, entry.instance, incarnation=entry.instance)
             assert (await peers.service.save(batch)).results[0].outcome is Outcome.SAVED
 
 
@@ -148,7 +149,7 @@ async def test_a_comet_node_that_this_node_has_not_heard_of_yet_saves(tmp_path: 
     async with running(registry, tmp_path, RpcConfig()) as node:
         peers = MessagePeers(Members(registry), RpcConfig(), MessageTimeouts())
         new = await registry.register(NodeInfo(NodeKind.COMET, NodeName("new"), "new", {}))
-        reply = await peers.service.save(await batch_of(node.store, "1", incarnation=new.instance))
+        reply = await peers.service.save(await batch_of(node.store, BOB, "1", incarnation=new.instance))
         assert reply.results[0].outcome is Outcome.SAVED
         await peers.stop()
 
@@ -157,14 +158,14 @@ async def test_nobody_is_refused_for_being_unknown_while_the_registry_is_away(tm
     registry = ShakyRegistry()
     async with calling(registry, tmp_path) as (node, peers):
         registry.become(SessionState.SUSPENDED)
-        reply = await peers.service.save(await batch_of(node.store, "1", incarnation="somebody"))
+        reply = await peers.service.save(await batch_of(node.store, BOB, "1", incarnation="somebody"))
         assert reply.results[0].outcome is Outcome.SAVED
 
 
 async def test_an_incarnation_that_nobody_can_have_is_bad_input(tmp_path: Path) -> None:
     async with calling(ShakyRegistry(), tmp_path) as (node, peers):
         with pytest.raises(RequestError):
-            await peers.service.save(await batch_of(node.store, "1", incarnation="x" * 65))
+            await peers.service.save(await batch_of(node.store, BOB, "1", incarnation="x" * 65))
 
 
 async def test_a_second_node_with_an_embedded_store_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
@@ -187,9 +188,8 @@ async def test_node_takes_no_calls_and_says_why_until_a_server_of_its_store_has_
     server.start()
     url = server.url.replace("redis://", "redis://:{}@")
     settings = RedisSettings(servers=(url.format("wrong"),), retry_s=0.02)
-    limits = replace(EmbeddedSettings(), expiry_interval_s=3600.0)
     registry = MemoryRegistry()
-    node = make_node(registry, tmp_path, RpcConfig(), build_redis_store(settings, limits, Stats()))
+    node = make_node(registry, tmp_path, RpcConfig(), build_redis_store(settings, limits_with(), Stats()))
     try:
         starting = asyncio.create_task(node.start())
         await eventually(lambda: "invalid username-password" in (node.fault() or ""))

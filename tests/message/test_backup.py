@@ -13,7 +13,8 @@ from cluster.errors import StorageError
 from cluster.model import Key
 from message.storage.backup import backup
 from message.storage.embedded_file import FILE_NAME
-from tests.message.stores import BOB, load_all, open_store, save_one
+from tests.message.saving import BOB, load_all, save_one
+from tests.message.stores import open_store
 from tests.message.test_embedded_crash import acknowledged_until_killed, flip, start_saving
 
 

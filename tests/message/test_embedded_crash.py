@@ -15,8 +15,9 @@ from cluster.errors import ConfigError
 from cluster.model import Key
 from message.storage.embedded_file import FILE_NAME
 from message.storage.embedded_wal import FRAME_HEADER_BYTES, HEADER_BYTES
+from tests.message.saving import BOB, load_all, save_one
 from tests.message.saving_process import STORE_FAILED
-from tests.message.stores import BOB, load_all, open_store, save_one
+from tests.message.stores import open_store
 
 DEADLINE_S = 60
 FRAME_BYTES = FRAME_HEADER_BYTES + 4096

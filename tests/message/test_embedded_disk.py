@@ -17,7 +17,8 @@ from cluster.stats import Stats
 from message.storage.embedded import EmbeddedStore
 from message.storage.embedded_file import FILE_NAME
 from tests.message.clocks import SteppedClock
-from tests.message.stores import BOB, load_all, open_store, save_one, settings_for
+from tests.message.saving import BOB, load_all, save_one
+from tests.message.stores import open_store, settings_for
 from tests.message.test_embedded_crash import FRAME_BYTES
 
 PAYLOAD = b"x" * 50_000

@@ -14,7 +14,8 @@ import pytest
 from cluster.errors import ConfigError, StorageError
 from message.storage.embedded_file import FILE_NAME
 from message.storage.embedded_schema import MIGRATIONS, migrate
-from tests.message.stores import BOB, load_all, open_store, save_one
+from tests.message.saving import BOB, load_all, save_one
+from tests.message.stores import open_store
 from tests.message.test_embedded_crash import acknowledged_until_killed, flip, start_saving
 
 SCHEMA_1 = Path(__file__).with_name("schema_1.sql")

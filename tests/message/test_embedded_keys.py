@@ -18,7 +18,8 @@ from message.storage import embedded_keys
 from message.storage.embedded import EmbeddedStore
 from message.storage.embedded_file import FILE_NAME
 from tests.message.clocks import SteppedClock
-from tests.message.stores import BOB, broken, load_all, open_store, save_one, settings_for
+from tests.message.saving import BOB, load_all, save_one
+from tests.message.stores import broken, open_store, settings_for
 
 KEYS = [Key(f"key{number}") for number in range(6)]
 

@@ -14,7 +14,8 @@ from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from cluster.stats import HistogramReading, Stats
 from message.storage.embedded import EmbeddedStore
-from tests.message.stores import BOB, broken, load_all, open_store, save_one
+from tests.message.saving import BOB, load_all, save_one
+from tests.message.stores import broken, open_store
 
 
 def count(stats: Stats, name: str, label: str = "") -> float:

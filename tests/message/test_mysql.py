@@ -19,7 +19,7 @@ from message.storage.mysql_durability import guarantee
 from message.storage.mysql_schema import MIGRATIONS, init_schema, schema_sql
 from message.storage.servers import MYSQL_SCHEMES, read_server_url
 from tests.message.mysql_stores import DATABASE, make_empty, make_store, open_mysql, query
-from tests.message.saving import BOB, batch_of, loaded, save_one
+from tests.message.saving import BOB, batch_of, load_all, save_one
 from tests.message.store_suite import Limits
 from tests.support.servers import MariaServer
 
@@ -77,8 +77,8 @@ async def test_shipped_file_makes_what_the_command_makes(server: MariaServer, ba
         connection.run([SHIPPED.read_text().rstrip().rstrip(";")])
 
     async with open_mysql(bare) as store:
-        await save_one(store, "1", b"[1]")
-        assert await loaded(store) == [b"[1]"]
+        await save_one(store, BOB, "1", b"[1]")
+        assert await load_all(store, BOB) == [b"[1]"]
     assert tables(server, "bare") == tables(server, DATABASE)
 
 
@@ -146,9 +146,9 @@ async def test_database_of_gopush_cluster_is_taken_over_with_its_messages(
 
     async with open_mysql(bare) as store:
         before = await store.load_after(BOB, Mid(0), 100, 1000)
-        reply = await store.save(await batch_of(store, "1", b"[3]"))
+        reply = await store.save(await batch_of(store, BOB, "1", b"[3]"))
         after = await store.load_after(BOB, Mid(OLD), 100, 1000)
-        others = await loaded(store, Key("alice"))
+        others = await load_all(store, Key("alice"))
 
     assert [(message.mid, message.payload) for message in before.messages] == [
         (OLD, b'{"n":1}'),
@@ -168,7 +168,7 @@ async def test_older_messages_count_towards_the_limits(server: MariaServer) -> N
     store = make_store(server.url(DATABASE), limits=Limits(max_messages_per_key=3))
     await store.start()
     try:
-        await save_one(store, "1", b"[1]")
+        await save_one(store, BOB, "1", b"[1]")
         page = await store.load_after(BOB, Mid(0), 100, 1000)
         deleted = await store.delete_key(BOB)
     finally:
@@ -191,8 +191,8 @@ async def test_poison_is_left_out_counted_and_logged(
     )
 
     async with open_mysql(server.url(DATABASE), stats) as store:
-        await save_one(store, "1", b"[1]")
-        assert await loaded(store) == [b"[1]"]
+        await save_one(store, BOB, "1", b"[1]")
+        assert await load_all(store, BOB) == [b"[1]"]
 
     (family,) = [one for one in stats.snapshot() if one.name == "store_unreadable_total"]
     assert family.readings[""] == 1
@@ -205,7 +205,7 @@ async def test_page_goes_on_behind_much_poison(server: MariaServer) -> None:
     query(server, f"INSERT INTO private_msg (skey, mid, ttl, msg) VALUES {rows}")
 
     async with open_mysql(server.url(DATABASE)) as store:
-        await save_one(store, "1", b"[1]")
+        await save_one(store, BOB, "1", b"[1]")
         page = await store.load_after(BOB, Mid(0), 1, 1)
 
     assert [message.payload for message in page.messages] == [b"[1]"]
@@ -280,13 +280,13 @@ async def test_message_over_the_servers_packet_is_refused_and_its_neighbours_are
     try:
         async with open_mysql(server.url(DATABASE), writer_threads=1) as store:
             large = b'"' + b"x" * 600_000 + b'"'
-            batches = [await batch_of(store, str(n), b'"' + b"y" * 300_000 + b'"') for n in range(5)]
-            refused = store.save(await batch_of(store, "large", large))
+            batches = [await batch_of(store, BOB, str(n), b'"' + b"y" * 300_000 + b'"') for n in range(5)]
+            refused = store.save(await batch_of(store, BOB, "large", large))
             for saving in [store.save(batch) for batch in batches]:
                 await saving
             with pytest.raises(TooLargeError):
                 await refused
-            assert len(await loaded(store)) == 5
+            assert len(await load_all(store, BOB)) == 5
     finally:
         query(server, "SET GLOBAL max_allowed_packet = 16777216")
 
@@ -296,7 +296,7 @@ async def test_message_over_the_servers_packet_is_refused_and_its_neighbours_are
 
 async def test_unix_socket_is_used(server: MariaServer) -> None:
     async with open_mysql(f"mysql://root@localhost/{DATABASE}?unix_socket={server.socket}") as store:
-        await save_one(store, "1", b"[1]")
+        await save_one(store, BOB, "1", b"[1]")
 
 
 async def test_server_that_has_answered_once_is_no_fault(server: MariaServer) -> None:

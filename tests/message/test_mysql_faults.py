@@ -22,7 +22,7 @@ from cluster.errors import (
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from tests.message.mysql_stores import DATABASE, make_empty, open_mysql, query
-from tests.message.saving import BOB, batch_of, loaded, save_one, save_until_it_fails, until_saved
+from tests.message.saving import BOB, batch_of, load_all, save_one, save_until_it_fails, until_saved
 from tests.support.eventually import eventually
 from tests.support.servers import MariaServer
 
@@ -72,7 +72,7 @@ async def test_everything_that_was_answered_survives_a_kill_of_the_server(server
         keys = [Key(f"user:{n}") for n in range(8)]
         saving = [asyncio.create_task(save_until_it_fails(store, key)) for key in keys]
         for n in range(5):
-            await save_one(store, f"some-{n}", key=Key("while-they-save"))
+            await save_one(store, Key("while-they-save"), f"some-{n}")
 
         server.kill()
         results = await asyncio.gather(*saving)
@@ -81,13 +81,13 @@ async def test_everything_that_was_answered_survives_a_kill_of_the_server(server
         for key, (answered, broken) in zip(keys, results, strict=True):
             outcome = await until_saved(store, broken)
             assert outcome in (Outcome.SAVED, Outcome.REPEATED)
-            assert await loaded(store, key) == [*answered, broken.items[0].payload]
+            assert await load_all(store, key) == [*answered, broken.items[0].payload]
 
 
 async def test_frozen_server_is_given_up_and_used_again(server: MariaServer) -> None:
     async with open_mysql(url(server), timeout_s=0.4, connect_timeout_s=0.4, retry_s=0.02) as store:
-        await save_one(store, "0", b"[0]")
-        batch = await batch_of(store, "1", b"[1]")
+        await save_one(store, BOB, "0", b"[0]")
+        batch = await batch_of(store, BOB, "1", b"[1]")
         server.freeze()
 
         with pytest.raises(UnavailableError):
@@ -97,16 +97,16 @@ async def test_frozen_server_is_given_up_and_used_again(server: MariaServer) -> 
         server.thaw()
 
         assert await until_saved(store, batch) in (Outcome.SAVED, Outcome.REPEATED)
-        assert await loaded(store) == [b"[0]", b"[1]"]
+        assert await load_all(store, BOB) == [b"[0]", b"[1]"]
 
 
 async def test_read_only_server_refuses_and_stores_nothing(server: MariaServer) -> None:
     async with open_mysql(limited_user(server)) as store:
-        batches = [await batch_of(store, str(n), key=Key(f"user:{n}")) for n in range(5)]
+        batches = [await batch_of(store, Key(f"user:{n}"), str(n)) for n in range(5)]
         query(server, "SET GLOBAL read_only = 1")
         try:
             results = await asyncio.gather(*map(store.save, batches), return_exceptions=True)
-            kept = await loaded(store)
+            kept = await load_all(store, BOB)
         finally:
             query(server, "SET GLOBAL read_only = 0")
 
@@ -122,9 +122,9 @@ async def test_server_that_became_read_only_is_connected_to_anew(
     # Its name may lead to the new primary, but only new connections find that out; and reads
     # over the old ones would miss what is saved there.
     async with open_mysql(limited_user(server), writer_threads=1, reader_threads=1) as store:
-        await save_one(store, "1", b"[1]")
-        await loaded(store)
-        batch = await batch_of(store, "2", b"[2]")
+        await save_one(store, BOB, "1", b"[1]")
+        await load_all(store, BOB)
+        batch = await batch_of(store, BOB, "2", b"[2]")
         before = connections_of(server)
         query(server, "SET GLOBAL read_only = 1")
         try:
@@ -137,7 +137,7 @@ async def test_server_that_became_read_only_is_connected_to_anew(
 
         await store.remove_expired(1)
         assert await until_saved(store, batch) is Outcome.SAVED
-        assert await loaded(store) == [b"[1]", b"[2]"]
+        assert await load_all(store, BOB) == [b"[1]", b"[2]"]
         after = connections_of(server)
 
     assert "NOTHING CAN BE STORED" in promised
@@ -147,20 +147,20 @@ async def test_server_that_became_read_only_is_connected_to_anew(
 
 async def test_connections_that_the_operator_kills_are_replaced(server: MariaServer) -> None:
     async with open_mysql(url(server), retry_s=0.02) as store:
-        await save_one(store, "1", b"[1]")
-        await loaded(store)
-        batch = await batch_of(store, "2", b"[2]")
+        await save_one(store, BOB, "1", b"[1]")
+        await load_all(store, BOB)
+        batch = await batch_of(store, BOB, "2", b"[2]")
         for thread in connections_of(server):
             query(server, f"KILL {thread}")
 
         # They were idle: nobody notices.
         await store.save(batch)
-        assert await loaded(store) == [b"[1]", b"[2]"]
+        assert await load_all(store, BOB) == [b"[1]", b"[2]"]
 
 
 async def test_lock_on_a_table_delays_and_then_refuses(server: MariaServer) -> None:
     async with open_mysql(url(server), timeout_s=1.5) as store:
-        batch = await batch_of(store, "1", b"[1]")
+        batch = await batch_of(store, BOB, "1", b"[1]")
         with closing(holding(server)) as other, other.cursor() as cursor:
             cursor.execute("LOCK TABLES private_msg WRITE")
             # A lock on a table waits for longer than one on a row: then the driver gives up.
@@ -170,18 +170,18 @@ async def test_lock_on_a_table_delays_and_then_refuses(server: MariaServer) -> N
 
         assert not isinstance(refused.value, InDoubtError)
         assert await until_saved(store, batch) is Outcome.SAVED
-        assert await loaded(store) == [b"[1]"]
+        assert await load_all(store, BOB) == [b"[1]"]
 
 
 async def test_key_that_somebody_locks_is_refused_in_time_and_others_are_saved(server: MariaServer) -> None:
     async with open_mysql(url(server), timeout_s=2.5, writer_threads=1) as store:
-        await save_one(store, "0", b"[0]")
-        batch = await batch_of(store, "1", b"[1]")
+        await save_one(store, BOB, "0", b"[0]")
+        batch = await batch_of(store, BOB, "1", b"[1]")
         with closing(holding(server)) as other, other.cursor() as cursor:
             cursor.execute("SELECT * FROM encke_keys WHERE skey = 'bob' FOR UPDATE")
             with pytest.raises(StorageError, match="Lock wait timeout"):
                 await store.save(batch)
-            await save_one(store, "1", key=Key("alice"))
+            await save_one(store, Key("alice"), "1")
             other.rollback()
 
         assert await until_saved(store, batch) is Outcome.SAVED
@@ -208,7 +208,7 @@ async def test_two_nodes_that_save_to_the_same_keys_do_not_hold_each_other_up(se
 
         assert {reply.results[0].outcome for reply in replies} == {Outcome.SAVED}
         assert len({reply.results[0].mid for reply in repeated}) == 1
-        assert await loaded(one) == [b"1"]
+        assert await load_all(one, BOB) == [b"1"]
         for key in keys:
             page = await other.load_after(key, Mid(0), 100, 100_000)
             assert len({message.mid for message in page.messages}) == 10
@@ -216,8 +216,8 @@ async def test_two_nodes_that_save_to_the_same_keys_do_not_hold_each_other_up(se
 
 async def test_fence_waits_for_the_save_that_was_there_before_it(server: MariaServer) -> None:
     async with open_mysql(url(server), timeout_s=5.0) as store:
-        await store.save(await batch_of(store, "0", b"[0]", incarnation="old-1"))
-        batch = await batch_of(store, "1", b"[1]", incarnation="old-1")
+        await store.save(await batch_of(store, BOB, "0", b"[0]", incarnation="old-1"))
+        batch = await batch_of(store, BOB, "1", b"[1]", incarnation="old-1")
         with closing(holding(server)) as other, other.cursor() as cursor:
             cursor.execute("SELECT * FROM encke_keys WHERE skey = 'bob' FOR UPDATE")
             saving = store.save(batch)
@@ -229,8 +229,8 @@ async def test_fence_waits_for_the_save_that_was_there_before_it(server: MariaSe
         await saving
         await fencing
         with pytest.raises(NotOwnerError):
-            await store.save(await batch_of(store, "2", incarnation="old-1"))
-        assert await loaded(store) == [b"[0]", b"[1]"]
+            await store.save(await batch_of(store, BOB, "2", incarnation="old-1"))
+        assert await load_all(store, BOB) == [b"[0]", b"[1]"]
 
 
 def waits_for_locks(server: MariaServer) -> int:

@@ -16,7 +16,7 @@ from cluster.errors import StorageError, UnavailableError
 from cluster.model import Key, Mid
 from cluster.stats import Stats
 from tests.message.redis_stores import make_store, open_redis
-from tests.message.saving import BOB, batch_of, loaded, save_one
+from tests.message.saving import BOB, batch_of, load_all, save_one
 from tests.message.store_suite import Limits
 from tests.support.eventually import eventually
 from tests.support.servers import RedisServer, free_port
@@ -42,9 +42,9 @@ def older(payload: str, expire_s: float = SOON_S) -> str:
 
 async def test_unix_socket_and_database_are_used(plain_redis: RedisServer, client: redis.Redis) -> None:
     async with open_redis(f"unix://{plain_redis.socket}?db=5") as store:
-        await save_one(store, "1", b"[1]")
+        await save_one(store, BOB, "1", b"[1]")
 
-        assert await loaded(store) == [b"[1]"]
+        assert await load_all(store, BOB) == [b"[1]"]
     assert not client.exists("bob")
     client.select(5)
     assert client.zcard("bob") == 1
@@ -56,7 +56,7 @@ async def test_password_is_asked_for_and_never_shown(
     with RedisServer(tmp_path, "--requirepass", "s3cret") as server:
         good = f"redis://:s3cret@127.0.0.1:{server.port}/0"
         async with open_redis(good) as store:
-            await save_one(store, "1", b"[1]")
+            await save_one(store, BOB, "1", b"[1]")
             told = str(store.describe())
         async with open_redis(f"redis://:wr0ng@127.0.0.1:{server.port}/0") as store:
             with pytest.raises(UnavailableError) as refused:
@@ -88,8 +88,8 @@ async def test_tls_checks_the_certificate(tmp_path: Path, certificate: Path) -> 
     with RedisServer(tmp_path, *options, "--tls-auth-clients", "no"):
         url = f"rediss://127.0.0.1:{port}/0"
         async with open_redis(f"{url}?ssl_ca_certs={certificate}") as store:
-            await save_one(store, "1", b"[1]")
-            assert await loaded(store) == [b"[1]"]
+            await save_one(store, BOB, "1", b"[1]")
+            assert await load_all(store, BOB) == [b"[1]"]
         async with open_redis(url) as store:
             with pytest.raises(UnavailableError):
                 await store.clock()
@@ -152,7 +152,7 @@ async def test_server_that_forbids_to_read_its_settings_promises_what_info_tells
         with redis.Redis.from_url(server.url) as client:
             client.execute_command(f"ACL SETUSER guest on >pw ~* +@all -config {allowed}")
         async with open_redis(server.url.replace("redis://", "redis://guest:pw@")) as store:
-            await save_one(store, "1", b"[1]")
+            await save_one(store, BOB, "1", b"[1]")
             (guarantee,) = store.describe()
 
     assert guarantee.durability == durability
@@ -192,7 +192,7 @@ async def test_messages_of_gopush_cluster_are_read_and_go_before_new_ones(
 
     async with open_redis(plain_redis.url) as store:
         before = await store.load_after(BOB, Mid(0), 100, 1000)
-        reply = await store.save(await batch_of(store, "1", b"[4]"))
+        reply = await store.save(await batch_of(store, BOB, "1", b"[4]"))
         after = await store.load_after(BOB, before.messages[0].mid, 100, 1000)
 
     assert [message.payload for message in before.messages] == [b'{"n":1}', b'"two"']
@@ -209,10 +209,10 @@ async def test_messages_of_gopush_cluster_count_towards_the_limits(
     store = make_store(plain_redis.url, limits=Limits(max_messages_per_key=3))
     await store.start()
     try:
-        await save_one(store, "1", b"[1]")
+        await save_one(store, BOB, "1", b"[1]")
         page = await store.load_after(BOB, Mid(0), 100, 1000)
         assert await store.delete_message(BOB, page.messages[0].mid)
-        kept = await loaded(store)
+        kept = await load_all(store, BOB)
         deleted = await store.delete_key(BOB)
     finally:
         await store.stop()
@@ -227,21 +227,21 @@ async def test_stored_messages_look_as_gopush_cluster_expects(
     plain_redis: RedisServer, client: redis.Redis
 ) -> None:
     async with open_redis(plain_redis.url) as store:
-        mid = await save_one(store, "1", b'{"text":"\xc3\xa4"}')
+        saved = await save_one(store, BOB, "1", b'{"text":"\xc3\xa4"}')
 
     found: Any = client.zrange("bob", 0, -1, withscores=True)
     ((member, score),) = found
     value = json.loads(member)
     assert value["msg"] == {"text": "ä"}
     assert SOON_S - 5 < value["expire"] - time.time() <= SOON_S + 1
-    assert int(score) == value["mid"] == mid
+    assert int(score) == value["mid"] == saved.results[0].mid
 
 
 async def test_no_key_of_a_subscriber_can_name_what_the_store_keeps_for_itself(
     plain_redis: RedisServer, client: redis.Redis
 ) -> None:
     async with open_redis(plain_redis.url) as store:
-        await save_one(store, "1")
+        await save_one(store, BOB, "1")
         await store.acknowledge(BOB, "phone", Mid(80))
         await store.fence("gone-1")
 
@@ -253,7 +253,7 @@ async def test_everything_of_a_key_is_forgotten_in_time(
     plain_redis: RedisServer, client: redis.Redis
 ) -> None:
     async with open_redis(plain_redis.url) as store:
-        await save_one(store, "1")
+        await save_one(store, BOB, "1")
         await store.acknowledge(BOB, "phone", Mid(80))
         await store.fence("gone-1")
 
@@ -293,13 +293,13 @@ async def test_poison_is_left_out_counted_and_harms_no_other_message(
     await store.start()
     try:
         for n in range(3):
-            await save_one(store, str(n), b"[%d]" % n)
-        stored = await loaded(store)
+            await save_one(store, BOB, str(n), b"[%d]" % n)
+        stored = await load_all(store, BOB)
         inspected = await store.inspect(BOB)
         client.zadd("bob", {poison: score})
-        again = await loaded(store)
+        again = await load_all(store, BOB)
         await store.delete_key(BOB)
-        empty = await loaded(store)
+        empty = await load_all(store, BOB)
     finally:
         await store.stop()
 
@@ -314,10 +314,10 @@ async def test_poison_is_counted_and_logged(
 ) -> None:
     stats = Stats()
     async with open_redis(plain_redis.url, stats) as store:
-        await save_one(store, "1", b"[1]")
+        await save_one(store, BOB, "1", b"[1]")
         client.zadd("bob", {"not JSON": 1e15, '{"msg":{,"expire":9999999999}': 2e15})
 
-        assert await loaded(store) == [b"[1]"]
+        assert await load_all(store, BOB) == [b"[1]"]
 
     (family,) = [one for one in stats.snapshot() if one.name == "store_unreadable_total"]
     assert family.readings[""] == 2
@@ -328,12 +328,12 @@ async def test_key_of_another_type_fails_alone(plain_redis: RedisServer, client:
     client.set("bob", "a text")
     async with open_redis(plain_redis.url) as store:
         with pytest.raises(StorageError):
-            await store.save(await batch_of(store, "1"))
+            await store.save(await batch_of(store, BOB, "1"))
         with pytest.raises(StorageError):
-            await loaded(store)
-        await save_one(store, "1", b"[1]", key=Key("alice"))
+            await load_all(store, BOB)
+        await save_one(store, Key("alice"), "1", b"[1]")
 
-        assert await loaded(store, Key("alice")) == [b"[1]"]
+        assert await load_all(store, Key("alice")) == [b"[1]"]
     assert client.get("bob") == b"a text"
 
 
@@ -341,8 +341,8 @@ async def test_key_that_became_another_type_does_not_stop_the_expiry_of_others(
     plain_redis: RedisServer, client: redis.Redis
 ) -> None:
     async with open_redis(plain_redis.url) as store:
-        await save_one(store, "1")
-        await save_one(store, "2", key=Key("alice"))
+        await save_one(store, BOB, "1")
+        await save_one(store, Key("alice"), "2")
         client.delete("bob")
         client.set("bob", "a text")
         long_ago = dict.fromkeys(client.zrange("\x01expiry", 0, -1), 1)
@@ -350,7 +350,7 @@ async def test_key_that_became_another_type_does_not_stop_the_expiry_of_others(
 
         assert await store.remove_expired(10) == 2
         assert await store.remove_expired(10) == 0
-        assert await loaded(store, Key("alice")) == []
+        assert await load_all(store, Key("alice")) == []
     assert client.get("bob") == b"a text"
 
 
@@ -358,12 +358,12 @@ async def test_state_that_was_lost_or_damaged_is_made_again(
     plain_redis: RedisServer, client: redis.Redis
 ) -> None:
     async with open_redis(plain_redis.url) as store:
-        first = await save_one(store, "1", b"[1]")
+        first = await save_one(store, BOB, "1", b"[1]")
         client.set("\x01sbob", "nonsense")
-        reply = await store.save(await batch_of(store, "2", b"[2]"))
+        reply = await store.save(await batch_of(store, BOB, "2", b"[2]"))
         client.delete("\x01sbob")
-        last = await store.save(await batch_of(store, "3", b"[3]"))
+        last = await store.save(await batch_of(store, BOB, "3", b"[3]"))
 
-        assert reply.results[0].prev == first
+        assert reply.results[0].prev == first.results[0].mid
         assert last.results[0].prev == reply.results[0].mid
-        assert await loaded(store) == [b"[1]", b"[2]", b"[3]"]
+        assert await load_all(store, BOB) == [b"[1]", b"[2]", b"[3]"]

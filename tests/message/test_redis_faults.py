@@ -15,7 +15,7 @@ from cluster.contracts.message import Outcome, SaveBatch, SaveItem
 from cluster.errors import InDoubtError, StorageError, UnavailableError
 from cluster.model import Key, Mid
 from tests.message.redis_stores import open_redis
-from tests.message.saving import BOB, batch_of, loaded, save_one, save_until_it_fails, until_saved
+from tests.message.saving import BOB, batch_of, load_all, save_one, save_until_it_fails, until_saved
 from tests.support.eventually import eventually, eventually_done
 from tests.support.proxy import FaultProxy
 from tests.support.servers import RedisServer
@@ -46,7 +46,7 @@ async def test_everything_that_was_answered_survives_a_kill_of_the_server(server
         keys = [Key(f"user:{n}") for n in range(8)]
         saving = [asyncio.create_task(save_until_it_fails(store, key)) for key in keys]
         await eventually(lambda: store.queued == len(keys))
-        await save_one(store, "some", key=Key("while-they-save"))
+        await save_one(store, Key("while-they-save"), "some")
 
         server.kill()
         results = await asyncio.gather(*saving)
@@ -54,7 +54,7 @@ async def test_everything_that_was_answered_survives_a_kill_of_the_server(server
 
         for key, (answered, broken) in zip(keys, results, strict=True):
             outcome = await until_saved(store, broken)
-            stored = await loaded(store, key)
+            stored = await load_all(store, key)
             assert outcome in (Outcome.SAVED, Outcome.REPEATED)
             assert stored == [*answered, broken.items[0].payload]
 
@@ -94,7 +94,7 @@ async def server_of_ones(config: bytes = b"*0\r\n") -> AsyncIterator[str]:
 
 async def test_save_that_gets_an_answer_of_another_kind_is_in_doubt() -> None:
     async with server_of_ones() as url, open_redis(url) as store:
-        saving = store.save(await batch_of(store, "1", b"[1]"))
+        saving = store.save(await batch_of(store, BOB, "1", b"[1]"))
         with pytest.raises(InDoubtError):
             await asyncio.wait_for(saving, 20)
         assert store.queued == 0
@@ -116,7 +116,7 @@ async def test_save_to_a_frozen_server_is_in_doubt_and_the_next_ones_are_unavail
     server: RedisServer,
 ) -> None:
     async with open_redis(server.url, timeout_s=0.3, connect_timeout_s=0.2, retry_s=0.02) as store:
-        first, second = await batch_of(store, "1", b"[1]"), await batch_of(store, "2", b"[2]")
+        first, second = await batch_of(store, BOB, "1", b"[1]"), await batch_of(store, BOB, "2", b"[2]")
         server.freeze()
 
         with pytest.raises(InDoubtError):
@@ -129,12 +129,12 @@ async def test_save_to_a_frozen_server_is_in_doubt_and_the_next_ones_are_unavail
         assert not isinstance(refused.value, InDoubtError)
         # The server reads what the broken connection had sent before it reads the next one.
         assert outcomes == [Outcome.REPEATED, Outcome.SAVED]
-        assert await loaded(store) == [b"[1]", b"[2]"]
+        assert await load_all(store, BOB) == [b"[1]", b"[2]"]
 
 
 async def test_reads_of_a_frozen_server_end(server: RedisServer) -> None:
     async with open_redis(server.url, timeout_s=0.3, connect_timeout_s=0.2) as store:
-        await save_one(store, "1")
+        await save_one(store, BOB, "1")
         server.freeze()
 
         with pytest.raises(UnavailableError):
@@ -147,7 +147,7 @@ async def test_server_that_is_away_is_unavailable_at_once_and_nothing_is_in_doub
 ) -> None:
     caplog.set_level("INFO")
     async with open_redis(server.url, retry_s=0.02) as store:
-        batch = await batch_of(store, "1")
+        batch = await batch_of(store, BOB, "1")
         server.kill()
         await eventually(lambda: store._writing._connection is None)
 
@@ -169,22 +169,22 @@ async def test_server_that_is_away_is_unavailable_at_once_and_nothing_is_in_doub
 
 async def test_full_server_refuses_and_goes_on_when_there_is_room(server: RedisServer) -> None:
     async with open_redis(server.url) as store:
-        await save_one(store, "1", b"[1]")
+        await save_one(store, BOB, "1", b"[1]")
         ask(server, "CONFIG", "SET", "maxmemory", "1")
 
         with pytest.raises(StorageError, match="maxmemory"):
-            await store.save(await batch_of(store, "2"))
-        kept = await loaded(store)
+            await store.save(await batch_of(store, BOB, "2"))
+        kept = await load_all(store, BOB)
         ask(server, "CONFIG", "SET", "maxmemory", "0")
-        await save_one(store, "2", b"[2]")
+        await save_one(store, BOB, "2", b"[2]")
 
         assert kept == [b"[1]"]
-        assert await loaded(store) == [b"[1]", b"[2]"]
+        assert await load_all(store, BOB) == [b"[1]", b"[2]"]
 
 
 async def test_replica_refuses_saves_and_nothing_is_half_done(server: RedisServer) -> None:
     async with open_redis(server.url) as store:
-        batch = await batch_of(store, "1", b"[1]")
+        batch = await batch_of(store, BOB, "1", b"[1]")
         ask(server, "REPLICAOF", "127.0.0.1", 1)
 
         with pytest.raises(StorageError):
@@ -193,39 +193,39 @@ async def test_replica_refuses_saves_and_nothing_is_half_done(server: RedisServe
             await store.fence("gone-1")
         ask(server, "REPLICAOF", "NO", "ONE")
 
-        assert await loaded(store) == []
+        assert await load_all(store, BOB) == []
         assert await until_saved(store, batch) is Outcome.SAVED
 
 
 async def test_scripts_that_were_flushed_are_sent_again(server: RedisServer) -> None:
     async with open_redis(server.url) as store:
-        batches = [await batch_of(store, str(n), b"[%d]" % n, key=Key(f"user:{n}")) for n in range(50)]
+        batches = [await batch_of(store, Key(f"user:{n}"), str(n), b"[%d]" % n) for n in range(50)]
         ask(server, "SCRIPT", "FLUSH")
 
         replies = await asyncio.gather(*map(store.save, batches))
 
         assert {reply.results[0].outcome for reply in replies} == {Outcome.SAVED}
-        assert await loaded(store, Key("user:49")) == [b"[49]"]
+        assert await load_all(store, Key("user:49")) == [b"[49]"]
 
 
 async def test_connections_that_the_operator_kills_are_replaced(server: RedisServer) -> None:
     async with open_redis(server.url, retry_s=0.02) as store:
-        await save_one(store, "1", b"[1]")
-        await loaded(store)
+        await save_one(store, BOB, "1", b"[1]")
+        await load_all(store, BOB)
         ask(server, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
         # The batch needs the clock of a server to which the store may just be connecting again.
-        batch = await eventually_done(lambda: batch_of(store, "2", b"[2]"), UnavailableError)
+        batch = await eventually_done(lambda: batch_of(store, BOB, "2", b"[2]"), UnavailableError)
         assert await until_saved(store, batch) is Outcome.SAVED
-        assert await loaded(store) == [b"[1]", b"[2]"]
+        assert await load_all(store, BOB) == [b"[1]", b"[2]"]
 
 
 async def test_two_nodes_save_to_one_key_without_a_repeat_or_a_loss(server: RedisServer) -> None:
     async with open_redis(server.url) as one, open_redis(server.url) as other:
-        same = await batch_of(one, "same", b'"same"')
+        same = await batch_of(one, BOB, "same", b'"same"')
 
         async def save_all(store: Any, name: str) -> list[Mid]:
-            return [await save_one(store, f"{name}-{n}") for n in range(50)]
+            return [(await save_one(store, BOB, f"{name}-{n}")).results[0].mid for n in range(50)]
 
         mids, more, *repeated = await asyncio.gather(
             save_all(one, "one"), save_all(other, "other"), one.save(same), other.save(same)
@@ -235,8 +235,8 @@ async def test_two_nodes_save_to_one_key_without_a_repeat_or_a_loss(server: Redi
         assert more == sorted(more)
         assert len({*mids, *more}) == 100
         assert len({reply.results[0].mid for reply in repeated}) == 1
-        assert (await loaded(one)).count(b'"same"') == 1
-        assert len(await loaded(other)) == 101
+        assert (await load_all(one, BOB)).count(b'"same"') == 1
+        assert len(await load_all(other, BOB)) == 101
 
 
 async def test_store_finds_the_new_primary_after_the_old_one_became_a_replica(
@@ -246,14 +246,14 @@ async def test_store_finds_the_new_primary_after_the_old_one_became_a_replica(
     name = FaultProxy(f"127.0.0.1:{server.port}")
     await name.start()
     async with open_redis(f"redis://{name.address}/0", retry_s=0.02) as store:
-        before = await batch_of(store, "1", b"[1]")
+        before = await batch_of(store, BOB, "1", b"[1]")
         ask(server, "REPLICAOF", "127.0.0.1", 1)
         name.target = f"127.0.0.1:{promoted.port}"
 
         with pytest.raises(StorageError, match="READONLY"):
             await store.save(before)
         assert (await store.save(before)).results[0].outcome is Outcome.SAVED
-        read = await loaded(store)
+        read = await load_all(store, BOB)
 
     await name.stop()
     assert read == [b"[1]"]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from cluster.stats import Stats
 from message.storage.base import MessageStore
-from message.storage.config import EmbeddedSettings
 from message.storage.embedded import EmbeddedStore
 from tests.message.clocks import SteppedClock
 from tests.message.mysql_stores import mysql_harness
 from tests.message.redis_stores import redis_harness
 from tests.message.sharded_stores import sharded_harness
 from tests.message.store_suite import Harness, Limits, StoreSuite
+from tests.message.stores import settings_for
 from tests.support.servers import MariaServer, RedisServer
 
 
@@ -29,9 +29,7 @@ class EmbeddedHarness:
 
     async def open(self, limits: Limits | None = None) -> MessageStore:
         await self._stop()
-        # Expiry happens only when a test asks for it.
-        settings = replace(EmbeddedSettings(), data_dir=str(self._directory), expiry_interval_s=3600.0)
-        settings = replace(settings, **asdict(limits or Limits()))
+        settings = settings_for(self._directory, **asdict(limits or Limits()))
         self._store = EmbeddedStore(settings, Stats(), wall_ns=self._clock.wall_ns)
         await self._store.start()
         return self._store

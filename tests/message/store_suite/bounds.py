@@ -6,19 +6,8 @@ from cluster.contracts.message import Outcome
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Mid
 from message.storage.base import MessageStore
-from tests.message.store_suite.ground import (
-    ALICE,
-    BOB,
-    PLENTY,
-    Ground,
-    Harness,
-    Limits,
-    item,
-    payloads,
-    remove_all_expired,
-    save,
-    text,
-)
+from tests.message.saving import ALICE, BOB, PLENTY, item, load_all, save
+from tests.message.store_suite.ground import Ground, Harness, Limits, remove_all_expired, text
 
 
 class Bounds(Ground):
@@ -32,9 +21,9 @@ class Bounds(Ground):
         await save(store, BOB, item("1", b"[1]", expire_s=10), item("2", b"[2]", expire_s=600))
 
         harness.advance(9.5)
-        before = await payloads(store, BOB)
+        before = await load_all(store, BOB)
         harness.advance(2)
-        after = await payloads(store, BOB)
+        after = await load_all(store, BOB)
 
         assert before == [b"[1]", b"[2]"]
         assert after == [b"[2]"]
@@ -50,7 +39,7 @@ class Bounds(Ground):
     async def test_longest_expiry_is_accepted(self, store: MessageStore) -> None:
         await save(store, BOB, item("1", b"[1]", expire_s=4_294_967_295))
 
-        assert await payloads(store, BOB) == [b"[1]"]
+        assert await load_all(store, BOB) == [b"[1]"]
 
     async def test_expired_messages_are_removed_in_bounded_batches(
         self, harness: Harness, store: MessageStore
@@ -110,7 +99,7 @@ class Bounds(Ground):
         for number in range(10):
             await save(store, BOB, item(str(number), b"[%d]" % number))
 
-        assert await payloads(store, BOB) == [b"[7]", b"[8]", b"[9]"]
+        assert await load_all(store, BOB) == [b"[7]", b"[8]", b"[9]"]
         assert (await store.inspect(BOB)).messages == 3
 
     async def test_bytes_of_a_key_are_limited_and_the_newest_always_fits(self, opened: Harness) -> None:
@@ -118,9 +107,9 @@ class Bounds(Ground):
         await save(
             store, BOB, item("1", text("a" * 498)), item("2", text("b" * 498)), item("3", text("c" * 498))
         )
-        two = await payloads(store, BOB)
+        two = await load_all(store, BOB)
         await save(store, BOB, item("4", text("d" * 2998)))
-        one = await payloads(store, BOB)
+        one = await load_all(store, BOB)
 
         assert two == [text("b" * 498), text("c" * 498)]
         assert one == [text("d" * 2998)]
@@ -129,7 +118,7 @@ class Bounds(Ground):
         for start in range(0, 1200, 100):
             await save(store, BOB, *(item(f"{n}", b"[%d]" % n) for n in range(start, start + 100)))
 
-        kept = await payloads(store, BOB)
+        kept = await load_all(store, BOB)
 
         assert 1000 <= len(kept) <= 1000 + 1000 // 16
         assert kept == [b"[%d]" % n for n in range(1200)][-len(kept) :]

@@ -12,18 +12,8 @@ from cluster.mids import STEP, TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from message.storage.base import MessageStore
 from message.storage.rules import MAX_DEVICE_BYTES
-from tests.message.store_suite.ground import (
-    ALICE,
-    BOB,
-    PLENTY,
-    Ground,
-    Harness,
-    Limits,
-    item,
-    payloads,
-    remove_all_expired,
-    save,
-)
+from tests.message.saving import ALICE, BOB, PLENTY, item, load_all, save
+from tests.message.store_suite.ground import Ground, Harness, Limits, remove_all_expired
 
 
 class Changing(Ground):
@@ -42,9 +32,9 @@ class Changing(Ground):
         deleted = await store.delete_key(BOB)
 
         assert deleted == 2
-        assert await payloads(store, BOB) == []
+        assert await load_all(store, BOB) == []
         assert await store.acknowledged(BOB, "phone") == 0
-        assert await payloads(store, ALICE) == [b"[1]"]
+        assert await load_all(store, ALICE) == [b"[1]"]
 
     async def test_deleting_a_key_that_is_unknown_or_empty_deletes_nothing(self, store: MessageStore) -> None:
         await save(store, BOB, item("1"))
@@ -60,7 +50,7 @@ class Changing(Ground):
         (again,) = await save(store, BOB, item("1", b"[1]"))
 
         assert (again.outcome, again.mid) == (Outcome.REPEATED, first.mid)
-        assert await payloads(store, BOB) == []
+        assert await load_all(store, BOB) == []
 
     async def test_mids_and_prev_go_on_after_a_deletion(self, store: MessageStore) -> None:
         (first,) = await save(store, BOB, item("1"))
@@ -70,7 +60,7 @@ class Changing(Ground):
 
         assert after.mid > first.mid
         assert after.prev == 0
-        assert await payloads(store, BOB) == [b"[2]"]
+        assert await load_all(store, BOB) == [b"[2]"]
 
     async def test_deletion_removes_the_mark_of_a_gap(self, opened: Harness) -> None:
         store = await opened.open(Limits(max_messages_per_key=1))
@@ -90,7 +80,7 @@ class Changing(Ground):
         await asyncio.gather(before, deletion, after)
 
         assert deletion.result() == 1
-        assert await payloads(store, BOB) == [b"[2]"]
+        assert await load_all(store, BOB) == [b"[2]"]
 
     async def test_single_message_is_deleted(self, store: MessageStore) -> None:
         first, second, third = await save(store, BOB, item("1", b"[1]"), item("2", b"[2]"), item("3", b"[3]"))
@@ -100,7 +90,7 @@ class Changing(Ground):
         assert not await store.delete_message(ALICE, first.mid)
         assert not await store.delete_message(BOB, Mid(third.mid + STEP))
 
-        assert await payloads(store, BOB) == [b"[1]", b"[3]"]
+        assert await load_all(store, BOB) == [b"[1]", b"[3]"]
         assert (await store.inspect(BOB)).messages == 2
 
     async def test_deleted_messages_free_room_under_the_limit(self, opened: Harness) -> None:
@@ -110,7 +100,7 @@ class Changing(Ground):
 
         await save(store, BOB, item("3", b"[3]"))
 
-        assert await payloads(store, BOB) == [b"[1]", b"[3]"]
+        assert await load_all(store, BOB) == [b"[1]", b"[3]"]
 
     # -- acknowledging
 
@@ -202,7 +192,7 @@ class Changing(Ground):
             await store.save(before)
         assert (await other).results[0].outcome is Outcome.SAVED
         assert (await nameless).results[0].outcome is Outcome.SAVED
-        assert await payloads(store, BOB) == [b"[1]", b"[4]"]
+        assert await load_all(store, BOB) == [b"[1]", b"[4]"]
         assert await store.is_fenced("old-1")
         assert not await store.is_fenced("new-2")
 

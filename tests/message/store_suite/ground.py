@@ -1,4 +1,4 @@
-"""What the tests of the suite stand on: the harness of a backend, and words for saves and loads."""
+"""What the tests of the suite stand on: the harness of a backend."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ from typing import Protocol
 
 import pytest
 
-from cluster.contracts.message import SaveBatch, SaveItem, SaveResult
-from cluster.mids import TICKS_PER_SECOND
-from cluster.model import Key, Mid
 from message.storage.base import MessageStore
-
-BOB, ALICE = Key("bob"), Key("alice")
-PLENTY = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -44,31 +38,9 @@ class Harness(Protocol):
         ...
 
 
-def item(push_id: str, payload: bytes = b"{}", expire_s: int = 600, id_ttl_s: int = 0) -> SaveItem:
-    return SaveItem(push_id, payload, expire_s, id_ttl_s)
-
-
 def text(content: str) -> bytes:
     """A JSON text of ASCII characters."""
     return f'"{content}"'.encode()
-
-
-async def save(
-    store: MessageStore, key: Key, *items: SaveItem, sent: int = 0, within_s: float = 10
-) -> list[SaveResult]:
-    """Save a batch that must be accepted."""
-    deadline = Mid(await store.clock() + int(within_s * TICKS_PER_SECOND))
-    reply = await store.save(SaveBatch(key, list(items), Mid(sent), deadline))
-    assert len(reply.results) == len(items)
-    return reply.results
-
-
-async def payloads(store: MessageStore, key: Key, after: int = 0) -> list[bytes]:
-    """Everything stored above a mid."""
-    page = await store.load_after(key, Mid(after), PLENTY, PLENTY * 100)
-    assert not page.has_more
-    assert [m.mid for m in page.messages] == sorted({m.mid for m in page.messages})
-    return [message.payload for message in page.messages]
 
 
 async def remove_all_expired(store: MessageStore, limit: int = 100) -> int:

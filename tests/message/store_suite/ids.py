@@ -11,17 +11,8 @@ from cluster.errors import DeadlinePassedError
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Mid
 from message.storage.base import MessageStore
-from tests.message.store_suite.ground import (
-    ALICE,
-    BOB,
-    Ground,
-    Harness,
-    Limits,
-    item,
-    payloads,
-    remove_all_expired,
-    save,
-)
+from tests.message.saving import ALICE, BOB, item, load_all, save
+from tests.message.store_suite.ground import Ground, Harness, Limits, remove_all_expired
 
 
 class Ids(Ground):
@@ -33,14 +24,14 @@ class Ids(Ground):
         (again,) = await save(store, BOB, item("1", b"[1]"))
 
         assert (again.outcome, again.mid) == (Outcome.REPEATED, first.mid)
-        assert await payloads(store, BOB) == [b"[1]"]
+        assert await load_all(store, BOB) == [b"[1]"]
 
     async def test_id_repeated_within_a_batch_is_stored_once(self, store: MessageStore) -> None:
         first, again, other = await save(store, BOB, item("1", b"[1]"), item("1", b"[1]"), item("1", b"[2]"))
 
         assert (again.outcome, again.mid) == (Outcome.REPEATED, first.mid)
         assert other.outcome is Outcome.CONFLICT
-        assert await payloads(store, BOB) == [b"[1]"]
+        assert await load_all(store, BOB) == [b"[1]"]
 
     async def test_id_repeated_at_the_same_time_is_stored_once(self, store: MessageStore) -> None:
         deadline = Mid(await store.clock() + 60 * TICKS_PER_SECOND)
@@ -49,7 +40,7 @@ class Ids(Ground):
         replies = await asyncio.gather(*(store.save(batch) for _ in range(10)))
 
         assert len({reply.results[0].mid for reply in replies}) == 1
-        assert await payloads(store, BOB) == [b"[1]"]
+        assert await load_all(store, BOB) == [b"[1]"]
 
     @pytest.mark.parametrize("push_id", ["заказ 7", "日本🚀", "a'b\"c", "\x00\n", "x" * MAX_PUSH_ID_BYTES])
     async def test_any_text_can_be_an_id(self, store: MessageStore, push_id: str) -> None:
@@ -67,7 +58,7 @@ class Ids(Ground):
 
         assert conflict.outcome is Outcome.CONFLICT
         assert good.outcome is Outcome.SAVED
-        assert await payloads(store, BOB) == [b"[1]", b"[3]"]
+        assert await load_all(store, BOB) == [b"[1]", b"[3]"]
 
     async def test_same_id_for_another_key_is_another_message(self, store: MessageStore) -> None:
         await save(store, BOB, item("1", b"[1]"))
@@ -75,7 +66,7 @@ class Ids(Ground):
         (result,) = await save(store, ALICE, item("1", b"[2]"))
 
         assert result.outcome is Outcome.SAVED
-        assert await payloads(store, ALICE) == [b"[2]"]
+        assert await load_all(store, ALICE) == [b"[2]"]
 
     async def test_id_survives_its_message(self, harness: Harness, store: MessageStore) -> None:
         (first,) = await save(store, BOB, item("1", b"[1]", expire_s=1))
@@ -134,7 +125,7 @@ class Ids(Ground):
         assert (again.outcome, again.mid) == (Outcome.REPEATED, reserved.mid)
         assert other.outcome is Outcome.CONFLICT
         assert (reserved.prev, after.prev) == (first.mid, first.mid)
-        assert await payloads(store, BOB) == [b"[1]", b"[4]"]
+        assert await load_all(store, BOB) == [b"[1]", b"[4]"]
 
     async def test_what_has_no_id_is_stored_each_time(self, store: MessageStore) -> None:
         first, second = await save(store, BOB, item("", b"[1]"), item("", b"[1]"))
@@ -147,7 +138,7 @@ class Ids(Ground):
         assert mids == sorted(set(mids))
         assert [result.prev for result in results[1:]] == mids[:3]
         assert (again.outcome, again.mid) == (Outcome.REPEATED, named.mid)
-        assert await payloads(store, BOB) == [b"[1]", b"[1]", b"[2]", b"[1]"]
+        assert await load_all(store, BOB) == [b"[1]", b"[1]", b"[2]", b"[1]"]
 
     async def test_late_save_without_an_id_is_refused(self, store: MessageStore) -> None:
         await save(store, BOB, item("1"), item(""))

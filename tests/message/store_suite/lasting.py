@@ -9,17 +9,8 @@ from cluster.errors import UnavailableError
 from cluster.mids import STEP, TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from message.storage.base import MessageStore
-from tests.message.store_suite.ground import (
-    ALICE,
-    BOB,
-    PLENTY,
-    Ground,
-    Harness,
-    Limits,
-    item,
-    payloads,
-    save,
-)
+from tests.message.saving import ALICE, BOB, PLENTY, item, load_all, save
+from tests.message.store_suite.ground import Ground, Harness, Limits
 
 
 class Lasting(Ground):
@@ -92,4 +83,4 @@ class Lasting(Ground):
 
         assert all(future.done() and future.exception() is None for future in futures)
         store = await opened.open()
-        assert await payloads(store, Key("k299")) == [b"[1]"]
+        assert await load_all(store, Key("k299")) == [b"[1]"]

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from cluster.model import Mid
 from message.storage.base import MessageStore
-from tests.message.store_suite.ground import (
-    BOB,
-    PLENTY,
-    Ground,
-    item,
-    save,
-    text,
-)
+from tests.message.saving import BOB, PLENTY, item, save
+from tests.message.store_suite.ground import Ground, text
 
 
 class Reading(Ground):

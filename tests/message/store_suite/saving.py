@@ -18,17 +18,8 @@ from cluster.errors import DeadlinePassedError, RequestError
 from cluster.mids import STEP, TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from message.storage.base import MessageStore
-from tests.message.store_suite.ground import (
-    ALICE,
-    BOB,
-    PLENTY,
-    Ground,
-    Harness,
-    item,
-    payloads,
-    save,
-    text,
-)
+from tests.message.saving import ALICE, BOB, PLENTY, item, load_all, save
+from tests.message.store_suite.ground import Ground, Harness, text
 
 
 class Saving(Ground):
@@ -53,19 +44,19 @@ class Saving(Ground):
     async def test_loading_after_a_mid_leaves_it_and_earlier_ones_out(self, store: MessageStore) -> None:
         first, second, third = await save(store, BOB, item("1", b"[1]"), item("2", b"[2]"), item("3", b"[3]"))
 
-        assert await payloads(store, BOB, first.mid) == [b"[2]", b"[3]"]
-        assert await payloads(store, BOB, second.mid - 1) == [b"[2]", b"[3]"]
-        assert await payloads(store, BOB, third.mid) == []
-        assert await payloads(store, BOB, 2**63 - 1) == []
+        assert await load_all(store, BOB, first.mid) == [b"[2]", b"[3]"]
+        assert await load_all(store, BOB, second.mid - 1) == [b"[2]", b"[3]"]
+        assert await load_all(store, BOB, third.mid) == []
+        assert await load_all(store, BOB, 2**63 - 1) == []
 
     async def test_keys_do_not_see_each_other(self, store: MessageStore) -> None:
         await save(store, BOB, item("1", b"[1]"))
         await save(store, Key("Bob"), item("1", b"[2]"))
         await save(store, Key("bob "), item("1", b"[3]"))
 
-        assert await payloads(store, BOB) == [b"[1]"]
-        assert await payloads(store, Key("Bob")) == [b"[2]"]
-        assert await payloads(store, ALICE) == []
+        assert await load_all(store, BOB) == [b"[1]"]
+        assert await load_all(store, Key("Bob")) == [b"[2]"]
+        assert await load_all(store, ALICE) == []
 
     @pytest.mark.parametrize(
         "key", ["k" * 512, "ключ", "кл" * 128, "a'b\"c;--", "%", "日本🚀", "é", "e\u0301"]
@@ -74,7 +65,7 @@ class Saving(Ground):
         await save(store, Key(key), item("1", b"[1]"))
         await save(store, Key("other"), item("2", b"[2]"))
 
-        assert await payloads(store, Key(key)) == [b"[1]"]
+        assert await load_all(store, Key(key)) == [b"[1]"]
 
     async def test_payload_comes_back_byte_for_byte(self, store: MessageStore) -> None:
         payload = '{"text":"ä 日本 🚀 \\u0000 \x7f","n":1.50}'.encode()
@@ -82,13 +73,13 @@ class Saving(Ground):
 
         await save(store, BOB, item("1", payload), item("2", large))
 
-        assert await payloads(store, BOB) == [payload, large]
+        assert await load_all(store, BOB) == [payload, large]
 
     async def test_equal_payloads_are_stored_each(self, store: MessageStore) -> None:
         await save(store, BOB, item("1", b"[1]"), item("2", b"[1]"))
         await save(store, BOB, item("3", b"[1]"))
 
-        assert await payloads(store, BOB) == [b"[1]"] * 3
+        assert await load_all(store, BOB) == [b"[1]"] * 3
 
     async def test_mids_are_positive_multiples_and_increase(self, store: MessageStore) -> None:
         mids: list[int] = []
@@ -148,7 +139,7 @@ class Saving(Ground):
 
         assert all(reply.results[0].outcome is Outcome.SAVED for reply in replies)
         for key in keys[::50]:
-            assert await payloads(store, key) == [text(key)]
+            assert await load_all(store, key) == [text(key)]
 
     async def test_batch_of_many_items_is_stored_in_order(self, store: MessageStore) -> None:
         items = [item(f"id-{number}", b"[%d]" % number) for number in range(700)]
@@ -156,7 +147,7 @@ class Saving(Ground):
         results = await save(store, BOB, *items)
 
         assert [r.mid for r in results] == sorted({r.mid for r in results})
-        assert await payloads(store, BOB) == [i.payload for i in items]
+        assert await load_all(store, BOB) == [i.payload for i in items]
 
     async def test_batches_of_one_key_that_overlap_keep_their_order(self, store: MessageStore) -> None:
         deadline = Mid(await store.clock() + 60 * TICKS_PER_SECOND)
@@ -167,7 +158,7 @@ class Saving(Ground):
 
         mids = [reply.results[0].mid for reply in replies]
         assert mids == sorted(set(mids))
-        assert await payloads(store, BOB) == [b"[%d]" % n for n in range(100)]
+        assert await load_all(store, BOB) == [b"[%d]" % n for n in range(100)]
 
     async def test_cancelled_save_is_stored_all_the_same(self, store: MessageStore) -> None:
         deadline = Mid(await store.clock() + 60 * TICKS_PER_SECOND)
@@ -176,11 +167,11 @@ class Saving(Ground):
         future.cancel()
         await save(store, BOB, item("2", b"[2]"))
 
-        assert await payloads(store, BOB) == [b"[1]", b"[2]"]
+        assert await load_all(store, BOB) == [b"[1]", b"[2]"]
 
     async def test_empty_batch_is_answered(self, store: MessageStore) -> None:
         assert await save(store, BOB) == []
-        assert await payloads(store, BOB) == []
+        assert await load_all(store, BOB) == []
 
     # -- deadlines and bad requests
 
@@ -190,7 +181,7 @@ class Saving(Ground):
         with pytest.raises(DeadlinePassedError):
             await store.save(SaveBatch(BOB, [item("1")], Mid(0), deadline))
 
-        assert await payloads(store, BOB) == []
+        assert await load_all(store, BOB) == []
 
     async def test_repeat_after_the_deadline_tells_what_was_saved(
         self, harness: Harness, store: MessageStore
@@ -206,7 +197,7 @@ class Saving(Ground):
 
         assert [result.outcome for result in repeated] == [Outcome.REPEATED] * 2
         assert [result.mid for result in repeated] == [result.mid for result in saved]
-        assert await payloads(store, BOB) == [b"[1]", b"[2]"]
+        assert await load_all(store, BOB) == [b"[1]", b"[2]"]
 
     async def test_late_save_does_not_fail_its_neighbours(self, store: MessageStore) -> None:
         clock = await store.clock()
@@ -216,7 +207,7 @@ class Saving(Ground):
         assert (await good).results[0].outcome is Outcome.SAVED
         with pytest.raises(DeadlinePassedError):
             await late
-        assert await payloads(store, ALICE) == [b"[2]"]
+        assert await load_all(store, ALICE) == [b"[2]"]
 
     async def test_deadline_far_ahead_is_refused(self, store: MessageStore) -> None:
         deadline = Mid(await store.clock() + 10 * 86_400 * TICKS_PER_SECOND)
