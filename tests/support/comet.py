@@ -21,6 +21,7 @@ from comet.config import CometConfig
 from message.storage.config import EmbeddedSettings
 from message.storage.embedded import EmbeddedStore
 from tests.support.peer import Address
+from tests.support.stats import counted
 
 ANY_PORT = "127.0.0.1:0"
 
@@ -61,12 +62,7 @@ class Comet:
 
     def counted(self, name: str, label: str = "") -> float:
         """A counter or gauge, by the value of its label."""
-        for family in self._stats.snapshot():
-            if family.name == name:
-                value = family.readings.get(label, 0)
-                assert isinstance(value, int | float)
-                return value
-        raise KeyError(name)
+        return counted(self._stats, name, label)
 
     def _address(self, purpose: str) -> Address:
         host, _, port = self.node.addresses[purpose].rpartition(":")

@@ -26,6 +26,7 @@ from message.storage.embedded import EmbeddedStore
 from tests.support.http import HttpClient, Response
 from tests.support.peer import Address
 from tests.support.services import ScriptedMessageNode
+from tests.support.stats import counted
 from web.app import WebNode
 from web.config import WebConfig
 
@@ -71,12 +72,7 @@ class Web:
 
     def counted(self, name: str, label: str = "") -> float:
         """A counter or gauge, by the value of its label."""
-        for family in self._stats.snapshot():
-            if family.name == name:
-                value = family.readings.get(label, 0)
-                assert isinstance(value, int | float)
-                return value
-        raise KeyError(name)
+        return counted(self._stats, name, label)
 
     async def close(self) -> None:
         """Close the kept connections."""
