@@ -1,5 +1,10 @@
+"""comet/acknowledgements.py: where a device goes on, written now and then; a store that refuses."""
+
+from __future__ import annotations
+
 import asyncio
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -8,14 +13,14 @@ from cluster.model import Key, Mid
 from cluster.stats import Stats
 from comet.acknowledgements import WRITES_IN_FLIGHT, Acknowledgements
 from comet.metrics import CometMetrics
-from tests.comet.nodes import running_core, values
+from tests.comet.nodes import Core, running_core, values
 from tests.support.eventually import eventually
 from tests.support.messages import BadWay
 
 BOB = Key("bob")
 
 
-async def test_an_acknowledged_mid_is_where_the_device_resumes(tmp_path):
+async def test_an_acknowledged_mid_is_where_the_device_resumes(tmp_path: Path) -> None:
     async with running_core(tmp_path, acknowledge_interval_s=60.0) as core:
         phone = await core.subscribe("bob", device="phone", mid=0)
         for n in range(3):
@@ -30,7 +35,7 @@ async def test_an_acknowledged_mid_is_where_the_device_resumes(tmp_path):
         assert values(await other.documents(3)) == [0, 1, 2]
 
 
-async def test_what_is_written_while_a_device_asks_for_it_is_not_missed(tmp_path):
+async def test_what_is_written_while_a_device_asks_for_it_is_not_missed(tmp_path: Path) -> None:
     async with running_core(tmp_path, acknowledge_interval_s=60.0) as core:
         phone = await core.subscribe("bob", device="phone", mid=0)
         for n in range(3):
@@ -49,7 +54,7 @@ async def test_what_is_written_while_a_device_asks_for_it_is_not_missed(tmp_path
         assert values([await again.next_document()]) == [2]
 
 
-async def test_closing_writes_the_acknowledgement_at_once(tmp_path):
+async def test_closing_writes_the_acknowledgement_at_once(tmp_path: Path) -> None:
     async with running_core(tmp_path, acknowledge_interval_s=60.0) as core:
         phone = await core.subscribe("bob", device="phone")
         mid = (await core.push("bob", 1, expire_s=600)).mids[0]
@@ -62,7 +67,9 @@ async def test_closing_writes_the_acknowledgement_at_once(tmp_path):
         assert await core.way.store.acknowledged(BOB, "phone") == mid
 
 
-async def test_a_store_that_refuses_gets_the_acknowledgement_later(tmp_path, caplog):
+async def test_a_store_that_refuses_gets_the_acknowledgement_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with running_core(tmp_path, acknowledge_interval_s=0.01) as core:
         phone = await core.subscribe("bob", device="phone")
         mid = (await core.push("bob", 1, expire_s=600)).mids[0]
@@ -77,9 +84,11 @@ async def test_a_store_that_refuses_gets_the_acknowledgement_later(tmp_path, cap
         assert "acknowledgements not written" in caplog.text
 
 
-async def test_a_silent_store_does_not_hold_up_the_stop(tmp_path, caplog):
+async def test_a_silent_store_does_not_hold_up_the_stop(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     class Silent(BadWay):
-        async def acknowledge(self, key, device, mid):
+        async def acknowledge(self, key: Key, device: str, mid: Mid) -> None:
             await asyncio.Event().wait()
 
     async with running_core(tmp_path) as core:
@@ -92,14 +101,14 @@ async def test_a_silent_store_does_not_hold_up_the_stop(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("version", ["1.0", ""])
-async def test_an_older_client_must_not_acknowledge(tmp_path, version):
+async def test_an_older_client_must_not_acknowledge(tmp_path: Path, version: str) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob", version=version)
         await bob.acknowledge(80)
         assert (await bob.end()).code == 0
 
 
-async def test_acknowledging_what_was_not_sent_is_a_protocol_error(tmp_path):
+async def test_acknowledging_what_was_not_sent_is_a_protocol_error(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe_websocket("bob")
         mid = (await core.push("bob", 1, expire_s=600)).mids[0]
@@ -108,7 +117,7 @@ async def test_acknowledging_what_was_not_sent_is_a_protocol_error(tmp_path):
         assert (await bob.end()).code == 1002
 
 
-async def test_deleting_a_key_forgets_unwritten_acknowledgements(tmp_path):
+async def test_deleting_a_key_forgets_unwritten_acknowledgements(tmp_path: Path) -> None:
     async with running_core(tmp_path, acknowledge_interval_s=60.0) as core:
         phone = await core.subscribe("bob", device="phone")
         mid = (await core.push("bob", 1, expire_s=600)).mids[0]
@@ -121,7 +130,7 @@ async def test_deleting_a_key_forgets_unwritten_acknowledgements(tmp_path):
         assert await core.way.store.acknowledged(BOB, "phone") == 0
 
 
-async def test_devices_that_a_silent_store_does_not_take_are_bounded(tmp_path):
+async def test_devices_that_a_silent_store_does_not_take_are_bounded(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         metrics = CometMetrics(Stats())
         acknowledgements = Acknowledgements(core.way, 60.0, 5.0, metrics, max_unwritten=3)
@@ -140,13 +149,13 @@ async def test_devices_that_a_silent_store_does_not_take_are_bounded(tmp_path):
         assert await core.way.store.acknowledged(Key("key-1"), "device-3") == 80
 
 
-def is_caught_up(core, key):
+def is_caught_up(core: Core, key: str) -> bool:
     """Whether the connections of a key have what was stored."""
     channel = core.node._hub.channel(Key(key))
     return channel is not None and all(one.catch_up is None for one in channel.connections())
 
 
-async def test_clients_cannot_fill_the_store_with_keys_that_they_invent(tmp_path):
+async def test_clients_cannot_fill_the_store_with_keys_that_they_invent(tmp_path: Path) -> None:
     async with running_core(tmp_path, acknowledge_interval_s=60.0) as core:
         mid = (await core.push("bob", 1, expire_s=600)).mids[0]
         for key in ("bob", "invented"):
@@ -167,7 +176,7 @@ async def test_clients_cannot_fill_the_store_with_keys_that_they_invent(tmp_path
         assert core.comet.counted("acknowledgements_refused_total", "nothing_stored") == 1
 
 
-async def test_a_store_that_is_away_is_asked_with_pauses_even_without_an_interval(tmp_path):
+async def test_a_store_that_is_away_is_asked_with_pauses_even_without_an_interval(tmp_path: Path) -> None:
     async with running_core(tmp_path, acknowledge_interval_s=0.0) as core:
         phone = await core.subscribe("bob", device="phone")
         mid = (await core.push("bob", 1, expire_s=600)).mids[0]
@@ -185,7 +194,9 @@ async def test_a_store_that_is_away_is_asked_with_pauses_even_without_an_interva
 
 
 @pytest.mark.parametrize("failure", [UnavailableError("one server is down"), ZeroDivisionError("a bug")])
-async def test_one_that_is_refused_does_not_keep_the_others_from_being_written(tmp_path, caplog, failure):
+async def test_one_that_is_refused_does_not_keep_the_others_from_being_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, failure: Exception
+) -> None:
     async with running_core(tmp_path) as core:
         acknowledgements = Acknowledgements(core.way, 60.0, 5.0, CometMetrics(Stats()))
         keys = [Key(f"key-{n}") for n in range(2 * WRITES_IN_FLIGHT)]
@@ -203,7 +214,9 @@ async def test_one_that_is_refused_does_not_keep_the_others_from_being_written(t
         assert await core.way.store.acknowledged(keys[0], "phone") == 80
 
 
-async def test_a_store_that_is_away_is_not_asked_for_everything_and_is_told_of_once(tmp_path, caplog):
+async def test_a_store_that_is_away_is_not_asked_for_everything_and_is_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "comet.acknowledgements")
     async with running_core(tmp_path, acknowledge_interval_s=0.005) as core:
         phone = await core.subscribe("bob", device="phone")

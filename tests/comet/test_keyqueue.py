@@ -1,7 +1,12 @@
 """comet/keyqueue.py: the order of one key, its turns and their bounds; holes before what was saved."""
 
+from __future__ import annotations
+
 import asyncio
 import itertools
+from pathlib import Path
+
+import pytest
 
 from cluster.errors import StorageError
 from cluster.mids import STEP
@@ -11,7 +16,9 @@ from tests.comet.nodes import running_core, values
 from tests.support.eventually import eventually
 
 
-async def test_pushes_that_wait_for_a_slow_save_are_saved_in_one_batch_and_delivered_in_order(tmp_path):
+async def test_pushes_that_wait_for_a_slow_save_are_saved_in_one_batch_and_delivered_in_order(
+    tmp_path: Path,
+) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         gate = core.way.close_gate("bob")
@@ -26,7 +33,7 @@ async def test_pushes_that_wait_for_a_slow_save_are_saved_in_one_batch_and_deliv
         assert [len(batch.items) for batch in core.way.batches] == [1, 4]
 
 
-async def test_nothing_is_delivered_before_its_save_was_answered(tmp_path):
+async def test_nothing_is_delivered_before_its_save_was_answered(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         gate = core.way.close_gate("bob")
@@ -39,7 +46,7 @@ async def test_nothing_is_delivered_before_its_save_was_answered(tmp_path):
         assert values([await bob.next_document()]) == [1]
 
 
-async def test_an_unsaved_push_takes_its_turn_behind_a_save_and_gets_a_higher_mid(tmp_path):
+async def test_an_unsaved_push_takes_its_turn_behind_a_save_and_gets_a_higher_mid(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         gate = core.way.close_gate("bob")
@@ -52,7 +59,7 @@ async def test_an_unsaved_push_takes_its_turn_behind_a_save_and_gets_a_higher_mi
         assert (await saved).mids[0] < (await unsaved).mids[0]
 
 
-async def test_the_store_settles_above_what_an_unsaved_push_was_given(tmp_path):
+async def test_the_store_settles_above_what_an_unsaved_push_was_given(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         mids = [(await core.push("bob", n, expire_s=600 * (n % 2))).mids[0] for n in range(20)]
@@ -60,7 +67,7 @@ async def test_the_store_settles_above_what_an_unsaved_push_was_given(tmp_path):
         assert values(await bob.documents(20)) == list(range(20))
 
 
-async def test_a_slow_key_does_not_hold_up_another(tmp_path):
+async def test_a_slow_key_does_not_hold_up_another(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         gate = core.way.close_gate("slow")
         slow = core.push("slow", 1, expire_s=600)
@@ -70,7 +77,7 @@ async def test_a_slow_key_does_not_hold_up_another(tmp_path):
         assert (await slow).failed == []
 
 
-async def test_a_failed_save_delivers_nothing_and_the_next_one_goes_on(tmp_path):
+async def test_a_failed_save_delivers_nothing_and_the_next_one_goes_on(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         core.way.refusals.append(StorageError("disk full"))
@@ -80,7 +87,7 @@ async def test_a_failed_save_delivers_nothing_and_the_next_one_goes_on(tmp_path)
         assert values([await bob.next_document()]) == ["kept"]
 
 
-async def test_a_push_whose_time_passes_in_the_queue_is_never_saved(tmp_path):
+async def test_a_push_whose_time_passes_in_the_queue_is_never_saved(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         gate = core.way.close_gate("bob")
         first = core.push("bob", "first", expire_s=600)
@@ -91,7 +98,7 @@ async def test_a_push_whose_time_passes_in_the_queue_is_never_saved(tmp_path):
         assert (await core.way.store.inspect(Key("bob"))).messages == 1
 
 
-async def test_a_vanished_caller_does_not_stop_what_has_begun(tmp_path):
+async def test_a_vanished_caller_does_not_stop_what_has_begun(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         gate = core.way.close_gate("bob")
@@ -102,7 +109,7 @@ async def test_a_vanished_caller_does_not_stop_what_has_begun(tmp_path):
         assert (await core.way.store.inspect(Key("bob"))).messages == 1
 
 
-async def test_messages_that_another_node_saved_are_delivered_first(tmp_path):
+async def test_messages_that_another_node_saved_are_delivered_first(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         elsewhere = await core.save_elsewhere("bob", "a", "b", "c")
@@ -113,7 +120,7 @@ async def test_messages_that_another_node_saved_are_delivered_first(tmp_path):
         assert core.comet.counted("holes_filled_total") == 1
 
 
-async def test_a_hole_that_cannot_be_filled_closes_the_connections(tmp_path):
+async def test_a_hole_that_cannot_be_filled_closes_the_connections(tmp_path: Path) -> None:
     async with running_core(tmp_path, store_timeout_s=0.2) as core:
         bob = await core.subscribe_websocket("bob")
         await core.save_elsewhere("bob", "a")
@@ -124,7 +131,7 @@ async def test_a_hole_that_cannot_be_filled_closes_the_connections(tmp_path):
         assert core.comet.counted("holes_filled_total") == 0
 
 
-async def test_a_hole_is_read_again_while_the_store_cannot_be_read(tmp_path):
+async def test_a_hole_is_read_again_while_the_store_cannot_be_read(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         await core.save_elsewhere("bob", "a")
@@ -133,7 +140,9 @@ async def test_a_hole_is_read_again_while_the_store_cannot_be_read(tmp_path):
         assert values(await bob.documents(2)) == ["a", "b"]
 
 
-async def test_a_bug_while_a_hole_is_filled_closes_the_connections_and_the_key_goes_on(tmp_path, caplog):
+async def test_a_bug_while_a_hole_is_filled_closes_the_connections_and_the_key_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe_websocket("bob")
         await core.save_elsewhere("bob", "a")
@@ -146,7 +155,7 @@ async def test_a_bug_while_a_hole_is_filled_closes_the_connections_and_the_key_g
         assert core.comet.counted("busy_keys") == 0
 
 
-async def test_the_same_id_again_is_answered_with_the_first_mid_and_not_delivered(tmp_path):
+async def test_the_same_id_again_is_answered_with_the_first_mid_and_not_delivered(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         for expire_s in (600, 0):
@@ -160,7 +169,7 @@ async def test_the_same_id_again_is_answered_with_the_first_mid_and_not_delivere
         await bob.beat()
 
 
-async def test_a_deletion_takes_its_turn_between_pushes(tmp_path):
+async def test_a_deletion_takes_its_turn_between_pushes(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         gate = core.way.close_gate("bob")
@@ -178,7 +187,7 @@ async def test_a_deletion_takes_its_turn_between_pushes(tmp_path):
         assert [message.payload for message in page.messages] == [b'"after"']
 
 
-async def test_a_full_queue_of_a_key_refuses_and_other_keys_go_on(tmp_path):
+async def test_a_full_queue_of_a_key_refuses_and_other_keys_go_on(tmp_path: Path) -> None:
     async with running_core(tmp_path, max_queue_per_key=3) as core:
         gate = core.way.close_gate("hot")
         pushes = [core.push("hot", n, expire_s=600) for n in range(4)]
@@ -189,7 +198,9 @@ async def test_a_full_queue_of_a_key_refuses_and_other_keys_go_on(tmp_path):
             assert (await push).failed == []
 
 
-async def test_many_turns_behind_a_save_are_taken_in_order_and_others_get_theirs_between(tmp_path):
+async def test_many_turns_behind_a_save_are_taken_in_order_and_others_get_theirs_between(
+    tmp_path: Path,
+) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         gate = core.way.close_gate("bob")
@@ -200,7 +211,7 @@ async def test_many_turns_behind_a_save_are_taken_in_order_and_others_get_theirs
         assert values(await bob.documents(len(pushes))) == list(range(len(pushes)))
 
 
-async def test_a_batch_is_bounded_in_messages_and_bytes(tmp_path):
+async def test_a_batch_is_bounded_in_messages_and_bytes(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         gate = core.way.close_gate("bob")
         half = "x" * (MAX_BATCH_BYTES // 2)
@@ -212,7 +223,7 @@ async def test_a_batch_is_bounded_in_messages_and_bytes(tmp_path):
         assert [len(batch.items) for batch in core.way.batches] == [1, 1, 1, 1, MAX_BATCH_ITEMS, 1]
 
 
-async def test_a_hole_whose_messages_were_trimmed_is_told_to_version_2(tmp_path):
+async def test_a_hole_whose_messages_were_trimmed_is_told_to_version_2(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         new, old = await core.subscribe("bob"), await core.subscribe("bob", version="1.0")
         elsewhere = await core.save_elsewhere("bob", *range(1100))
@@ -225,7 +236,7 @@ async def test_a_hole_whose_messages_were_trimmed_is_told_to_version_2(tmp_path)
         assert core.comet.counted("gaps_total") == 1
 
 
-async def test_nobody_is_left_to_fill_a_hole_for(tmp_path):
+async def test_nobody_is_left_to_fill_a_hole_for(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         await core.save_elsewhere("bob", 1, 2)

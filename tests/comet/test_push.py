@@ -1,4 +1,9 @@
+"""comet/push.py: pushes and deletions in the order of their calls, in slices and within bounds; the drain."""
+
+from __future__ import annotations
+
 import asyncio
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -15,7 +20,7 @@ from tests.support.eventually import eventually
 from tests.support.registry import ShakyRegistry
 
 
-async def test_a_push_to_an_offline_key_leaves_nothing_in_memory(tmp_path):
+async def test_a_push_to_an_offline_key_leaves_nothing_in_memory(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         for expire_s in (0, 600):
             reply = await core.push([f"offline-{n}" for n in range(50)], 1, expire_s=expire_s)
@@ -25,7 +30,7 @@ async def test_a_push_to_an_offline_key_leaves_nothing_in_memory(tmp_path):
         assert core.comet.counted("pending_keys") == 0
 
 
-async def test_a_push_to_many_keys_is_served_in_slices_and_another_gets_its_turn(tmp_path):
+async def test_a_push_to_many_keys_is_served_in_slices_and_another_gets_its_turn(tmp_path: Path) -> None:
     async with running_core(tmp_path, fan_out_slice=10) as core:
         bob = await core.subscribe("bob")
         large = core.push([f"k{n}" for n in range(1000)], "large")
@@ -36,7 +41,7 @@ async def test_a_push_to_many_keys_is_served_in_slices_and_another_gets_its_turn
         assert values([await bob.next_document()]) == ["small"]
 
 
-async def test_results_keep_the_order_of_the_keys_when_some_fail(tmp_path):
+async def test_results_keep_the_order_of_the_keys_when_some_fail(tmp_path: Path) -> None:
     async with running_core(tmp_path, max_queue_per_key=1) as core:
         await core.subscribe("bob")
         gate = core.way.close_gate("hot")
@@ -49,7 +54,7 @@ async def test_results_keep_the_order_of_the_keys_when_some_fail(tmp_path):
         await held
 
 
-async def test_more_in_progress_than_the_bound_is_refused_whole(tmp_path):
+async def test_more_in_progress_than_the_bound_is_refused_whole(tmp_path: Path) -> None:
     async with running_core(tmp_path, max_pending_keys=5) as core:
         gate = core.way.close_gate("slow")
         slow = core.push("slow", 0, expire_s=600)
@@ -61,7 +66,7 @@ async def test_more_in_progress_than_the_bound_is_refused_whole(tmp_path):
         assert len((await core.push([f"k{n}" for n in range(6)], 1)).mids) == 6
 
 
-async def test_a_drain_finishes_what_was_begun_refuses_the_rest_and_says_goodbye(tmp_path):
+async def test_a_drain_finishes_what_was_begun_refuses_the_rest_and_says_goodbye(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         gate = core.way.close_gate("bob")
@@ -78,7 +83,7 @@ async def test_a_drain_finishes_what_was_begun_refuses_the_rest_and_says_goodbye
         await drain
 
 
-async def test_a_push_does_not_overtake_a_large_one_that_was_called_before(tmp_path):
+async def test_a_push_does_not_overtake_a_large_one_that_was_called_before(tmp_path: Path) -> None:
     async with running_core(tmp_path, fan_out_slice=10) as core:
         first, last = await core.subscribe("k0"), await core.subscribe("k99")
         large = core.push([f"k{n}" for n in range(100)], "large")
@@ -97,7 +102,7 @@ async def test_a_push_does_not_overtake_a_large_one_that_was_called_before(tmp_p
             await subscriber.beat()
 
 
-async def test_a_deletion_comes_after_a_large_push_that_was_called_before(tmp_path):
+async def test_a_deletion_comes_after_a_large_push_that_was_called_before(tmp_path: Path) -> None:
     async with running_core(tmp_path, fan_out_slice=10) as core:
         large = core.push([f"k{n}" for n in range(100)], "large", expire_s=600)
         deletion = asyncio.ensure_future(core.node.delete_key(Key("k99"), (0, 0)))
@@ -107,7 +112,7 @@ async def test_a_deletion_comes_after_a_large_push_that_was_called_before(tmp_pa
         assert (await core.way.store.inspect(Key("k98"))).messages == 1
 
 
-async def test_each_key_gets_its_pushes_in_the_order_of_the_calls_whatever_their_size(tmp_path):
+async def test_each_key_gets_its_pushes_in_the_order_of_the_calls_whatever_their_size(tmp_path: Path) -> None:
     async with running_core(tmp_path, fan_out_slice=2) as core:
         keys = [f"k{n}" for n in range(6)]
         subscribers = {key: await core.subscribe(key) for key in keys}
@@ -129,7 +134,7 @@ async def test_each_key_gets_its_pushes_in_the_order_of_the_calls_whatever_their
         assert core.comet.counted("busy_keys") == core.comet.counted("pending_keys") == 0
 
 
-async def test_a_push_without_a_key_is_refused_and_holds_nothing_up(tmp_path):
+async def test_a_push_without_a_key_is_refused_and_holds_nothing_up(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         with pytest.raises(RequestError):
             await core.push([], 1)
@@ -137,7 +142,7 @@ async def test_a_push_without_a_key_is_refused_and_holds_nothing_up(tmp_path):
             await core.node._keys.pusher.drain()
 
 
-async def test_more_bytes_in_progress_than_the_bound_are_refused(tmp_path):
+async def test_more_bytes_in_progress_than_the_bound_are_refused(tmp_path: Path) -> None:
     async with running_core(tmp_path, max_pending_bytes=1024 * 1024) as core:
         gate = core.way.close_gate("slow")
         slow = core.push("slow", "x" * 600_000, expire_s=600)
@@ -149,14 +154,14 @@ async def test_more_bytes_in_progress_than_the_bound_are_refused(tmp_path):
         await core.push("other", "x" * 600_000)
 
 
-async def test_a_pusher_that_drains_refuses_even_who_asks_it_directly(tmp_path):
+async def test_a_pusher_that_drains_refuses_even_who_asks_it_directly(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         await core.node._keys.pusher.drain()
         with pytest.raises(UnavailableError):
             await core.push("bob", 1)
 
 
-async def test_a_deletion_behind_too_many_pushes_is_refused(tmp_path):
+async def test_a_deletion_behind_too_many_pushes_is_refused(tmp_path: Path) -> None:
     async with running_core(tmp_path, max_queue_per_key=2) as core:
         gate = core.way.close_gate("hot")
         pushes = [core.push("hot", n, expire_s=600) for n in range(2)]
@@ -167,7 +172,7 @@ async def test_a_deletion_behind_too_many_pushes_is_refused(tmp_path):
             assert (await push).failed == []
 
 
-async def test_a_caller_who_goes_away_does_not_stop_a_deletion(tmp_path):
+async def test_a_caller_who_goes_away_does_not_stop_a_deletion(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         gate = core.way.close_gate("bob")
@@ -183,7 +188,7 @@ async def test_a_caller_who_goes_away_does_not_stop_a_deletion(tmp_path):
         await eventually(lambda: core.comet.counted("busy_keys") == 0)
 
 
-async def test_a_call_at_the_turn_of_a_key_comes_after_what_was_accepted_before(tmp_path):
+async def test_a_call_at_the_turn_of_a_key_comes_after_what_was_accepted_before(tmp_path: Path) -> None:
     async with running_core(tmp_path, fan_out_slice=1) as core:
         seen: list[str] = []
         pusher = core.node._keys.pusher
@@ -204,7 +209,7 @@ async def test_a_call_at_the_turn_of_a_key_comes_after_what_was_accepted_before(
         assert (await bob.end()).code == 4001
 
 
-async def test_a_node_that_is_cut_answers_what_is_in_progress_by_what_is_known(tmp_path):
+async def test_a_node_that_is_cut_answers_what_is_in_progress_by_what_is_known(tmp_path: Path) -> None:
     async with running_core(tmp_path, fan_out_slice=1) as core:
         gate = core.way.close_gate("hot")
         core.way.refusals.extend([UnavailableError("nobody is there")] * 100)
@@ -236,7 +241,9 @@ async def test_a_node_that_is_cut_answers_what_is_in_progress_by_what_is_known(t
         await eventually(lambda: len(core.way.refusals) < refusals_left)
 
 
-async def test_a_drain_whose_time_is_up_answers_the_web_nodes_before_their_connections_end(tmp_path):
+async def test_a_drain_whose_time_is_up_answers_the_web_nodes_before_their_connections_end(
+    tmp_path: Path,
+) -> None:
     async with running_core(tmp_path, registry=ShakyRegistry(60.0), rpc=RpcConfig()) as core:
         gate = core.way.close_gate("bob")
         client = RpcClient(core.node.addresses["rpc"], SERVICE, RpcConfig())

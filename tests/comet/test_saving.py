@@ -1,5 +1,9 @@
 """comet/saving.py: what becomes of a batch that is refused, or whose answer is lost."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 import pytest
 
 from cluster.errors import DeadlinePassedError, InDoubtError, OverloadedError, StorageError, UnavailableError
@@ -9,7 +13,7 @@ from tests.comet.nodes import running_core, values
 from tests.support.eventually import eventually
 
 
-async def test_a_lost_answer_is_asked_for_again_and_the_message_is_delivered_once(tmp_path):
+async def test_a_lost_answer_is_asked_for_again_and_the_message_is_delivered_once(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         core.way.answers_to_lose = 2
@@ -26,7 +30,7 @@ async def test_a_lost_answer_is_asked_for_again_and_the_message_is_delivered_onc
         await bob.beat()
 
 
-async def test_what_has_no_id_is_not_repeated_in_doubt_and_is_not_hidden(tmp_path):
+async def test_what_has_no_id_is_not_repeated_in_doubt_and_is_not_hidden(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         core.way.answers_to_lose = 1
@@ -38,7 +42,7 @@ async def test_what_has_no_id_is_not_repeated_in_doubt_and_is_not_hidden(tmp_pat
         assert values(await bob.documents(2)) == ["doubtful", "unsaved"]
 
 
-async def test_one_without_an_id_leaves_its_whole_batch_in_doubt(tmp_path):
+async def test_one_without_an_id_leaves_its_whole_batch_in_doubt(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         gate = core.way.close_gate("bob")
@@ -60,7 +64,7 @@ async def test_one_without_an_id_leaves_its_whole_batch_in_doubt(tmp_path):
 @pytest.mark.parametrize(
     "error", [OverloadedError("too many saves wait"), InDoubtError("disk I/O error", is_rolled_back=True)]
 )
-async def test_what_has_no_id_is_repeated_when_it_was_not_done(tmp_path, error):
+async def test_what_has_no_id_is_repeated_when_it_was_not_done(tmp_path: Path, error: Exception) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         core.way.refusals.append(error)
@@ -70,7 +74,7 @@ async def test_what_has_no_id_is_repeated_when_it_was_not_done(tmp_path, error):
         await bob.beat()
 
 
-async def test_a_refusal_for_now_is_repeated_until_the_deadline_and_then_answered(tmp_path):
+async def test_a_refusal_for_now_is_repeated_until_the_deadline_and_then_answered(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         core.way.refusals.extend([UnavailableError("down")] * 3)
@@ -81,7 +85,9 @@ async def test_a_refusal_for_now_is_repeated_until_the_deadline_and_then_answere
         assert (await core.way.store.inspect(Key("bob"))).messages == 0
 
 
-async def test_a_store_whose_clock_was_set_ahead_is_asked_again_with_a_deadline_in_that_clock(tmp_path):
+async def test_a_store_whose_clock_was_set_ahead_is_asked_again_with_a_deadline_in_that_clock(
+    tmp_path: Path,
+) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         core.way.refusals.append(DeadlinePassedError("by the new clock"))
@@ -94,7 +100,9 @@ async def test_a_store_whose_clock_was_set_ahead_is_asked_again_with_a_deadline_
         assert saved.items == refused.items
 
 
-async def test_a_refusal_for_a_deadline_that_has_not_passed_by_the_stores_clock_is_not_repeated(tmp_path):
+async def test_a_refusal_for_a_deadline_that_has_not_passed_by_the_stores_clock_is_not_repeated(
+    tmp_path: Path,
+) -> None:
     async with running_core(tmp_path) as core:
         core.way.refusals.append(DeadlinePassedError("who knows why"))
         reply = await core.push("bob", 1, expire_s=600)
@@ -102,7 +110,7 @@ async def test_a_refusal_for_a_deadline_that_has_not_passed_by_the_stores_clock_
         assert len(core.way.batches) == 1
 
 
-async def test_an_answer_that_does_not_fit_the_batch_fails_it_and_the_key_goes_on(tmp_path):
+async def test_an_answer_that_does_not_fit_the_batch_fails_it_and_the_key_goes_on(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         core.way.answers_to_cut = 1
@@ -115,7 +123,9 @@ async def test_an_answer_that_does_not_fit_the_batch_fails_it_and_the_key_goes_o
 
 
 @pytest.mark.parametrize("failure", [StorageError("no"), ZeroDivisionError("a bug")])
-async def test_a_late_save_is_answered_when_the_stores_clock_cannot_be_asked_for(tmp_path, failure):
+async def test_a_late_save_is_answered_when_the_stores_clock_cannot_be_asked_for(
+    tmp_path: Path, failure: Exception
+) -> None:
     async with running_core(tmp_path) as core:
         core.way.refusals.append(DeadlinePassedError("by the new clock"))
         core.way.clock_refusals.append(failure)
@@ -124,7 +134,9 @@ async def test_a_late_save_is_answered_when_the_stores_clock_cannot_be_asked_for
         assert (await core.push("bob", "next", expire_s=600)).failed == []
 
 
-async def test_a_bug_in_a_save_fails_its_batch_and_the_key_goes_on(tmp_path, caplog):
+async def test_a_bug_in_a_save_fails_its_batch_and_the_key_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with running_core(tmp_path) as core:
         core.way.refusals.append(ZeroDivisionError("a bug"))
         reply = await core.push("bob", "unlucky", expire_s=600)
@@ -133,7 +145,9 @@ async def test_a_bug_in_a_save_fails_its_batch_and_the_key_goes_on(tmp_path, cap
         assert (await core.push("bob", "next", expire_s=600)).failed == []
 
 
-async def test_an_unsaved_message_does_not_hide_what_a_save_in_doubt_has_stored(tmp_path, monkeypatch):
+async def test_an_unsaved_message_does_not_hide_what_a_save_in_doubt_has_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("comet.saving.DOUBT_GRACE_S", 0.05)
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
@@ -152,7 +166,9 @@ async def test_an_unsaved_message_does_not_hide_what_a_save_in_doubt_has_stored(
         await bob.beat()
 
 
-async def test_an_unsaved_message_is_refused_when_the_store_does_not_tell_what_it_would_hide(tmp_path):
+async def test_an_unsaved_message_is_refused_when_the_store_does_not_tell_what_it_would_hide(
+    tmp_path: Path,
+) -> None:
     async with running_core(tmp_path, store_timeout_s=0.2) as core:
         bob = await core.subscribe("bob")
         core.way.answers_to_cut = 1
@@ -164,7 +180,7 @@ async def test_an_unsaved_message_is_refused_when_the_store_does_not_tell_what_i
         assert values(await bob.documents(2)) == ["who knows", "next"]
 
 
-async def test_that_a_repeat_fails_does_not_tell_what_became_of_the_first_attempt(tmp_path):
+async def test_that_a_repeat_fails_does_not_tell_what_became_of_the_first_attempt(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
         bob = await core.subscribe("bob")
         core.way.answers_to_lose = 1
