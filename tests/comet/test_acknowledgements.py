@@ -151,8 +151,8 @@ async def test_devices_that_a_silent_store_does_not_take_are_bounded(tmp_path: P
 
 def is_caught_up(core: Core, key: str) -> bool:
     """Whether the connections of a key have what was stored."""
-    channel = core.node._hub.channel(Key(key))
-    return channel is not None and all(one.catch_up is None for one in channel.connections())
+    connections = core.comet.connections(key)
+    return bool(connections) and all(one.catch_up is None for one in connections)
 
 
 async def test_clients_cannot_fill_the_store_with_keys_that_they_invent(tmp_path: Path) -> None:

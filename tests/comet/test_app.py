@@ -101,7 +101,7 @@ async def test_keys_of_another_node_are_neither_pushed_to_nor_deleted(tmp_path: 
         with pytest.raises(NotOwnerError):
             # One is enough: the caller asks again by its newer membership.
             await core.push(keys, 1)
-        lost = next(key for key in map(Key, keys) if not core.node._keys.ownership.owns(key))
+        lost = next(Key(key) for key in keys if not core.comet.owns(key))
         with pytest.raises(NotOwnerError):
             await core.node.delete_key(lost, (0, 0))
 
@@ -183,7 +183,7 @@ async def test_subscriber_that_comes_while_the_node_drains_is_sent_elsewhere(tmp
         late = await Peer.connect(core.comet.tcp)
         await eventually(lambda: core.comet.open_sockets == 1)
         drain = asyncio.ensure_future(core.node.drain(5.0))
-        await eventually(lambda: core.node._reception._is_draining)
+        await eventually(lambda: core.comet.is_draining)
         await late.send(b"*3\r\n$3\r\nsub\r\n$3\r\nbob\r\n$2\r\n30\r\n")
         assert await late.read_to_end() in (b"-c\r\n", b"-n\r\n")
         await late.close()

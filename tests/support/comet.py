@@ -18,6 +18,10 @@ from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
 from comet.app import CometNode
 from comet.config import CometConfig
+from comet.connection import Connection
+from comet.listener import Listener
+from comet.poller import READABLE
+from comet.transport import SocketTransport
 from message.storage.config import EmbeddedSettings
 from message.storage.embedded import EmbeddedStore
 from tests.support.peer import Address
@@ -50,6 +54,35 @@ class Comet:
     def open_sockets(self) -> int:
         """Sockets of subscribers in whatever state."""
         return self.node._sockets.count
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether who comes now is sent elsewhere."""
+        return self.node._reception._is_draining
+
+    def owns(self, key: str) -> bool:
+        """Whether the ring gives it the key."""
+        return self.node._keys.ownership.owns(Key(key))
+
+    def connections(self, key: str) -> list[Connection]:
+        """The connections of a key, in order of arrival."""
+        channel = self.node._hub.channel(Key(key))
+        return [] if channel is None else channel.connections()
+
+    def transport(self, key: str) -> SocketTransport:
+        """What carries the only connection of a key."""
+        (connection,) = self.connections(key)
+        transport = connection._transport
+        assert isinstance(transport, SocketTransport)
+        return transport
+
+    def is_reading(self, key: str) -> bool:
+        """Whether the only connection of a key is read from."""
+        return bool(self.transport(key)._mask & READABLE)
+
+    def listener(self, purpose: str) -> Listener:
+        """Of "tcp" or "ws"."""
+        return self.node._listeners[purpose]
 
     async def push(self, key: str, payload: bytes, expire_s: int = 0) -> Mid:
         """Push to one key; the settled mid."""

@@ -29,6 +29,8 @@ from tests.support.services import ScriptedMessageNode
 from tests.support.stats import counted
 from web.app import WebNode
 from web.config import WebConfig
+from web.connection import Connection
+from web.listener import Listener
 
 
 class Web:
@@ -39,6 +41,17 @@ class Web:
         self.registry = registry
         self._stats = stats
         self._clients: dict[str, HttpClient] = {}
+
+    @property
+    def admin_listener(self) -> Listener:
+        """Of the admin API: its connections, and what is in progress on them."""
+        return self.node._admin
+
+    def connections(self) -> list[Connection]:
+        """The open connections to the admin API."""
+        server = self.admin_listener._web_server
+        assert server is not None
+        return [one for one in server.connections if isinstance(one, Connection)]
 
     def address(self, listener: str) -> Address:
         """Where "public" or "admin" is bound."""

@@ -36,6 +36,4 @@ async def unanswered(web: Web, comet: ScriptedComet, push: bytes) -> Peer:
 
 
 def quick_connections(web: Web) -> list[QuickConnection]:
-    server = web.node._admin._web_server
-    assert server is not None
-    return [one for one in server.connections if isinstance(one, QuickConnection)]
+    return [one for one in web.connections() if isinstance(one, QuickConnection)]

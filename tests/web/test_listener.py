@@ -169,7 +169,7 @@ async def test_body_that_does_not_come_is_answered_and_nothing_is_pushed(comet: 
 async def test_body_with_a_malformed_chunk_is_400_at_once(web: Web, comet: ScriptedComet) -> None:
     peer = await connect(web)
     await peer.send(f"POST {PUSH} HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
-    await eventually(lambda: web.node._admin.in_progress)
+    await eventually(lambda: web.admin_listener.in_progress)
     await peer.send(b"1\r\n1\r\nzz\r\n")
     assert (await peer.read_to_end()).startswith(b"HTTP/1.1 400 ")
     assert not comet.pushes
@@ -299,7 +299,7 @@ async def test_requests_in_progress_are_answered_by_a_drain(web: Web, comet: Scr
     await busy.send(post(PUSH, b"1"))
     await eventually(lambda: comet.held_count)
     drain = asyncio.create_task(web.node.drain(5.0))
-    await eventually(lambda: web.node._admin.is_draining)
+    await eventually(lambda: web.admin_listener.is_draining)
     with pytest.raises(OSError):
         await connect(web)
     comet.release()

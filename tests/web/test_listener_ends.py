@@ -20,10 +20,7 @@ from web.request import Request, RequestHead
 
 def shut_down_by_client(web: Web) -> bool:
     """Whether the only connection of the admin API has seen its client's end."""
-    server = web.node._admin._web_server
-    assert server is not None
-    (connection,) = server.connections
-    assert isinstance(connection, Connection)
+    (connection,) = web.connections()
     return connection._has_ended
 
 
@@ -45,7 +42,7 @@ async def test_push_goes_on_when_its_client_goes_away(web: Web, comet: ScriptedC
     await peer.send(post(PUSH, b"1"))
     await eventually(lambda: comet.held_count)
     await peer.reset()
-    await eventually(lambda: not web.node._admin.connection_count)
+    await eventually(lambda: not web.admin_listener.connection_count)
     comet.release()
     await eventually(lambda: web.counted("http_pushes_total", "ok"))
 
@@ -124,6 +121,6 @@ async def test_client_that_ends_within_its_body_is_not_waited_for(web: Web, come
     peer.writer.write(post(PUSH, b"1", length=9))
     peer.writer.write_eof()
     assert await peer.read_to_end() == b""
-    await eventually(lambda: not web.node._admin.in_progress)
+    await eventually(lambda: not web.admin_listener.in_progress)
     assert not comet.pushes
     await peer.close()

@@ -84,9 +84,9 @@ async def test_what_stands_behind_a_push_before_the_end_is_answered_too(
 async def test_push_goes_on_when_its_client_goes_away(web: Web, comet: ScriptedComet) -> None:
     peer = await unanswered(web, comet, post(b"1"))
     await peer.reset()
-    await eventually(lambda: not web.node._admin.connection_count)
+    await eventually(lambda: not web.admin_listener.connection_count)
     comet.release()
-    await eventually(lambda: not web.node._admin.in_progress)
+    await eventually(lambda: not web.admin_listener.in_progress)
     assert web.counted("http_pushes_total", "ok") == 2
 
 
@@ -110,7 +110,7 @@ async def test_push_that_does_not_succeed_is_answered_as_the_usual_way_does(
     assert (await read_response(peer)).body == body
     await peer.send(post(b"1"))
     assert (await read_response(peer)).body == b'{"ret":0}'
-    assert not web.node._admin.in_progress
+    assert not web.admin_listener.in_progress
     await peer.close()
 
 
@@ -127,7 +127,7 @@ async def test_push_that_is_never_answered_is_in_doubt(comet: ScriptedComet) -> 
 async def test_drain_answers_it_and_ends_its_connection(web: Web, comet: ScriptedComet) -> None:
     peer = await unanswered(web, comet, post(b"1"))
     drain = asyncio.create_task(web.node.drain(5.0))
-    await eventually(lambda: web.node._admin.is_draining)
+    await eventually(lambda: web.admin_listener.is_draining)
     comet.release()
     answer = await peer.read_to_end()
     assert b"\r\nConnection: close\r\n" in answer
@@ -151,7 +151,7 @@ async def test_push_that_fails_after_the_stop_is_not_tried_again(web: Web, comet
     future: asyncio.Future[PushReply] = asyncio.get_running_loop().create_future()
     comet.push = lambda _: future  # type: ignore[method-assign]
     await peer.send(post(b"1"))
-    await eventually(lambda: web.node._admin.in_progress)
+    await eventually(lambda: web.admin_listener.in_progress)
     await web.node.stop()
     tasks = asyncio.all_tasks()
     future.set_exception(UnavailableError("the connection is closed"))

@@ -107,7 +107,8 @@ async def test_pushes_go_the_short_way_after_whole_requests(
     comet.is_holding = True
     await peer.send(PUSH)
     await eventually(lambda: comet.held_count)
-    assert [c._pending for c in quick_connections(web)] != [None]
+    (connection,) = quick_connections(web)
+    assert connection._pending is not None
     comet.release()
     assert (await read_response(peer)).body == b'{"ret":0}'
     await peer.close()
@@ -242,7 +243,7 @@ async def test_connection_that_ends_behind_a_push_that_follows_at_once_pushes_no
 
     peer, connection = await send_at_once(web, comet, monkeypatch, follow)
     assert await peer.read_to_end() == b""
-    await eventually(lambda: not web.node._admin.connection_count)
+    await eventually(lambda: not web.admin_listener.connection_count)
     assert (len(comet.pushes), connection._behind) == (1, b"")
     await peer.close()
 

@@ -300,7 +300,7 @@ async def test_pushes_go_on_when_the_client_goes_away(web: Web, comet: ScriptedC
         await eventually(lambda: comet.held_count == 2)
     await eventually(lambda: not web.counted("http_admin_connections"))
     comet.release(2)
-    await eventually(lambda: not web.node._admin.in_progress)
+    await eventually(lambda: not web.admin_listener.in_progress)
     assert not web.node._streams._streams
 
 
@@ -346,7 +346,7 @@ async def test_drain_answers_what_was_read_and_ends_the_stream(web: Web, comet: 
         await stream.push("k")
         await eventually(lambda: comet.held_count == 1)
         drain = asyncio.create_task(web.node.drain(5.0))
-        await eventually(lambda: web.node._admin.is_draining)
+        await eventually(lambda: web.admin_listener.is_draining)
         await stream.push("late")
         comet.release()
         answers = await stream.rest()

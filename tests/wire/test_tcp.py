@@ -15,7 +15,6 @@ import pytest
 
 from cluster.model import Key, NodeInfo, NodeKind, NodeName
 from cluster.tokens import mint
-from comet.poller import READABLE
 from comet.protocol import CloseReason
 from tests.support.comet import Comet, running_comet
 from tests.support.eventually import eventually
@@ -198,7 +197,7 @@ async def test_draining_node_sends_who_comes_late_elsewhere(comet: Comet) -> Non
     async with connected(comet) as old, connected(comet) as new:
         await eventually(lambda: comet.open_sockets == 2)
         drain = asyncio.create_task(comet.node.drain(3.0))
-        await eventually(lambda: comet.node._reception._is_draining)
+        await eventually(lambda: comet.is_draining)
         await old.send(command("sub", "k", "30"))
         assert await old.read_to_end() == b"-c\r\n"
         await new.send(command("sub", "k", "30", "", "2"))
@@ -247,7 +246,7 @@ async def test_what_a_peer_sends_after_our_goodbye_is_discarded_until_it_is_cut(
 async def test_reader_that_has_stopped_is_cut_even_when_little_is_unread(comet: Comet) -> None:
     subscriber = await subscribe_tcp(comet.tcp, "k", receive_buffer_bytes=2048)
     await subscriber.open()
-    (connection,) = _connections(comet, "k")
+    (connection,) = comet.connections("k")
     while not connection.unread_bytes:
         await comet.push("k", b'"%b"' % (b"x" * 5000))
     assert connection.unread_bytes < 64 * 1024
@@ -260,13 +259,12 @@ async def test_reader_that_has_stopped_is_cut_even_when_little_is_unread(comet: 
 async def test_reader_that_catches_up_lives_on(comet: Comet) -> None:
     subscriber = await subscribe_tcp(comet.tcp, "k", receive_buffer_bytes=2048)
     await subscriber.open()
-    (connection,) = _connections(comet, "k")
+    (connection,) = comet.connections("k")
     pushed = []
     while connection.unread_bytes < 100_000:
         pushed.append(await comet.push("k", b'"%b"' % (b"x" * 5000)))
-    assert connection._is_paused
     assert [document.mid for document in await subscriber.documents(len(pushed))] == pushed
-    assert not connection._is_paused
+    assert connection.unread_bytes == 0
     await subscriber.beat()
     await subscriber.close()
 
@@ -324,7 +322,7 @@ async def test_sender_over_the_limit_waits_and_others_do_not(tmp_path: Path) -> 
         await other.open()
         began = time.monotonic()
         await flooding.peer.send(b"a0\r\n" * 100)
-        await eventually(lambda: not _connections(comet, "k")[0]._transport._mask & READABLE)
+        await eventually(lambda: not comet.is_reading("k"))
         await flooding.peer.send(b"h")
         await other.beat()
         assert time.monotonic() - began < 0.9
@@ -338,17 +336,11 @@ async def test_sender_that_drips_an_acknowledgement_waits_too(tmp_path: Path) ->
     async with running_comet(tmp_path, max_frames_per_s=4) as comet:
         dripping = await subscribe_tcp(comet.tcp, "k", version="2")
         await dripping.open()
-        transport = _connections(comet, "k")[0]._transport
+        user = comet.transport("k")._user
         for size, part in enumerate((b"a", b"0", b"0", b"0"), start=1):
             await dripping.peer.send(part)
-            await eventually(lambda size=size: len(transport._user._held) == size)
-        assert transport._mask & READABLE
+            await eventually(lambda size=size: len(user._held) == size)
+        assert comet.is_reading("k")
         await dripping.peer.send(b"0")
-        await eventually(lambda: not transport._mask & READABLE)
+        await eventually(lambda: not comet.is_reading("k"))
         await dripping.close()
-
-
-def _connections(comet: Comet, key: str) -> list:  # type: ignore[type-arg]
-    channel = comet.node._hub.channel(Key(key))
-    assert channel is not None
-    return channel.connections()
