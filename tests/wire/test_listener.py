@@ -8,34 +8,37 @@ import os
 import resource
 import socket
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import pytest
 
-from cluster.model import Key
 from comet.config import CometConfig
-from comet.door import MAX_SPARE_SOCKETS, OpenSockets
-from comet.listener import start_tcp
+from comet.door import MAX_SPARE_SOCKETS, Admission, Door, DoorLimits, OpenSockets
+from comet.listener import Listener, start_tcp
+from comet.poller import Poller
 from comet.protocol import CloseReason
+from comet.tcp import tcp_wires
+from comet.timers import TimerWheel
 from comet.transport import SocketTransport, TransportUser
+from comet.usual import SubscribeReader
+from tests.comet.sockets import User, running_poller
 from tests.support.comet import running_comet
 from tests.support.eventually import eventually
-from tests.support.peer import Peer
+from tests.support.peer import Address, Peer
 from tests.support.subscriber import command, subscribe_tcp, subscribe_websocket
+
+# For listeners through which nobody subscribes.
+NOBODY = cast(Admission, None)
 
 
 async def test_accepted_sockets_have_small_buffers_and_no_delay(tmp_path: Path) -> None:
     async with running_comet(tmp_path, send_buffer_bytes=16384) as comet:
         subscriber = await subscribe_tcp(comet.tcp, "k")
         await subscriber.open()
-        channel = comet.node._hub.channel(Key("k"))
-        assert channel is not None
-        (connection,) = channel.connections()
-        transport = connection._transport
-        assert isinstance(transport, SocketTransport)
-        accepted = transport._socket
+        accepted = comet.transport("k")._socket
         # The kernel counts its own overhead in.
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * 16384
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * 8192
@@ -69,27 +72,30 @@ async def test_silent_sockets_beyond_the_spare_ones_are_cut_and_said_once(
     assert len(warnings) == 1
 
 
-async def test_port_in_use_is_an_error_and_leaves_no_socket(tmp_path: Path) -> None:
-    async with running_comet(tmp_path) as comet:
-        config = CometConfig(tcp_bind=f"127.0.0.1:{comet.tcp[1]}")
-        with pytest.raises(OSError, match="in use"):
-            await start_tcp(
-                config, comet.node._reception, comet.node._wheel, OpenSockets(8), comet.node._poller
-            )
+async def test_port_in_use_is_an_error_and_leaves_no_socket() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        running_poller() as poller,
+        pytest.raises(OSError, match="in use"),
+    ):
+        await listen(f"127.0.0.1:{taken.getsockname()[1]}", poller)
 
 
 @pytest.mark.parametrize("bind", ["[::1]:0", "localhost:0", "0.0.0.0:0", ":0"])
-async def test_address_may_be_of_any_family(tmp_path: Path, bind: str) -> None:
-    async with running_comet(tmp_path) as comet:
-        node = comet.node
-        listener = await start_tcp(
-            CometConfig(tcp_bind=bind), node._reception, node._wheel, OpenSockets(8), node._poller
-        )
+async def test_address_may_be_of_any_family(bind: str) -> None:
+    with running_poller() as poller:
+        listener = await listen(bind, poller)
         host, _, port = listener.address.rpartition(":")
         assert int(port) > 0
         assert host.startswith("[") == ("::" in host)
         listener.stop_accepting()
         await listener.wait_closed()
+
+
+async def listen(bind: str, poller: Poller) -> Listener:
+    """Listen without a node, where nobody comes."""
+    wheel = TimerWheel(asyncio.get_running_loop())
+    return await start_tcp(CometConfig(tcp_bind=bind), NOBODY, wheel, OpenSockets(8), poller)
 
 
 async def test_without_free_descriptors_nobody_is_accepted_until_there_are_some(
@@ -111,7 +117,7 @@ async def test_without_free_descriptors_nobody_is_accepted_until_there_are_some(
                 await eventually(lambda: "accepting no sockets" in caplog.text)
                 await old.beat()
                 # It is tried again, and not told again.
-                comet.node._listeners["tcp"]._go_on()
+                comet.listener("tcp")._go_on()
                 await old.beat()
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, limits)
@@ -150,51 +156,69 @@ async def test_fault_while_accepting_costs_nobody_who_is_here_and_delays_the_oth
 
 
 async def test_socket_that_cannot_be_served_is_cut_and_the_next_one_is_served(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with running_comet(tmp_path) as comet:
-        listener = comet.node._listeners["tcp"]
-        make_user = listener._make_user
+    served = User()
+    users = iter([None, served])
 
-        def fail() -> TransportUser:
-            listener._make_user = make_user
+    def make_user() -> TransportUser:
+        user = next(users)
+        if user is None:
             raise ValueError
+        return user
 
-        listener._make_user = fail
-        cut = await Peer.connect(comet.tcp)
-        assert await cut.read_to_end() == b""
-        await cut.close()
-        served = await subscribe_tcp(comet.tcp, "k")
-        await served.open()
-        await served.close()
+    async with listening_for(make_user) as address:
+        await check_is_cut(address)
+        await check_is_served(address, served)
     assert caplog.text.count("new socket not served") == 1
 
 
-async def test_socket_whose_user_fails_at_once_is_cut_and_the_node_stops_as_ever(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def test_socket_whose_user_fails_at_once_is_cut_and_the_next_one_is_served(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    lost: list[TransportUser] = []
-
-    class Fails(TransportUser):
+    class Fails(User):
         def connection_made(self, transport: SocketTransport) -> None:
             raise ValueError
 
-        def connection_lost(self) -> None:
-            lost.append(self)
-
-    async with running_comet(tmp_path) as comet:
-        listener = comet.node._listeners["tcp"]
-        make_user = listener._make_user
-        listener._make_user = Fails
-        cut = await Peer.connect(comet.tcp)
-        assert await cut.read_to_end() == b""
-        await cut.close()
-        assert len(lost) == 1
-        listener._make_user = make_user
-        served = await subscribe_tcp(comet.tcp, "k")
-        await served.open()
-        await served.close()
+    fails, served = Fails(), User()
+    users = iter([fails, served])
+    async with listening_for(lambda: next(users)) as address:
+        await check_is_cut(address)
+        assert fails.told == ["lost"]
+        await check_is_served(address, served)
     assert caplog.text.count("fault at a subscriber's socket") == 1
+
+
+@asynccontextmanager
+async def listening_for(make_user: Callable[[], TransportUser]) -> AsyncIterator[Address]:
+    """A listener without a node, whose sockets go to these users; its address."""
+    loop = asyncio.get_running_loop()
+    wheel = TimerWheel(loop)
+    with running_poller() as poller, socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        limits = DoorLimits(1.0, 1.0, 100)
+        door = Door(NOBODY, wheel, OpenSockets(8), tcp_wires(), SubscribeReader(), limits, loop.call_later)
+        address = listening.getsockname()
+        listener = Listener(poller, listening, make_user, door, loop.call_later)
+        try:
+            yield address
+        finally:
+            listener.abort()
+
+
+async def check_is_cut(address: Address) -> None:
+    peer = await Peer.connect(address)
+    assert await peer.read_to_end() == b""
+    await peer.close()
+
+
+async def check_is_served(address: Address, user: User) -> None:
+    peer = await Peer.connect(address)
+    await eventually(lambda: user.told == ["made"])
+    await peer.close()
+    await eventually(lambda: "eof" in user.told)
+    assert user.transport is not None
+    user.transport.abort()
 
 
 async def test_drain_ends_when_the_last_socket_has_gone(tmp_path: Path) -> None:
@@ -248,16 +272,14 @@ async def test_connection_that_has_ended_is_freed(tmp_path: Path, way: str, end:
         address = comet.tcp if way == "tcp" else comet.ws
         subscriber = await subscribe(address, "k", version="2", mid=0, device="d" * 60)
         await subscriber.open()
-        channel = comet.node._hub.channel(Key("k"))
-        assert channel is not None
-        (connection,) = channel.connections()
+        (connection,) = comet.connections("k")
         # Nothing tells when a connection is freed: the garbage collector does not know it.
         # What it alone holds is its device's name.
         device = connection.device
         if end == "by the node":
             connection.close(CloseReason.DELETED)
             assert (await subscriber.end()).code == CloseReason.DELETED.code
-        del connection, channel
+        del connection
         await subscriber.close()
         await eventually(lambda: comet.open_sockets == 0)
         # This function's, and that of the call.
