@@ -247,14 +247,16 @@ async def test_message_without_room_is_counted_once_and_so_is_the_close(tmp_path
 
 async def test_acknowledgement_is_kept_for_the_device_until_the_connection_has_ended(tmp_path: Path) -> None:
     desk = await Desk.open(tmp_path)
+    await desk.store.start()
     connection, _ = desk.let_in()
     connection.offer(Mid(160), b"x")
     connection.acknowledge(Mid(80))
-    assert desk.acknowledgements._unwritten == {"bob": {"phone": 80}}
+    assert await desk.acknowledgements.resume_point(Key("bob"), "phone") == 80
     connection.close(CloseReason.PEER_CLOSED)
     connection.acknowledge(Mid(160))
-    assert desk.acknowledgements._unwritten == {"bob": {"phone": 80}}
+    assert await desk.acknowledgements.resume_point(Key("bob"), "phone") == 80
     await desk.acknowledgements.stop()
+    await desk.store.stop()
 
 
 async def test_resume_is_begun_before_anything_can_be_delivered_and_ends_with_the_connection(
