@@ -212,7 +212,8 @@ class Writer:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             return [self._on_failed_commit(error)] * len(group), Tally()
-        if self._is_refused:
+        # A full disk takes a commit that writes nothing, as when nothing has expired.
+        if self._is_refused and tally.saved:
             self._is_refused = False
             log.warning("the disk takes writes again")
             self._reset_log()
@@ -281,7 +282,7 @@ class Writer:
             log.warning("cannot begin the write-ahead log anew: %s", error)
 
     def _log_refusal(self, error: sqlite3.Error) -> None:
-        """Log the first failure of an episode; the next good commit ends it."""
+        """Log the first failure of an episode; the next message that is stored ends it."""
         if not self._is_refused:
             self._is_refused = True
             is_full = _code(error) in (sqlite3.SQLITE_FULL, *_DISK_REFUSES)

@@ -17,7 +17,7 @@ from cluster.stats import Stats
 from message.storage.embedded import EmbeddedStore
 from message.storage.embedded_file import FILE_NAME
 from tests.message.clocks import SteppedClock
-from tests.message.saving import BOB, load_all, save_one
+from tests.message.saving import BOB, batch_of, load_all, save_one
 from tests.message.stores import open_store, settings_for
 from tests.message.test_embedded_crash import FRAME_BYTES
 
@@ -94,6 +94,22 @@ async def test_full_disk_is_answered_reads_go_on_and_space_ends_it(
 
 def log_size(directory: Path) -> int:
     return (directory / f"{FILE_NAME}-wal").stat().st_size
+
+
+async def test_commit_that_writes_nothing_does_not_mean_that_the_disk_takes_writes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_store(tmp_path) as store:
+        await save_one(store, BOB, "1")
+        with files_limited_to(log_size(tmp_path)):
+            with pytest.raises(InDoubtError):
+                await save_one(store, BOB, "2")
+            assert await store.remove_expired(10) == 0
+            await store.save(await batch_of(store, BOB, "1"))
+        assert "takes writes again" not in caplog.text
+
+        await save_one(store, BOB, "2")
+        assert "takes writes again" in caplog.text
 
 
 async def test_save_refused_by_a_full_disk_is_not_there_later(small_disk: Path) -> None:
