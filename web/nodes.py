@@ -46,7 +46,7 @@ class NodeView(msgspec.Struct, frozen=True):
     # Comet nodes only.
     channels: int | None = None
     capacity: int | None = None
-    # Message nodes only: what each server of the store makes of an answered push.
+    # Message nodes only: what each server of the store makes of an answered push, and which are away.
     stores: list[Guarantee] | None = None
     # Why a registered node did not tell; null when it did.
     fault: str | None = None

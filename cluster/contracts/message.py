@@ -98,6 +98,15 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
     acknowledged: dict[str, Mid]
 
 
+class Away(msgspec.Struct, frozen=True):
+    """One server of a store cannot be used, or takes no writes."""
+
+    # Since when.
+    for_s: float
+    # Why the last attempt has failed. Without secrets.
+    reason: str
+
+
 class Guarantee(msgspec.Struct, frozen=True):
     """What one server of a store makes of an answered push."""
 
@@ -111,6 +120,8 @@ class Guarantee(msgspec.Struct, frozen=True):
     promise: str
     # What an operator must know when this is weaker than an answered push deserves; empty = it is not.
     warning: str = ""
+    # Of a server that did not work when it was last needed; the rest is what it promised before.
+    away: Away | None = None
 
 
 class MessageStatus(msgspec.Struct, frozen=True, array_like=True):

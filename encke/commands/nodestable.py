@@ -126,7 +126,10 @@ def _notes(answer: dict[str, Any], nodes: Sequence[dict[str, Any]]) -> list[str]
         if node.get("fault"):
             notes.append(f"{who}: {node['fault']}")
         for store in node.get("stores") or []:
-            if store.get("warning"):
+            if away := store.get("away"):
+                since = uptime(away["for_s"])
+                notes.append(f"{who}: {store['location']}: away for {since}: {away['reason']}")
+            elif store.get("warning"):
                 notes.append(f"{who}: {store['location']}: {store['warning']}")
     return notes
 

@@ -79,7 +79,12 @@ class MessageStore(MessageService, Protocol):
         ...
 
     def describe(self) -> list[Guarantee]:
-        """What each server of this store promises, as far as it is known now."""
+        """What each server of this store promises, as far as it is known now, and which are away.
+
+        A server is away from the first attempt to connect that fails to the first that does not; while
+        it is, the search for expired messages attempts it in each expiry_interval_s. The embedded store
+        is away from the first write that its disk refuses until a message is stored.
+        """
         ...
 
     def start_fault(self) -> str | None:

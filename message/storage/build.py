@@ -12,7 +12,7 @@ from pymysql.constants import ER
 from cluster.errors import StorageError
 from cluster.stats import Stats
 from message.storage.config import MysqlSettings, RedisSettings, StoreLimits
-from message.storage.counters import StoreCounters, show_queued
+from message.storage.counters import StoreCounters, show_state
 from message.storage.mysql import MysqlStore
 from message.storage.mysql_connection import Connection, explain
 from message.storage.mysql_schema import init_schema
@@ -82,5 +82,5 @@ def _build(
     servers: Iterable[ServerUrl], make: Callable[[ServerUrl], ServerStore], stats: Stats
 ) -> ShardedStore:
     store = ShardedStore({server: make(server) for server in servers})
-    show_queued(stats, lambda: store.queued)
+    show_state(stats, lambda: store.queued, store.describe)
     return store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster.contracts.message import Outcome
+from cluster.contracts.message import Guarantee, Outcome
 from cluster.stats import Stats
 
 
@@ -34,13 +34,19 @@ class Tally:
             self.conflicts += 1
 
 
-def show_queued(stats: Stats, queued: Callable[[], int]) -> None:
-    """Register the only gauge of a store.
+def show_state(stats: Stats, queued: Callable[[], int], describe: Callable[[], list[Guarantee]]) -> None:
+    """Register the gauges of a store.
 
     Args:
         queued: saves and changes that wait now.
+        describe: MessageStore.describe().
     """
     stats.gauge("store_queued_saves", "Saves and changes that wait for their commit.", queued)
+    stats.gauge(
+        "store_servers_away",
+        "Servers of the store that cannot be used, or take no writes.",
+        lambda: sum(server.away is not None for server in describe()),
+    )
 
 
 class StoreCounters:

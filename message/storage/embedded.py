@@ -29,7 +29,7 @@ from message.storage import embedded_reads as reads
 from message.storage.checks import require_device, require_incarnation, require_key
 from message.storage.clock import StoreTime, to_whole_s
 from message.storage.config import EmbeddedSettings
-from message.storage.counters import StoreCounters, show_queued
+from message.storage.counters import StoreCounters, show_state
 from message.storage.embedded_file import (
     FILE_NAME,
     DirectoryLock,
@@ -42,6 +42,7 @@ from message.storage.embedded_save import Saver
 from message.storage.embedded_writer import Change, Work, Writer, Written
 from message.storage.expiry import Expiry
 from message.storage.guarantees import of_embedded
+from message.storage.outage import Outage
 from message.storage.waiting import Waiting
 
 T = TypeVar("T")
@@ -75,7 +76,8 @@ class EmbeddedStore:
         self._directory = Path(settings.data_dir)
         self._counters = StoreCounters(stats)
         self._waiting = Waiting(settings)
-        show_queued(stats, lambda: self._waiting.writes)
+        self._outage = Outage()
+        show_state(stats, lambda: self._waiting.writes, self.describe)
         # What was asked for in this turn of the loop: one wake-up of the writer for all.
         self._turn: list[Work] = []
         saved = self._counters.saved
@@ -95,7 +97,7 @@ class EmbeddedStore:
             raise
         self._time = opened.time
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
-        self._writer = Writer(opened.writing, self._settings, opened.saver, self._report)
+        self._writer = Writer(opened.writing, self._settings, opened.saver, self._outage, self._report)
         self._readers = reads.Readers(opened.reading, opened.time, self._waiting.end_reads)
         self._waiting.is_open = True
         self._expiry.start()
@@ -111,8 +113,8 @@ class EmbeddedStore:
         await asyncio.to_thread(self._close)
 
     def describe(self) -> list[Guarantee]:
-        """What this store promises."""
-        return [of_embedded(str(self._directory), self._settings.durability)]
+        """What this store promises, and whether its disk refuses writes."""
+        return [self._outage.mark(of_embedded(str(self._directory), self._settings.durability))]
 
     def start_fault(self) -> str | None:
         """None: see MessageStore.start_fault(). start() has opened the file, or failed."""

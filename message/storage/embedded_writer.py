@@ -34,6 +34,7 @@ from cluster.errors import EnckeError, InDoubtError, StorageError, UnavailableEr
 from message.storage.config import EmbeddedSettings
 from message.storage.counters import Tally
 from message.storage.embedded_save import Saver
+from message.storage.outage import Outage
 
 log = logging.getLogger(__name__)
 
@@ -101,16 +102,19 @@ class Writer:
         connection: sqlite3.Connection,
         settings: EmbeddedSettings,
         saver: Saver,
+        outage: Outage,
         report: Callable[[Written], None],
     ) -> None:
         """Start the thread. Takes over the connection.
 
         Args:
+            outage: goes on while the disk refuses writes.
             report: called in the writer's thread after each transaction.
         """
         self._connection = connection
         self._settings = settings
         self._saver = saver
+        self._outage = outage
         self._report = report
         self._queue: SimpleQueue[list[Work] | None] = SimpleQueue()
         self._foreground: deque[Work] = deque()
@@ -118,7 +122,6 @@ class Writer:
         # Works in the last transaction of the foreground.
         self._last_group = 0
         self._fault: str | None = None
-        self._is_refused = False
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -213,8 +216,7 @@ class Writer:
         except sqlite3.Error as error:
             return [self._on_failed_commit(error)] * len(group), Tally()
         # A full disk takes a commit that writes nothing, as when nothing has expired.
-        if self._is_refused and tally.saved:
-            self._is_refused = False
+        if tally.saved and self._outage.end():
             log.warning("the disk takes writes again")
             self._reset_log()
         return answers, tally
@@ -283,11 +285,11 @@ class Writer:
 
     def _log_refusal(self, error: sqlite3.Error) -> None:
         """Log the first failure of an episode; the next message that is stored ends it."""
-        if not self._is_refused:
-            self._is_refused = True
-            is_full = _code(error) in (sqlite3.SQLITE_FULL, *_DISK_REFUSES)
-            what = "disk full" if is_full else "cannot write"
-            log.error("%s, messages are not stored: %s (%s)", what, error, error.sqlite_errorname)
+        is_full = _code(error) in (sqlite3.SQLITE_FULL, *_DISK_REFUSES)
+        what = "disk full" if is_full else "cannot write"
+        reason = f"{what}, messages are not stored: {error} ({error.sqlite_errorname})"
+        if self._outage.begin(reason):
+            log.error("%s", reason)
 
     def _stop_for(self, error: sqlite3.Error) -> None:
         if self._fault is None:

@@ -47,6 +47,8 @@ def tell(guarantee: Guarantee) -> None:
 
 
 def one_line(guarantee: Guarantee) -> str:
-    """The same for /readyz."""
+    """The same for /readyz; of a server that is away that instead."""
+    if (away := guarantee.away) is not None:
+        return f"store {guarantee.location}: away for {away.for_s:.0f} s: {away.reason}"
     warning = f": {guarantee.warning}" if guarantee.warning else ""
     return f"store {guarantee.location}: {guarantee.durability}: {guarantee.promise}{warning}"

@@ -103,13 +103,15 @@ class MysqlStore:
         return self._waiting.writes
 
     def describe(self) -> list[Guarantee]:
-        """What the server promised when it was last connected."""
-        return [self._workers.promise.current]
+        """What the server promised when it was last connected, and whether it is away."""
+        return [self._workers.outage.mark(self._workers.promise.current)]
 
     def start_fault(self) -> str | None:
         """See MessageStore.start_fault()."""
-        workers = self._workers
-        return None if workers.promise.is_heard else f"{self._server.name}: {workers.away_reason}"
+        if self._workers.promise.is_heard:
+            return None
+        reason = self._workers.outage.reason or "no answer yet"
+        return f"{self._server.name}: {reason}"
 
     def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
         """Store a batch; see MessageService.save()."""

@@ -100,7 +100,7 @@ class Worker:
         """Start it; connects at the first work.
 
         Args:
-            connect: makes a connection that is ready for use; called in the thread.
+            connect: makes a connection that is ready for use, and says when it cannot; called in the thread.
             report: called in the thread after each transaction.
             on_read_only: called in the thread when the server is read-only.
         """
@@ -116,7 +116,6 @@ class Worker:
         self._connection: Connection | None = None
         # Monotonic time before which a server that is away is not asked again.
         self._not_before = 0.0
-        self._is_down = False
         # The connection may lead to the wrong server. Set by any thread.
         self.is_stale = False
         # Monotonic time before which refusals are not told.
@@ -248,13 +247,7 @@ class Worker:
             self._connection = self._connect()
         except (pymysql.err.Error, OSError, ConfigError) as error:
             self._not_before = clocks.monotonic() + self._settings.retry_s
-            if not self._is_down:
-                self._is_down = True
-                log.error("the database does not answer: %s: %s", self._name, explain(error))
             raise UnavailableError(f"the database does not answer: {self._name}") from error
-        if self._is_down:
-            self._is_down = False
-            log.info("the database is back: %s", self._name)
         return self._connection
 
     def _on_failure(self, error: Exception) -> EnckeError:

@@ -13,6 +13,7 @@ from zlib import crc32
 
 import pymysql
 
+from cluster.errors import ConfigError
 from cluster.model import Key
 from message.storage.clock import HeardClock
 from message.storage.config import MysqlSettings, StoreLimits
@@ -22,6 +23,7 @@ from message.storage.mysql_connection import Connection, explain
 from message.storage.mysql_durability import guarantee, read_settings
 from message.storage.mysql_schema import check_version, schema_version
 from message.storage.mysql_worker import Done, Work, Worker
+from message.storage.outage import Outage
 from message.storage.servers import ServerUrl
 
 log = logging.getLogger(__name__)
@@ -49,8 +51,7 @@ class Workers:
         self._heard = heard
         self._deliver = deliver
         self.promise = Promise(guarantee(server.name, None))
-        # Why the last attempt to connect has failed. Set by the threads.
-        self.away_reason = "no answer yet"
+        self.outage = Outage()
         # What was asked for in this turn of the loop: one wake-up per thread for all.
         self._turn: dict[Worker, list[Work]] = defaultdict(list)
 
@@ -93,7 +94,7 @@ class Workers:
     def _worker(self, name: str) -> Worker:
         return Worker(
             f"{self._server.name} {name}",
-            self._connect,
+            self._reconnect,
             self._settings,
             self._limits,
             self._heard,
@@ -115,24 +116,36 @@ class Workers:
         try:
             self._connect().close()
         except (pymysql.err.Error, OSError) as error:
+            self._begin_outage(error)
             log.warning(
                 "the database is away at the start, what it promises is not known: %s: %s",
                 self._server.name,
                 error,
             )
 
+    def _reconnect(self) -> Connection:
+        """As _connect(); the operator is told when it begins to fail, and when it works again."""
+        try:
+            connection = self._connect()
+        except (pymysql.err.Error, OSError, ConfigError) as error:
+            self._begin_outage(error)
+            raise
+        if self.outage.end():
+            log.info("the database is back: %s", self._server.name)
+        return connection
+
+    def _begin_outage(self, error: Exception) -> None:
+        if self.outage.begin(explain(error)):
+            log.error("the database does not answer: %s: %s", self._server.name, explain(error))
+
     def _connect(self) -> Connection:
         """A connection to a database with our tables. In a worker's thread."""
+        connection = Connection(self._server, self._settings)
         try:
-            connection = Connection(self._server, self._settings)
-            try:
-                check_version(schema_version(connection))
-                promised = guarantee(self._server.name, read_settings(connection))
-            except BaseException:
-                connection.close()
-                raise
-        except Exception as error:
-            self.away_reason = explain(error)
+            check_version(schema_version(connection))
+            promised = guarantee(self._server.name, read_settings(connection))
+        except BaseException:
+            connection.close()
             raise
         self.promise.hear(promised)
         return connection

@@ -35,9 +35,9 @@ from message.storage.config import RedisSettings, StoreLimits
 from message.storage.counters import StoreCounters
 from message.storage.expiry import Expiry
 from message.storage.guarantees import Promise
+from message.storage.outage import Outage
 from message.storage.redis_durability import guarantee, read_settings
 from message.storage.redis_link import RedisLink
-from message.storage.redis_outage import Outage
 from message.storage.redis_reads import Reads
 from message.storage.redis_replies import read_save_reply, read_single_saved
 from message.storage.redis_requests import pack_save
@@ -46,6 +46,9 @@ from message.storage.servers import ServerUrl
 from message.storage.waiting import Waiting
 
 log = logging.getLogger(__name__)
+
+# Of refusals, one is told in this time: each save of a full server is one.
+REFUSALS_S = 60.0
 
 
 class RedisStore:
@@ -68,7 +71,9 @@ class RedisStore:
         self._heard = HeardClock(monotonic_ns)
         self._promise = Promise(guarantee(server.name, None))
         self._waiting = Waiting(limits)
-        self._outage = Outage(server.name)
+        self._outage = Outage()
+        # Monotonic seconds before which refusals are not told.
+        self._silent_until = 0.0
         link = partial(
             RedisLink,
             server.url,
@@ -119,8 +124,8 @@ class RedisStore:
         return self._waiting.writes
 
     def describe(self) -> list[Guarantee]:
-        """What the server promised when it was last connected."""
-        return [self._promise.current]
+        """What the server promised when it was last connected, and whether it is away."""
+        return [self._outage.mark(self._promise.current)]
 
     def start_fault(self) -> str | None:
         """See MessageStore.start_fault()."""
@@ -271,7 +276,11 @@ class RedisStore:
         return b"%d" % self._heard.bound()
 
     def _on_refusal(self, words: str) -> None:
-        self._outage.tell_refusal(words, clocks.monotonic())
+        now = clocks.monotonic()
+        if now >= self._silent_until:
+            self._silent_until = now + REFUSALS_S
+            told = "redis refuses, perhaps not for the first time: %s: %s"
+            log.error(told, self._server.name, words)
         if "READONLY" in words:
             # It is a replica now, and another server perhaps what it was.
             self._writing.renew()

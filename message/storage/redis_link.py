@@ -26,8 +26,8 @@ from redis.asyncio.connection import AbstractConnection
 from cluster.errors import EnckeError, InDoubtError, StorageError, UnavailableError
 from message.storage.checks import not_open
 from message.storage.config import RedisSettings
+from message.storage.outage import Outage
 from message.storage.redis_driver import abort, connection_factory, drop
-from message.storage.redis_outage import Outage
 from message.storage.redis_requests import Call, OnAnswer, pack_arguments, settle
 from message.storage.redis_scripts import Script
 
@@ -173,7 +173,8 @@ class RedisLink:
                 # Whatever it is, also what no Redis answers (a proxy's words): calls wait for this task.
                 await self._on_failed_connect(error)
                 continue
-            self._outage.end()
+            if self._outage.end():
+                log.info("redis is back: %s", self._name)
             self._connection, self._is_stale = connection, False
             self._flush()
             await self._read(connection)
@@ -197,7 +198,11 @@ class RedisLink:
         return connection
 
     async def _on_failed_connect(self, error: Exception) -> None:
-        self._outage.begin(str(error) or type(error).__name__)
+        reason = str(error) or type(error).__name__
+        if self._outage.begin(reason):
+            log.error(
+                "redis does not answer, messages of its keys are not stored: %s: %s", self._name, reason
+            )
         self._fail(self._waiting, UnavailableError(f"redis does not answer: {self._name}"))
         if not self._is_stopping:
             await asyncio.sleep(self._settings.retry_s)

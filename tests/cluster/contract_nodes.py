@@ -11,6 +11,7 @@ from cluster.contracts import message_rpc
 from cluster.contracts.comet import CometStatus, ConnectionInfo, Failure, Push, PushReply
 from cluster.contracts.handover import Forward, Held
 from cluster.contracts.message import (
+    Away,
     Guarantee,
     MessageService,
     MessageStatus,
@@ -40,7 +41,8 @@ BATCH = SaveBatch(BOB, [SaveItem("id-1", b'{"n":1}', 600, 60)], Mid(80), CLOCK)
 REPLY = SaveReply([SaveResult(Outcome.REPEATED, Mid(160), Mid(80))], CLOCK)
 PAGE = Page([Message(Mid(80), b"[1]", 1_900_000_000)], True, Mid(40), CLOCK)
 STORED = Stored(1, 3, Mid(80), Mid(80), {"": Mid(80), "phone": Mid(0)})
-GUARANTEE = Guarantee("redis", "redis://h:6379/0", "none", "much may be lost", "mend it")
+AWAY = Away(34.2, "Connection refused")
+GUARANTEE = Guarantee("redis", "redis://h:6379/0", "none", "much may be lost", "mend it", AWAY)
 MESSAGE_STATUS = MessageStatus([GUARANTEE], 2, 3)
 PUSH = Push([BOB, Key("alice \u2028 \U0001f41f")], b'{"n":1}', 600, "id-1", 3600, 20.0, (5, 2**40))
 PUSHED = PushReply([Mid(80), Mid(0)], [2, 0], [Failure(1, "storage")], [0])

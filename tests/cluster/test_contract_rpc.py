@@ -19,11 +19,13 @@ from cluster.errors import InDoubtError
 from cluster.model import Mid
 from cluster.rpc.methods import Method, Route
 from tests.cluster.contract_nodes import (
+    AWAY,
     BATCH,
     BOB,
     CLOCK,
     CONNECTION,
     FORWARD,
+    GUARANTEE,
     HELD,
     MESSAGE_STATUS,
     PAGE,
@@ -186,7 +188,7 @@ async def test_saves_and_pushes_are_futures_without_a_task() -> None:
 
 
 VALUES = [BATCH, BATCH.items[0], REPLY, REPLY.results[0], PAGE, PAGE.messages[0], STORED]
-VALUES += [MESSAGE_STATUS, PUSH, PUSHED, PUSHED.failed[0], CONNECTION, CometStatus(1, 2, 3)]
+VALUES += [MESSAGE_STATUS, GUARANTEE, AWAY, PUSH, PUSHED, PUSHED.failed[0], CONNECTION, CometStatus(1, 2, 3)]
 
 
 def newer(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
@@ -196,7 +198,8 @@ def newer(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
         for f in msgspec.structs.fields(kind)
     ]
     more: list[Any] = [("later", str, "unknown"), ("latest", list[int], ())]
-    return msgspec.defstruct(f"Newer{kind.__name__}", [*own, *more], array_like=True, frozen=True)
+    is_array = kind.__struct_config__.array_like
+    return msgspec.defstruct(f"Newer{kind.__name__}", [*own, *more], array_like=is_array, frozen=True)
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)

@@ -115,6 +115,18 @@ def test_what_to_look_at_stands_below() -> None:
     ]
 
 
+def test_store_that_is_away_is_looked_at_before_its_settings() -> None:
+    away = {"for_s": 3725.4, "reason": "Connection refused"}
+    weak = {"location": "redis://h:6379/0", "durability": "everysec", "warning": "set it to always"}
+    answer = {
+        "nodes": [node("message", "message-1", stores=[{**weak, "away": away}, {**weak, "away": None}])]
+    }
+    assert lines_of(answer, 0)[2:] == [
+        "! message message-1: redis://h:6379/0: away for 1h 2m: Connection refused",
+        "! message message-1: redis://h:6379/0: set it to always",
+    ]
+
+
 def test_table_fits_a_terminal_of_80_columns_with_the_rest_below_each_line() -> None:
     lines = lines_of(ANSWER, 80)
     assert max(map(len, lines)) <= 80

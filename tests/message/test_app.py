@@ -30,7 +30,7 @@ from message.storage.config import RedisSettings
 from message.storage.embedded import EmbeddedStore
 from tests.message.saving import BOB, batch_of
 from tests.message.stores import limits_with
-from tests.support.eventually import eventually
+from tests.support.eventually import eventually, eventually_told
 from tests.support.registry import ShakyRegistry
 from tests.support.servers import RedisServer
 
@@ -200,10 +200,18 @@ async def test_node_takes_no_calls_and_says_why_until_a_server_of_its_store_has_
         assert node.fault() is None
         assert len(list(Members(registry).current.of_kind(NodeKind.MESSAGE))) == 1
         server.kill()
-        with pytest.raises((UnavailableError, InDoubtError)):
-            await node.store.inspect(Key("bob"))
+
+        async def noted() -> bool:
+            with pytest.raises((UnavailableError, InDoubtError)):
+                await node.store.inspect(Key("bob"))
+            return f"store {server.url}: away for " in node.notes()[0]
+
+        await eventually_told(noted)
         # Others may be there, and this one comes back by itself.
-        assert node.fault() is None
+        assert node.ready_fault() is None
+        (told,) = (await node.status()).stores
+        assert told.away is not None
+        assert "wrong" not in str(told)
     finally:
         await node.stop()
         server.kill()

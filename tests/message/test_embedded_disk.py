@@ -106,7 +106,9 @@ async def test_commit_that_writes_nothing_does_not_mean_that_the_disk_takes_writ
                 await save_one(store, BOB, "2")
             assert await store.remove_expired(10) == 0
             await store.save(await batch_of(store, BOB, "1"))
+            (refusing,) = store.describe()
         assert "takes writes again" not in caplog.text
+        assert refusing.away is not None
 
         await save_one(store, BOB, "2")
         assert "takes writes again" in caplog.text

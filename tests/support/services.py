@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from cluster.contracts.comet import CometStatus, ConnectionInfo, Failure, Push, PushReply
-from cluster.contracts.message import Guarantee, MessageStatus, Page, Stored
+from cluster.contracts.message import Away, Guarantee, MessageStatus, Page, Stored
 from cluster.errors import EnckeError, NotOwnerError
 from cluster.model import Epoch, Key, Mid
 
@@ -109,7 +109,14 @@ class SilentStore:
         await _never()
 
 
-GUARANTEE = Guarantee("redis", "redis://10.0.0.9:6379/0", "none", "much may be lost", "mend it")
+GUARANTEE = Guarantee(
+    "redis",
+    "redis://10.0.0.9:6379/0",
+    "none",
+    "much may be lost",
+    "mend it",
+    Away(34.2, "Connection refused"),
+)
 
 
 class ScriptedMessageNode:

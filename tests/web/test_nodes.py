@@ -56,6 +56,7 @@ async def test_every_node_is_listed_with_its_state_share_and_numbers(comet: Scri
             "durability": GUARANTEE.durability,
             "promise": GUARANTEE.promise,
             "warning": GUARANTEE.warning,
+            "away": {"for_s": 34.2, "reason": "Connection refused"},
         }
     ]
     own = listed["web/web"]
