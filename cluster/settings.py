@@ -157,7 +157,9 @@ def split_address(text: str) -> tuple[str, int]:
 
 
 def join_address(host: str, port: int) -> str:
-    """The opposite of split_address()."""
+    """The opposite of split_address(); an IPv4 address within IPv6 is told as IPv4."""
+    # So the system names IPv4 peers of a socket that serves both families.
+    host = host.removeprefix("::ffff:") if "." in host else host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import cast
 
 from cluster.exposition import CONTENT_TYPE, exposition
-from cluster.settings import join_address, split_address
+from cluster.listening import serve
 from cluster.stats import Stats
 
 # From connecting until the request is there, and again until its answer has been taken.
@@ -78,11 +78,8 @@ class StatusListener:
         Raises:
             OSError: the address cannot be bound.
         """
-        host, port = split_address(self._bind)
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self._context), host or None, port)
-        bound = self._server.sockets[0].getsockname()
-        return join_address(bound[0], bound[1])
+        self._server, bound = await serve(lambda: _Connection(self._context), self._bind, MAX_CONNECTIONS)
+        return bound
 
     async def stop(self) -> None:
         """Close the listener and what is connected to it."""

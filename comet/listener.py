@@ -7,11 +7,11 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from socket import SocketType
 
-from cluster.settings import join_address, split_address
+from cluster.listening import bound_address, listen
 from comet.config import CometConfig
 from comet.door import Admission, Door, DoorLimits, OpenSockets
 from comet.poller import READABLE, Poller
@@ -61,9 +61,8 @@ class Listener:
         self._call_later = call_later
         # Between a fault and the next turn that goes well; said when it changes.
         self._is_resting = False
-        name = listening.getsockname()
         # The bound "host:port".
-        self.address = join_address(name[0], name[1])
+        self.address = bound_address(listening)
         poller.watch(listening.fileno(), READABLE, self)
 
     def stop_accepting(self) -> None:
@@ -172,27 +171,14 @@ async def start_websocket(
     return Listener(poller, listening, partial(WebSocketSubscriber, door), door, call_later)
 
 
-async def _listen(address: str, send_buffer_bytes: int) -> socket.socket:
-    """Listen at the first address that "host:port" stands for; an empty host is all interfaces."""
-    host, port = split_address(address)
-    found = await asyncio.get_running_loop().getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    family, kind, protocol, _, name = found[0]
-    listening = socket.socket(family, kind, protocol)
-    try:
-        listening.setblocking(False)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Accepted sockets inherit these, and only here do they bound the window
-        # from the first packet on. Without it the kernel takes 3.9 MB for one
-        # reader that has stopped; with 8 KB it takes 82 KB.
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+def _listen(address: str, send_buffer_bytes: int) -> Awaitable[socket.socket]:
+    # Accepted sockets inherit these, and only here do they bound the window
+    # from the first packet on. Without it the kernel takes 3.9 MB for one
+    # reader that has stopped; with 8 KB it takes 82 KB.
+    options = [
+        (socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes),
+        (socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES),
         # Saves a small message from waiting for the acknowledgement of the one before.
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listening.bind(name)
-        listening.listen(BACKLOG)
-    except OSError:
-        listening.close()
-        raise
-    return listening
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    ]
+    return listen(address, BACKLOG, options)

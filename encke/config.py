@@ -70,6 +70,9 @@ class EnckeConfig:
     environment wins over this file (ENCKE_COMET__WS_BIND=127.0.0.1:6968), and
     flags of the command win over both. `encke config check FILE` finds all
     faults at once.
+
+    An address to listen on is "host:port", port 0 = any. "[::]:8090" is all
+    interfaces, IPv6 and IPv4; "0.0.0.0:8090" is IPv4 alone.
     """
 
     serve: ServeConfig

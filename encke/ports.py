@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from collections.abc import Iterable
 from pathlib import Path
 
+from cluster.listening import try_listening
 from cluster.settings import split_address
 from encke.listeners import Bind
 
@@ -22,25 +22,14 @@ def bind_faults(binds: Iterable[Bind]) -> list[str]:
 
 
 def _fault(bind: Bind) -> str | None:
-    host, port = split_address(bind.address)
+    _, port = split_address(bind.address)
     advice = f"choose another with {bind.flag} or {bind.setting}"
     try:
-        family, kind, proto, _, sockaddr = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except socket.gaierror as error:
+        try_listening(bind.address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return f"port {port} for {bind.words} is in use by {holder_of(port)}: stop it, or {advice}"
         return f"cannot listen on {bind.address} for {bind.words}: {error.strerror}; {advice}"
-    with socket.socket(family, kind, proto) as probe:
-        # As the server does: connections of a stopped one that still fade away are no hindrance.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(sockaddr)
-            # Two sockets with SO_REUSEADDR may share a bound port, not a listening one.
-            probe.listen(1)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return f"port {port} for {bind.words} is in use by {holder_of(port)}: stop it, or {advice}"
-            return f"cannot listen on {bind.address} for {bind.words}: {error.strerror}; {advice}"
     return None
 
 

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, cast
 
-from cluster.settings import join_address, split_address
+from cluster.listening import serve
 from web.config import WebConfig
 from web.connection import CLOSE, KEEP, MAX_HEADER_FIELDS, Connection, Sent, WebServer
 from web.limits import ByteBudget
@@ -90,7 +90,6 @@ class Listener:
         Raises:
             OSError: the address cannot be bound.
         """
-        host, port = split_address(bind)
         config = self._config
         self._web_server = WebServer(
             self,
@@ -108,12 +107,8 @@ class Listener:
             # A compressed body could unpack to anything; we take what was sent.
             auto_decompress=False,
         )
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            cast("Callable[[], asyncio.Protocol]", self._web_server), host or None, port, backlog=BACKLOG
-        )
-        name = self._server.sockets[0].getsockname()
-        self.address = join_address(name[0], name[1])
+        make_protocol = cast("Callable[[], asyncio.Protocol]", self._web_server)
+        self._server, self.address = await serve(make_protocol, bind, BACKLOG)
 
     def count_out(self) -> None:
         """One less is in progress."""

@@ -20,6 +20,7 @@ from cluster.rpc.config import RpcConfig
 from cluster.rpc.frames import LENGTH, PING, FrameReader
 from cluster.rpc.handshake import MAX_HANDSHAKE_BYTES
 from cluster.rpc.metrics import Traffic
+from cluster.settings import join_address
 
 
 class Link(asyncio.Protocol):
@@ -120,7 +121,7 @@ class Link(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         name = transport.get_extra_info("peername")
         if name:
-            self.peer = f"{name[0]}:{name[1]}"
+            self.peer = join_address(name[0], name[1])
         self._transport.set_write_buffer_limits(high=self._config.max_unread_bytes)
         self._ping_timer = self._loop.call_later(self._config.ping_interval_s, self._tick)
         self.on_made()

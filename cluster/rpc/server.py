@@ -13,13 +13,13 @@ import contextlib
 from collections.abc import Iterable
 
 from cluster.errors import UnavailableError
+from cluster.listening import serve
 from cluster.rpc.config import RpcConfig
 from cluster.rpc.handshake import VERSION, Versions
 from cluster.rpc.link import Link
 from cluster.rpc.methods import Route, by_number
 from cluster.rpc.metrics import ServerMetrics
 from cluster.rpc.session import ServerContext, Session
-from cluster.settings import join_address, split_address
 from cluster.stats import Stats
 
 DEFAULT_BIND = "127.0.0.1:0"
@@ -76,11 +76,7 @@ class RpcServer:
             OSError: the address cannot be bound.
             ValueError: it is none.
         """
-        host, port = split_address(bind)
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, host, port, backlog=BACKLOG)
-        bound = self._server.sockets[0].getsockname()
-        self.address = join_address(bound[0], bound[1])
+        self._server, self.address = await serve(self._accept, bind, BACKLOG)
 
     def _accept(self) -> Link:
         return Session(self._context).link

@@ -67,8 +67,8 @@ def _address(args: argparse.Namespace) -> tuple[str, int]:
     if not port:
         raise ConfigError([f"{args.kind}.status_bind: port 0 means any: say which with --status-bind"])
     if not host or is_unspecified(host):
-        # Bound to all addresses of the machine, so also here.
-        host = "::1" if ":" in host else "127.0.0.1"
+        # Bound to all addresses of the machine, "::" to those of IPv4 as well.
+        host = "127.0.0.1"
     return host, port
 
 

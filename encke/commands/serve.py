@@ -29,7 +29,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--config", metavar="FILE", help="TOML file; `encke config example` prints one")
     parser.add_argument("--data-dir", metavar="DIR", help="where messages are stored (./encke-data)")
     parser.add_argument(
-        "--host", metavar="HOST", help="listen for subscribers and the public API on this address only"
+        "--host",
+        metavar="HOST",
+        help="listen for subscribers and the public API on this address only (::, IPv6 and IPv4)",
     )
     parser.add_argument(
         "--advertise",

@@ -164,6 +164,11 @@ def test_address_is_split_and_joined(text: str, address: tuple[str, int]) -> Non
     assert join_address(*address) == text
 
 
+def test_ipv4_peer_of_a_socket_for_both_families_is_told_as_ipv4() -> None:
+    assert join_address("::ffff:192.0.2.1", 80) == "192.0.2.1:80"
+    assert join_address("64:ff9b::192.0.2.1", 80) == "[64:ff9b::192.0.2.1]:80"
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -63,6 +63,31 @@ def test_server_stores_where_the_configuration_says(tmp_path: Path) -> None:
             assert [message["msg"] for message in asyncio.run(server.fetch("alice"))] == [{"n": 1}]
 
 
+def test_one_address_serves_both_families(tmp_path: Path) -> None:
+    flags = [f"--{kind}-bind=[::]:0" for kind in KINDS]
+    config = "[web]\nadmin_insecure = true\n"
+    with running(Server(tmp_path, config=config, flags=(*flags,))) as server:
+        assert all(host == "[::]" for host, _ in server.addresses.values())
+        ports = {kind: port for kind, (_, port) in server.addresses.items()}
+
+        async def scenario(host: str, told: str) -> None:
+            server.addresses = {kind: (host, port) for kind, port in ports.items()}
+            assert (await server.ask("status", "GET", "/healthz")).status == 200
+            # Without a word on where it was asked, the server goes by the socket.
+            located = await server.ask("public", "GET", "/1/server/get?k=bob&p=2", headers={"Host": ""})
+            assert located.json["data"]["server"] == f"{told}:{ports['tcp']}"
+            async with server.tcp("bob", version="2") as tcp, server.websocket("bob") as websocket:
+                await server.push("bob", {"to": host})
+                assert (await tcp.next_document()).value["msg"] == {"to": host}
+                await websocket.next_document()
+                key = (await server.ask("admin", "GET", "/2/admin/keys/bob")).json
+                assert {one["address"].rpartition(":")[0] for one in key["connections"]} == {told}
+
+        asyncio.run(scenario("127.0.0.1", "127.0.0.1"))
+        asyncio.run(scenario("::1", "[::1]"))
+        assert server.stop() == 0
+
+
 def test_sigterm_closes_subscribers_with_1001_and_exits_0(tmp_path: Path) -> None:
     with running(Server(tmp_path)) as server:
 

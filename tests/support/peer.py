@@ -23,7 +23,8 @@ class Peer:
     @classmethod
     async def connect(cls, address: Address, receive_buffer_bytes: int = 0) -> Peer:
         """Open a connection, with a small receive window if asked."""
-        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        connection = socket.socket(family, socket.SOCK_STREAM)
         try:
             if receive_buffer_bytes:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
