@@ -6,6 +6,7 @@
       │                                                                   │
       └─(failed, or a signal)──────────────> stop                         └─(a second signal)──> exit at once
 
+With process.drain_delay_s, a signal first makes it not ready; it serves on for so long, and then drains.
 Decides when, and with which exit code; what is started and drained is the
 application's (encke/standalone.py).
 """
@@ -13,10 +14,11 @@ application's (encke/standalone.py).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
 
@@ -44,6 +46,15 @@ class ProcessConfig:
         metadata={
             "doc": "Time to finish pushes and close subscribers after SIGTERM. Up to 6 s more until the"
             " process ends: containers need to allow 15.",
+            "min": 0.0,
+            "max": 3600.0,
+        },
+    )
+    drain_delay_s: float = field(
+        default=0.0,
+        metadata={
+            "doc": "After SIGTERM /readyz says 503 for this long while all is served as before; then drain_s"
+            " begins. Longer than a balancer that asks /readyz takes to notice.",
             "min": 0.0,
             "max": 3600.0,
         },
@@ -82,6 +93,10 @@ class Application(Protocol):
         """Start everything. When it raises, or is cancelled, stop() releases what had been started."""
         ...
 
+    def announce_drain(self) -> None:
+        """Say on /readyz that it drains, and serve on as before: drain() follows, perhaps much later."""
+        ...
+
     async def drain(self, timeout_s: float) -> None:
         """Stop taking work and finish what was accepted, within about timeout_s."""
         ...
@@ -98,7 +113,21 @@ class ServiceTasks:
         self._group = group
         self._ending = ending
         self._tasks: set[asyncio.Task[None]] = set()
-        self.has_failed = False
+        self._failed = asyncio.Event()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the process exits non-zero."""
+        return self._failed.is_set()
+
+    async def wait_failed(self) -> None:
+        """Wait until one has failed. Cancellation: safe."""
+        await self._failed.wait()
+
+    def fail(self) -> None:
+        """Have the process drain, if it does not yet, and exit non-zero."""
+        self._failed.set()
+        self._ending.set()
 
     def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Run work until it ends or the process stops; stopping cancels it."""
@@ -118,8 +147,7 @@ class ServiceTasks:
             await work
         except Exception:
             log.exception("service task %s failed; the process drains and exits", name)
-            self.has_failed = True
-            self._ending.set()
+            self.fail()
 
 
 def run(application: Application, config: ProcessConfig, stats: Stats, *, is_supervised: bool = False) -> int:
@@ -128,6 +156,7 @@ def run(application: Application, config: ProcessConfig, stats: Stats, *, is_sup
     Args:
         is_supervised: another process of ours ends this one. A second signal changes nothing then: an
             init system that signals all processes must not cut the drain short that the other one began.
+            The delay before the drain is the other one's.
 
     Raises:
         Exception: what application.start() raised; it has been stopped then.
@@ -149,7 +178,12 @@ async def live(
             tasks = ServiceTasks(group, ending)
             try:
                 if await _start(application, tasks, ending):
-                    await _serve(application, config, stats, ending)
+                    delay_s = 0.0 if is_supervised else config.drain_delay_s
+                    with _watching(config.lag_probe_s, stats):
+                        await ending.wait()
+                        application.announce_drain()
+                        await _serve_on(delay_s, tasks)
+                    await _drain(application, config.drain_s)
             except Exception as error:
                 # Kept from the group, which would wrap it.
                 failure = error
@@ -181,22 +215,34 @@ async def _start(application: Application, tasks: ServiceTasks, ending: asyncio.
     return True
 
 
-async def _serve(
-    application: Application, config: ProcessConfig, stats: Stats, ending: asyncio.Event
-) -> None:
-    lag = LoopLag(config.lag_probe_s, stats)
+@contextlib.contextmanager
+def _watching(lag_probe_s: float, stats: Stats) -> Iterator[None]:
+    lag = LoopLag(lag_probe_s, stats)
     garbage = GarbageWatch(stats)
     lag.start()
     garbage.start()
     try:
-        await ending.wait()
+        yield
     finally:
         lag.stop()
         garbage.stop()
-    log.info("draining for at most %g s", config.drain_s)
+
+
+async def _serve_on(delay_s: float, tasks: ServiceTasks) -> None:
+    """Let those who ask /readyz notice; a process that has failed does not wait for them."""
+    if not delay_s or tasks.has_failed:
+        return
+    log.info("not ready any more, serving on for %g s", delay_s)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(delay_s):
+            await tasks.wait_failed()
+
+
+async def _drain(application: Application, drain_s: float) -> None:
+    log.info("draining for at most %g s", drain_s)
     try:
-        async with asyncio.timeout(config.drain_s + DRAIN_GRACE_S):
-            await application.drain(config.drain_s)
+        async with asyncio.timeout(drain_s + DRAIN_GRACE_S):
+            await application.drain(drain_s)
     except TimeoutError:
         log.warning("the drain was not done in time; stopping now")
 

@@ -126,9 +126,12 @@ class NodeProcess:
             self._say(str(line))
         self._say(READY)
 
+    def announce_drain(self) -> None:
+        """See Application.announce_drain()."""
+        self._is_draining = True
+
     async def drain(self, timeout_s: float) -> None:
         """Leave, finish what was accepted, unregister."""
-        self._is_draining = True
         if self._node is not None:
             await self._node.drain(timeout_s)
 

@@ -98,13 +98,16 @@ class Standalone:
             log.warning("no room for subscribers: the limit of open files is %d (ulimit -n)", limit)
         self._announce({**comet.addresses, **web.addresses, "status": status}, capacity)
 
+    def announce_drain(self) -> None:
+        """See Application.announce_drain()."""
+        self._is_draining = True
+
     async def drain(self, timeout_s: float) -> None:
         """Finish the requests in progress, then let comet finish its pushes and close its subscribers.
 
         Web goes first: a push that it has accepted still finds the node that
         saves and delivers it.
         """
-        self._is_draining = True
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
         if self._web is not None:

@@ -96,9 +96,14 @@ class Supervisor:
             await self._start_stage([worker for worker in self._workers if worker.kind in kinds])
         self._announce()
 
+    def announce_drain(self) -> None:
+        """See Application.announce_drain(); the workers' own ports say so, too."""
+        self._is_draining = True
+        for worker in self._workers:
+            worker.announce_drain()
+
     async def drain(self, timeout_s: float) -> None:
         """End the workers, those first whom the others serve. How long each may take is in its settings."""
-        self._is_draining = True
         for kind in _END:
             stage = [worker for worker in self._workers if worker.kind is kind]
             for worker in stage:
@@ -121,7 +126,7 @@ class Supervisor:
             await self._registry.stop()
         await self._status.stop()
         if self._services is not None and any(worker.has_failed for worker in self._workers):
-            self._services.has_failed = True
+            self._services.fail()
 
     async def _start_stage(self, workers: list[Worker]) -> None:
         assert self._services is not None

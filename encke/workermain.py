@@ -6,6 +6,7 @@ list of processes. Its standard input is its tie to the supervisor:
 ::
 
     the job, one line of JSON   first
+    "drain soon"                say that it is not ready, and serve as before
     "drain"                     finish what was accepted, and end
     end of file                 the supervisor is gone: drain as well, or, when
                                 already draining, end at once
@@ -28,6 +29,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -42,6 +45,7 @@ from encke.nodes import NodeProcess, NodeRegistry
 
 log = logging.getLogger(__name__)
 
+DRAIN_SOON = b"drain soon\n"
 DRAIN = b"drain\n"
 # A line of standard output.
 ALIVE = "alive"
@@ -81,14 +85,19 @@ class Supervised:
 
     async def start(self, tasks: ServiceTasks) -> None:
         """See Application.start()."""
+        announce = partial(asyncio.get_running_loop().call_soon_threadsafe, self.announce_drain)
         threading.Thread(
-            target=_watch_supervisor, args=(self._longest_s,), name="supervisor", daemon=True
+            target=_watch_supervisor, args=(announce, self._longest_s), name="supervisor", daemon=True
         ).start()
         if isinstance(self._registry, LocalRegistry):
             tasks.spawn("registry", _end_when_lost(self._registry))
         if self._interval_s:
             self._give_sign()
         await self._application.start(tasks)
+
+    def announce_drain(self) -> None:
+        """See Application.announce_drain()."""
+        self._application.announce_drain()
 
     async def drain(self, timeout_s: float) -> None:
         """See Application.drain()."""
@@ -150,12 +159,17 @@ async def _end_when_lost(registry: LocalRegistry) -> None:
     raise UnavailableError("the supervisor has ended the registration of this process")
 
 
-def _watch_supervisor(longest_s: float) -> None:
+def _watch_supervisor(announce_drain: Callable[[], object], longest_s: float) -> None:
     """A thread's work: it ends the process also when the event loop hangs."""
-    if os.read(0, len(DRAIN)) == DRAIN:
-        _drain()
-        os.read(0, 1)
-        os._exit(128 + signal.SIGTERM)
+    with open(0, "rb", buffering=0, closefd=False) as supervisor:
+        line = supervisor.readline()
+        if line == DRAIN_SOON:
+            announce_drain()
+            line = supervisor.readline()
+        if line == DRAIN:
+            _drain()
+            supervisor.read(1)
+            os._exit(128 + signal.SIGTERM)
     _drain()
     log.warning("the supervisor is gone; this process ends, too")
     time.sleep(longest_s)

@@ -21,7 +21,7 @@ from cluster.errors import EnckeError
 from cluster.model import NodeKind
 from cluster.registry.localserver import RegistryServer
 from encke.announcing import READY, Line, Listening, read_line
-from encke.workermain import ALIVE, DRAIN, Job
+from encke.workermain import ALIVE, DRAIN, DRAIN_SOON, Job
 from encke.workerplan import WorkerPlan
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,8 @@ class Worker:
         # The last process served, and then ended with something else than 0, or had to be killed.
         self.has_failed = False
         self._process: Process | None = None
+        # Its end has been announced.
+        self._is_announced = False
         self._ending = asyncio.Event()
         self._silence_s = plan.config.process.worker_silence_s
 
@@ -127,13 +129,19 @@ class Worker:
         if not self.has_started.done():
             self.has_started.cancel()
 
+    def announce_drain(self) -> None:
+        """Have this process, and those that follow it, say that they are not ready, and serve as before."""
+        self._is_announced = True
+        if self._process is not None:
+            self._tell(self._process, DRAIN_SOON)
+
     def end(self) -> None:
         """Have the process drain and end, and start no other. Does not wait; may be called more than once."""
         if self._ending.is_set():
             return
         self._ending.set()
         if self._process is not None:
-            self._tell_drain(self._process)
+            self._tell(self._process, DRAIN)
 
     def kill(self) -> None:
         """Cut a process that has not ended in time; does nothing when there is none."""
@@ -170,8 +178,10 @@ class Worker:
         assert process.stdout is not None
         hangs = ""
         try:
+            if self._is_announced:
+                self._tell(process, DRAIN_SOON)
             if self._ending.is_set():
-                self._tell_drain(process)
+                self._tell(process, DRAIN)
             while (line := await self._next_line(process.stdout)) != b"":
                 if line is None:
                     hangs = f"no sign of life for {self._silence_s:g} s, killed"
@@ -213,11 +223,12 @@ class Worker:
             if not self.has_started.done():
                 self.has_started.set_result(None)
 
-    def _tell_drain(self, process: Process) -> None:
+    @staticmethod
+    def _tell(process: Process, word: bytes) -> None:
         assert process.stdin is not None
         # One that has just died does not read.
         with contextlib.suppress(OSError, RuntimeError):
-            process.stdin.write(DRAIN)
+            process.stdin.write(word)
 
     async def _rest(self, pause_s: float) -> None:
         with contextlib.suppress(TimeoutError):

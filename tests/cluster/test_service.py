@@ -30,6 +30,8 @@ class Recorder:
         self.start_waits = False
         self.drain_waits = False
         self.work_error: Exception | None = None
+        self.on_announced: Callable[[], None] = lambda: None
+        self.fails = asyncio.Event()
 
     async def start(self, tasks: ServiceTasks) -> None:
         self.events.append("start")
@@ -39,6 +41,10 @@ class Recorder:
         asyncio.get_running_loop().call_soon(self.on_ready)
         if self.start_waits:
             await asyncio.Event().wait()
+
+    def announce_drain(self) -> None:
+        self.events.append("announce")
+        self.on_announced()
 
     async def drain(self, timeout_s: float) -> None:
         self.events.append(f"drain {timeout_s}")
@@ -52,9 +58,10 @@ class Recorder:
         if self.work_error is not None:
             raise self.work_error
         try:
-            await asyncio.Event().wait()
+            await self.fails.wait()
         finally:
             self.events.append("work ended")
+        raise RuntimeError("failed later")
 
 
 async def run(application: Recorder, config: ProcessConfig | None = None) -> int:
@@ -74,7 +81,7 @@ def interrupt() -> None:
 async def test_signal_drains_stops_then_ends_service_tasks(send: Callable[[], None]) -> None:
     application = Recorder(on_ready=send)
     assert await run(application) == 0
-    assert application.events == ["start", "drain 1.0", "stop", "work ended"]
+    assert application.events == ["start", "announce", "drain 1.0", "stop", "work ended"]
 
 
 async def test_signal_during_start_stops_without_drain() -> None:
@@ -96,7 +103,7 @@ async def test_dead_service_task_drains_and_exits_non_zero(caplog: pytest.LogCap
     application = Recorder()
     application.work_error = RuntimeError("broken")
     assert await run(application) == 1
-    assert application.events == ["start", "drain 1.0", "stop"]
+    assert application.events == ["start", "announce", "drain 1.0", "stop"]
     assert "service task work failed" in caplog.text
 
 
@@ -107,7 +114,7 @@ async def test_drain_that_takes_too_long_is_cut(
     application = Recorder(on_ready=terminate)
     application.drain_waits = True
     assert await run(application, ProcessConfig(drain_s=0.05)) == 0
-    assert application.events == ["start", "drain 0.05", "stop", "work ended"]
+    assert application.events == ["start", "announce", "drain 0.05", "stop", "work ended"]
     assert "not done in time" in caplog.text
 
 
@@ -119,29 +126,62 @@ async def test_signal_handlers_are_gone_afterwards(caplog: pytest.LogCaptureFixt
     assert "SIGTERM: draining" in caplog.text
 
 
+async def test_dead_service_task_ends_the_delay_before_the_drain() -> None:
+    application = Recorder(on_ready=terminate)
+    application.on_announced = application.fails.set
+    assert await run(application, ProcessConfig(drain_s=1.0, drain_delay_s=3600.0)) == 1
+    assert application.events == ["start", "announce", "work ended", "drain 1.0", "stop"]
+
+
+async def test_dead_service_task_is_not_followed_by_a_delay() -> None:
+    application = Recorder()
+    application.work_error = RuntimeError("broken")
+    assert await run(application, ProcessConfig(drain_s=1.0, drain_delay_s=3600.0)) == 1
+    assert application.events == ["start", "announce", "drain 1.0", "stop"]
+
+
+async def test_process_serves_on_for_the_delay_and_then_drains(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    application = Recorder(on_ready=terminate)
+    assert await run(application, ProcessConfig(drain_s=1.0, drain_delay_s=0.05)) == 0
+    assert application.events == ["start", "announce", "drain 1.0", "stop", "work ended"]
+    assert "serving on for 0.05 s" in caplog.text
+
+
+async def test_delay_of_a_supervised_process_is_the_supervisors() -> None:
+    application = Recorder(on_ready=terminate)
+    config = ProcessConfig(drain_s=1.0, drain_delay_s=3600.0)
+    async with asyncio.timeout(PATIENCE_S):
+        assert await live(application, config, Stats(), is_supervised=True) == 0
+    assert application.events == ["start", "announce", "drain 1.0", "stop", "work ended"]
+
+
 SLOW_TO_DRAIN = """
 import asyncio, sys
 from cluster.service import ProcessConfig, run
 from cluster.stats import Stats
 class Application:
     async def start(self, tasks): print("ready", flush=True)
+    def announce_drain(self): print("announced", flush=True)
     async def drain(self, timeout_s):
         print("draining", flush=True)
         await asyncio.Event().wait()
     async def stop(self): pass
-sys.exit(run(Application(), ProcessConfig(drain_s=600), Stats()))
+sys.exit(run(Application(), ProcessConfig(drain_s=600, drain_delay_s=float(sys.argv[1])), Stats()))
 """
 
 
-def test_second_signal_exits_at_once() -> None:
+@pytest.mark.parametrize("delay_s", [0, 600])
+def test_second_signal_exits_at_once(delay_s: int) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", SLOW_TO_DRAIN], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", SLOW_TO_DRAIN, str(delay_s)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
             process.send_signal(signal.SIGTERM)
-            assert process.stdout.readline() == "draining\n"
+            assert process.stdout.readline() == "announced\n"
+            assert delay_s or process.stdout.readline() == "draining\n"
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_S) == 128 + signal.SIGTERM
         finally:
@@ -166,4 +206,4 @@ async def test_second_signal_does_not_cut_the_drain_of_a_supervised_process_shor
     async with asyncio.timeout(PATIENCE_S):
         code = await live(application, ProcessConfig(drain_s=1.0), Stats(), is_supervised=True)
     assert code == 0
-    assert application.events == ["start", "drain 1.0", "drained", "stop", "work ended"]
+    assert application.events == ["start", "announce", "drain 1.0", "drained", "stop", "work ended"]

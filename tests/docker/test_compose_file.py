@@ -70,9 +70,8 @@ def test_profile_starts_the_nodes_and_its_own_store(profile: str, store: set[str
 
 
 def test_node_is_given_longer_to_stop_than_it_takes() -> None:
-    longest = (
-        load_config(str(DOCKER / "cluster.toml"), used=()).process.drain_s + DRAIN_GRACE_S + STOP_TIMEOUT_S
-    )
+    process = load_config(str(DOCKER / "cluster.toml"), used=()).process
+    longest = process.drain_delay_s + process.drain_s + DRAIN_GRACE_S + STOP_TIMEOUT_S
     for name in NODES:
         assert seconds(compose_of("redis").services[name].stop_grace_period) > longest
 

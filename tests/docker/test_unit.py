@@ -66,7 +66,8 @@ def test_unit_runs_a_node_waits_until_it_is_ready_and_stops_it_in_time(tmp_path:
 
 
 def test_node_is_given_longer_to_stop_than_it_takes() -> None:
-    longest = load_config(None).process.drain_s + DRAIN_GRACE_S + STOP_TIMEOUT_S
+    process = load_config(None).process
+    longest = process.drain_delay_s + process.drain_s + DRAIN_GRACE_S + STOP_TIMEOUT_S
     assert float(section("Service")["TimeoutStopSec"]) > longest
 
 

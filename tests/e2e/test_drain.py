@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
-from tests.support.eventually import eventually
+from tests.support.eventually import eventually, eventually_told
 from tests.support.history_checks import Rules
 from tests.support.load import Load, Pusher, Reader, in_background, stop_pushers, wait_caught_up
 from tests.support.subscriber import End
-from tests.support.system import Server
+from tests.support.system import Server, running
 
 KEYS = ["d1", "d2", "d3", "d4"]
 
@@ -74,3 +75,35 @@ async def test_idle_server_ends_at_once(own_server: Server) -> None:
     began = loop.time()
     assert await asyncio.to_thread(own_server.stop) == 0
     assert loop.time() - began < 7
+
+
+async def test_process_with_a_delay_serves_on_while_it_is_not_ready(tmp_path: Path) -> None:
+    server = Server(tmp_path, config="[process]\ndrain_delay_s = 5\n")
+    await asyncio.to_thread(server.start)
+    try:
+        async with server.tcp("old", version="2") as old:
+            server.terminate()
+            await eventually_told(lambda: is_draining(server))
+            async with server.websocket("new", version="2") as new:
+                for subscriber, key in ((old, "old"), (new, "new")):
+                    assert await server.push(key, {"to": key}) == 0
+                    assert (await subscriber.next_document()).value["msg"] == {"to": key}
+                assert await is_draining(server)
+                assert "draining for at most" not in server.log
+                assert (await old.end()).code == (await new.end()).code == 1001
+        assert await asyncio.to_thread(server.wait) == 0
+        assert "ERROR" not in server.log
+    finally:
+        server.kill()
+
+
+async def test_second_signal_ends_the_delay_at_once(tmp_path: Path) -> None:
+    with running(Server(tmp_path, config="[process]\ndrain_delay_s = 3600\n")) as server:
+        server.terminate()
+        await eventually_told(lambda: is_draining(server))
+        assert await asyncio.to_thread(server.stop) == 128 + 15
+
+
+async def is_draining(server: Server) -> bool:
+    response = await server.ask("status", "GET", "/readyz")
+    return response.status == 503 and response.body.startswith(b"draining\n")

@@ -19,6 +19,7 @@ from tests.support.cluster import owned_by
 from tests.support.cluster_run import ClusterRun
 from tests.support.command import run_encke
 from tests.support.eventually import eventually, eventually_told
+from tests.support.http import HttpClient
 from tests.support.subscriber import Subscriber, subscribe_websocket
 from tests.support.system import Server, running
 from tests.support.workers import WorkerCluster, is_alive, serve_workers, worker_addresses, worker_pids
@@ -159,6 +160,55 @@ async def test_told_to_stop_it_closes_subscribers_in_order_and_leaves_no_process
     assert not any(map(is_alive, pids))
     assert "Traceback" not in server.log
     assert "ERROR" not in server.log
+
+
+async def test_told_to_stop_all_serve_on_for_the_delay_and_none_is_ready(tmp_path: Path) -> None:
+    server = serve_workers(tmp_path, 1, config="[process]\ndrain_delay_s = 5\n")
+    await asyncio.to_thread(server.start)
+    try:
+        ports = [HttpClient(listens["status"]) for listens in worker_addresses(server).values()]
+        ports.append(server.http("status"))
+        server.terminate()
+        for port in ports:
+            await eventually_told(lambda port=port: is_draining(port))
+        async with subscribed(server) as subscriber:
+            assert await server.push(KEYS[0], {"n": 1}) == 0
+            assert (await subscriber.next_document()).value["msg"] == {"n": 1}
+            assert "draining for at most" not in server.log
+            assert (await subscriber.end()).code == 1001
+        assert await asyncio.to_thread(server.wait) == 0
+        # Once, not in each process again.
+        assert server.log.count("serving on for") == 1
+        assert "ERROR" not in server.log
+    finally:
+        server.kill()
+
+
+async def test_worker_that_is_started_again_during_the_delay_is_not_ready(tmp_path: Path) -> None:
+    server = serve_workers(tmp_path, 1, config="[process]\ndrain_delay_s = 3600\n")
+    await asyncio.to_thread(server.start)
+    try:
+        server.terminate()
+        port = HttpClient(worker_addresses(server)["comet-1-0"]["status"])
+        await eventually_told(lambda: is_draining(port))
+        pid = worker_pids(server)["comet-1-0"]
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: worker_pids(server).get("comet-1-0", pid) != pid)
+        await eventually_told(lambda: is_draining(port))
+        assert await asyncio.to_thread(server.stop) == 128 + signal.SIGTERM
+    finally:
+        server.kill()
+
+
+async def is_draining(port: HttpClient) -> bool:
+    """Whether a status port says so; one that is not there does not."""
+    try:
+        response = await port.request("GET", "/readyz")
+    except OSError:
+        return False
+    finally:
+        await port.close()
+    return response.status == 503 and response.body.startswith(b"draining\n")
 
 
 async def test_workers_end_with_a_supervisor_that_was_killed_and_the_next_one_starts(

@@ -117,8 +117,8 @@ async def test_drain_says_so_lets_requests_finish_and_closes_subscribers(tmp_pat
     async with running(config(tmp_path)) as app:
         subscriber = await subscribe_tcp(app.address("tcp"), "bob", version="2")
         await subscriber.open()
+        app.standalone.announce_drain()
         drain = asyncio.ensure_future(app.standalone.drain(4.0))
-        await eventually(lambda: app.standalone._is_draining)
         answer = await app.ask_readiness()
         assert answer.status == 503
         assert b"draining" in answer.body
