@@ -12,7 +12,7 @@ from cluster.log import LogConfig
 from cluster.registry.config import RegistrySettings
 from cluster.rpc.config import RpcConfig
 from cluster.service import ProcessConfig
-from cluster.settings import is_unspecified
+from cluster.settings import is_unspecified, split_address
 from comet.config import CometConfig
 from message.config import MessageConfig
 from message.storage.config import MysqlSettings, RedisSettings
@@ -101,3 +101,17 @@ def load_config(
     """
     unused = [one.name for one in fields(EnckeConfig) if used is not None and one.name not in used]
     return load(EnckeConfig, None if path is None else Path(path), os.environ, overrides, unused=unused)
+
+
+def call_faults(config: EnckeConfig, used: Container[str] = ("comet", "message")) -> list[str]:
+    """Why other nodes could not call one with these tables. Rules of a cluster: `encke serve` is not called."""
+    faults = []
+    for kind in ("comet", "message"):
+        node: CometConfig | MessageConfig = getattr(config, kind)
+        host, _ = split_address(node.rpc_bind)
+        if kind in used and not node.rpc_advertise and (not host or is_unspecified(host)):
+            faults.append(
+                f"{kind}.rpc_advertise: set the host:port at which other nodes call this one;"
+                f" {kind}.rpc_bind ({node.rpc_bind}) names no host that they could connect to"
+            )
+    return faults

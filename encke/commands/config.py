@@ -23,12 +23,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Check or print."""
     from cluster.config import changed, example
-    from encke.config import EnckeConfig, load_config
+    from cluster.errors import ConfigError
+    from encke.config import EnckeConfig, call_faults, load_config
 
     if args.action == "example":
         print(example(EnckeConfig), end="")
         return 0
-    lines = list(changed(load_config(args.file)))
+    config = load_config(args.file)
+    if faults := call_faults(config):
+        raise ConfigError(faults)
+    lines = list(changed(config))
     print(f"{args.file}: good; {len(lines)} settings differ from their defaults")
     for line in lines:
         print(f"  {line}")

@@ -95,14 +95,18 @@ def load_node_config(args: argparse.Namespace, kind: str) -> EnckeConfig:
         ConfigError: with every fault.
     """
     from cluster.config import Override
-    from encke.config import load_config
+    from cluster.errors import ConfigError
+    from encke.config import call_faults, load_config
 
     overrides = bind_overrides(args, kind)
     if args.name is not None:
         overrides.append(Override("--name", kind, "name", args.name))
     # All kinds may share one file; what the others need (the admin token, say) is not asked for here.
     used = (kind, "auth", "registry", "rpc", "redis", "mysql", "process", "log")
-    return load_config(args.config, overrides, used=used)
+    config = load_config(args.config, overrides, used=used)
+    if faults := call_faults(config, used):
+        raise ConfigError(faults)
+    return config
 
 
 def run_node(config: EnckeConfig, kind: str) -> int:

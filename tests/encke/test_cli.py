@@ -220,6 +220,29 @@ def test_config_check_tells_all_faults_and_exits_2(
     assert "did you mean ws_bind?" in err
 
 
+NO_HOST = (
+    "encke: {0}.rpc_advertise: set the host:port at which other nodes call this one;"
+    " {0}.rpc_bind ({1}) names no host that they could connect to\n"
+)
+
+
+def test_config_check_tells_which_nodes_of_a_cluster_could_not_be_called(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "encke.toml"
+    config.write_text('[comet]\nrpc_bind = "[::]:6970"\n[message]\nrpc_bind = ":8070"\n')
+    assert main(["config", "check", str(config)]) == 2
+    assert capsys.readouterr().err == NO_HOST.format("comet", "[::]:6970") + NO_HOST.format("message", ":8070")
+
+
+@pytest.mark.parametrize("kind", ["comet", "message"])
+def test_node_that_others_could_not_call_says_what_to_set_before_it_waits_for_anything(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([kind, "--rpc-bind", "0.0.0.0:0"]) == 2
+    assert capsys.readouterr().err == NO_HOST.format(kind, "0.0.0.0:0")
+
+
 def test_backup_of_nothing_fails_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["backup", str(tmp_path / "copy"), "--data-dir", str(tmp_path)]) == 1
     assert capsys.readouterr().err == f"encke: {tmp_path}/store.db: there is no store\n"
