@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -61,6 +61,7 @@ class Publisher:
         timeout_s: float = 30.0,
         attempt_timeout_s: float = 10.0,
         max_connections: int = 100,
+        on_retry: Callable[[PushError], None] | None = None,
     ) -> None:
         """Make a publisher; nothing is connected until the first push.
 
@@ -70,6 +71,8 @@ class Publisher:
             timeout_s: for a push with all its attempts, from the moment when it is its turn.
             attempt_timeout_s: for one attempt; a server that is silent for longer is asked anew.
             max_connections: pushes in flight at a time; others wait their turn.
+            on_retry: called with what went wrong when an attempt has failed, or has failed for some
+                keys, and the next one is due. Must not block.
 
         Raises:
             ValueError: a time that is not above 0, or no connection at all.
@@ -83,6 +86,7 @@ class Publisher:
         self._timeout_s = timeout_s
         self._attempt_timeout_s = attempt_timeout_s
         self._max_connections = max_connections
+        self._on_retry = on_retry
         self._session: aiohttp.ClientSession | None = None
         # Before the connection pool, whose queue would count as time without an answer.
         self._turns = asyncio.Semaphore(max_connections)
@@ -190,6 +194,7 @@ class Publisher:
             f"{self._url}/2/admin/push/stream",
             Backoff(_BACKOFF_BASE_S, _BACKOFF_MAX_S, random.random),
             options,
+            self._on_retry,
         )
         replies = stream.run(pushes)
         self._streams.add(replies)
@@ -213,6 +218,8 @@ class Publisher:
             delay_s = backoff.next_s()
             if progress.is_over or loop.time() + delay_s + _SHORTEST_ATTEMPT_S >= deadline:
                 return progress.reply()
+            if self._on_retry is not None:
+                self._on_retry(progress.fault())
             await asyncio.sleep(delay_s)
 
     async def _attempt(

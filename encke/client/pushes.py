@@ -133,6 +133,13 @@ class Progress:
             return not (is_worth_retrying(self._error) and (self._push_id or not is_doubtful(self._error)))
         return not self.pending
 
+    def fault(self) -> PushError:
+        """Why another attempt is needed."""
+        if self._error is not None:
+            return self._error
+        failure = self._failed[self.pending[0]]
+        return PushError(failure.code, f"push to {failure.key!r} failed", self._push_id, 200)
+
     def reply(self) -> PushReply:
         """The sum of all attempts, in the order of the keys.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from itertools import islice
 
 import aiohttp
@@ -49,12 +49,18 @@ class PushStream:
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, url: str, backoff: Backoff, options: StreamOptions
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        backoff: Backoff,
+        options: StreamOptions,
+        on_retry: Callable[[PushError], None] | None,
     ) -> None:
         self._session = session
         self._url = url
         self._backoff = backoff
         self._options = options
+        self._on_retry = on_retry
         # In order. A request begins with the first of them.
         self._unanswered: deque[_Line] = deque()
         self._slots = asyncio.Semaphore(options.max_in_flight)
@@ -123,8 +129,11 @@ class PushStream:
         delay_s = self._backoff.next_s()
         first = self._unanswered[0]
         silent_s = asyncio.get_running_loop().time() - max(self._progress_at, first.taken_at)
+        fault = failure or PushTimeoutError("the server ended the stream without an answer", first.push_id)
         if silent_s + delay_s >= self._options.timeout_s:
-            raise failure or PushTimeoutError("the server ended the stream without an answer", first.push_id)
+            raise fault
+        if self._on_retry is not None:
+            self._on_retry(fault)
         await asyncio.sleep(delay_s)
 
     def _lose(self, cursor: _Cursor, failure: PushError | None) -> None:

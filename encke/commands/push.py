@@ -15,7 +15,7 @@ from encke.commands.arguments import Parser, add_admin_flags, base_url, seconds,
 if TYPE_CHECKING:
     import msgspec
 
-    from encke.client import Publisher, PushFailure, PushReply, PushResult
+    from encke.client import Publisher, PushError, PushFailure, PushReply, PushResult
 
 MIN_TIMEOUT_S = 0.05
 EXAMPLE = """
@@ -92,7 +92,7 @@ def _fault(args: argparse.Namespace) -> str | None:
 
 
 async def _push(args: argparse.Namespace, value: msgspec.Raw) -> int:
-    async with _publisher(args) as publisher:
+    async with _publisher(args, _Patience(args.timeout)) as publisher:
         reply = await publisher.push_many(args.words[:-1], value, expire_s=args.expire, id=args.id)
     _print_reply(reply, args)
     return 1 if reply.failed else 0
@@ -103,8 +103,10 @@ async def _stream(args: argparse.Namespace) -> int:
 
     bad_lines: list[str] = []
     pushed = failed = 0
-    async with _publisher(args) as publisher:
+    patience = _Patience(args.timeout)
+    async with _publisher(args, patience) as publisher:
         async for reply in publisher.stream(read_pushes(sys.stdin.fileno(), args.expire, bad_lines)):
+            patience.renew()
             _print_reply(reply, args)
             pushed += len(reply.results)
             failed += len(reply.failed) + (reply.error is not None)
@@ -113,10 +115,27 @@ async def _stream(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _publisher(args: argparse.Namespace) -> Publisher:
+class _Patience:
+    """Tells why nothing happens: once, until a push succeeds again."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._is_told = False
+
+    def renew(self) -> None:
+        self._is_told = False
+
+    def lose(self, error: PushError) -> None:
+        if not self._is_told:
+            tell(f"{error}; trying for {self._timeout_s:g} s")
+        self._is_told = True
+
+
+def _publisher(args: argparse.Namespace, patience: _Patience) -> Publisher:
     from encke.client import Publisher
 
-    return Publisher(base_url(args.url), token=args.admin_token, timeout_s=args.timeout)
+    url = base_url(args.url)
+    return Publisher(url, token=args.admin_token, timeout_s=args.timeout, on_retry=patience.lose)
 
 
 def _json(data: bytes) -> msgspec.Raw:

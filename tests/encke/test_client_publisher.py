@@ -12,6 +12,7 @@ from aiohttp import web
 
 from encke.client import (
     Publisher,
+    Push,
     PushError,
     PushFailure,
     PushReply,
@@ -64,6 +65,22 @@ async def test_push_without_an_id_is_sent_again_when_it_was_not_done(
     admin.failing = {"bob": "unavailable"}
     assert (await publisher.push("bob", 1)).mid == 80
     assert len(admin.requests) == 3
+
+
+async def test_attempts_that_fail_are_told_while_others_follow(admin: Admin) -> None:
+    told: list[PushError] = []
+    admin.trouble = [503]
+    admin.failing = {"bob": "unavailable"}
+    async with served(admin) as url, Publisher(url, on_retry=told.append) as publisher:
+        await publisher.push("bob", 1, id="one")
+        assert [(error.code, error.status) for error in told] == [("word", 503), ("unavailable", 200)]
+        admin.trouble = [503]
+        async for _ in publisher.stream([Push("bob", 1, id="two")]):
+            assert len(told) == 3
+        with pytest.raises(PushError):
+            admin.trouble = [400]
+            await publisher.push("bob", 1)
+    assert len(told) == 3
 
 
 async def test_json_text_is_passed_on_as_it_is(admin: Admin, publisher: Publisher) -> None:

@@ -153,6 +153,21 @@ async def test_wrong_words_are_answered_with_one_helpful_line(words: list[str], 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("words", [["bob", "1"], ["--stream"]])
+async def test_push_says_once_that_it_waits_for_a_server(words: list[str]) -> None:
+    with running_encke("push", *words, "--url", "127.0.0.1:1") as process:
+        assert process.stdin is not None
+        process.stdin.write('{"key":"bob","msg":1}\n')
+        process.stdin.flush()
+        said = await line(process.stderr)
+        assert said.startswith("encke: http://127.0.0.1:1")
+        assert " cannot be reached: " in said
+        assert said.endswith("; trying for 30 s")
+        process.send_signal(signal.SIGINT)
+        done = await finish(process)
+        assert (done.returncode, done.stderr) == (130, "")
+
+
 @pytest.mark.parametrize("transport", ["websocket", "tcp"])
 async def test_sub_prints_messages_as_they_come(server: Server, key: str, transport: str) -> None:
     with running_encke("sub", key, "--transport", transport, *sub_url(server)) as process:
