@@ -104,7 +104,7 @@ def load_config(
 
 
 def call_faults(config: EnckeConfig, used: Container[str] = ("comet", "message")) -> list[str]:
-    """Why other nodes could not call one with these tables. Rules of a cluster: `encke serve` is not called."""
+    """Why other nodes could not call one with these tables; `encke serve` is called by nobody."""
     faults = []
     for kind in ("comet", "message"):
         node: CometConfig | MessageConfig = getattr(config, kind)

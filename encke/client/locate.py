@@ -41,7 +41,7 @@ class Locator:
 
     def __init__(self, session: aiohttp.ClientSession, url: str, key: str) -> None:
         self._session = session
-        self._url = url.rstrip("/")
+        self._url = url
         self._key = key
         self._decoder = msgspec.json.Decoder(_Answer)
 
@@ -84,8 +84,6 @@ class Locator:
             async with self._session.get(url, params=fields) as response:
                 body = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            if isinstance(error, aiohttp.InvalidURL):
-                raise ServerError(f"{self._url} is no address of a server") from error
             raise Ended(1006, failure_words(self._url, error)) from error
         if response.status >= 500 or response.status == 429:
             raise Ended(1006, f"{self._url} answered HTTP {response.status}")

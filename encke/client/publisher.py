@@ -13,7 +13,7 @@ from typing import Self
 import aiohttp
 
 from encke.client.backoff import Backoff
-from encke.client.errors import PushError, ServerError
+from encke.client.errors import PushError
 from encke.client.failures import push_failure
 from encke.client.pushes import (
     Progress,
@@ -24,6 +24,7 @@ from encke.client.pushes import (
     parse_answer,
 )
 from encke.client.stream import PushStream, StreamOptions
+from encke.client.urls import checked_url
 
 _JSON = {"Content-Type": "application/json"}
 # Pushes are tried again sooner than subscriptions: a caller waits.
@@ -75,13 +76,13 @@ class Publisher:
                 keys, and the next one is due. Must not block.
 
         Raises:
-            ValueError: a time that is not above 0, or no connection at all.
+            ValueError: no HTTP URL, a time that is not above 0, or no connection at all.
         """
         if not (timeout_s > 0 and attempt_timeout_s > 0):
             raise ValueError("timeout_s and attempt_timeout_s must be above 0")
         if max_connections < 1:
             raise ValueError("max_connections must be at least 1")
-        self._url = url.rstrip("/")
+        self._url = checked_url(url)
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._timeout_s = timeout_s
         self._attempt_timeout_s = attempt_timeout_s
@@ -233,8 +234,6 @@ class Publisher:
         try:
             async with session.post(url, data=body, headers=_JSON, timeout=timeout) as response:
                 return parse_answer(await response.read(), push_id, response.status)
-        except aiohttp.InvalidURL as error:
-            raise ServerError(f"{self._url} is no address of a server") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             return PushReply(push_id, [], [], push_failure(self._url, error, push_id))
 

@@ -84,8 +84,6 @@ class PushStream:
                             self._backoff.reset()
                             yield reply
                             self._progress_at = loop.time()
-                except aiohttp.InvalidURL as error:
-                    raise ServerError(f"{self._url} is no address of a server") from error
                 except (aiohttp.ClientError, OSError, TimeoutError) as error:
                     failure = push_failure(self._url, error)
                 except PushError as error:

@@ -16,6 +16,7 @@ from encke.client.inbox import Inbox
 from encke.client.keeper import Connected, Keeper, Status, Token, Wanted
 from encke.client.locate import Locator, TransportName
 from encke.client.options import SubscriberOptions
+from encke.client.urls import checked_url
 from encke.client.words import Gap, Message, Resume
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class Subscriber:
             tls: connect to the comet node with TLS.
 
         Raises:
-            ValueError: an argument that no server would accept.
+            ValueError: no HTTP URL, or an argument that no server would accept.
         """
         fault = key_fault(key)
         if fault is not None:
@@ -92,7 +93,7 @@ class Subscriber:
         if options.protocol == 1 and (resume == "ack" or auto_acknowledge):
             raise ValueError("servers of protocol 1 know no acknowledgements")
         self.key = key
-        self._url = url
+        self._url = checked_url(url)
         self._wanted = Wanted(key, transport, token, device, resume, tls)
         self._options = options
         self._auto_acknowledge = auto_acknowledge

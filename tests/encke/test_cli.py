@@ -232,7 +232,9 @@ def test_config_check_tells_which_nodes_of_a_cluster_could_not_be_called(
     config = tmp_path / "encke.toml"
     config.write_text('[comet]\nrpc_bind = "[::]:6970"\n[message]\nrpc_bind = ":8070"\n')
     assert main(["config", "check", str(config)]) == 2
-    assert capsys.readouterr().err == NO_HOST.format("comet", "[::]:6970") + NO_HOST.format("message", ":8070")
+    assert capsys.readouterr().err == NO_HOST.format("comet", "[::]:6970") + NO_HOST.format(
+        "message", ":8070"
+    )
 
 
 @pytest.mark.parametrize("kind", ["comet", "message"])

@@ -77,8 +77,8 @@ async def test_attempts_that_fail_are_told_while_others_follow(admin: Admin) -> 
         admin.trouble = [503]
         async for _ in publisher.stream([Push("bob", 1, id="two")]):
             assert len(told) == 3
+        admin.trouble = [400]
         with pytest.raises(PushError):
-            admin.trouble = [400]
             await publisher.push("bob", 1)
     assert len(told) == 3
 
