@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 from encke.commands.arguments import base_url, tell, whole_number
 
 if TYPE_CHECKING:
+    import ssl
+
     from encke.client import Gap, Message, Status, Subscriber
 
 DEFAULT_URL = "http://127.0.0.1:8090"
@@ -46,6 +48,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         choices=["websocket", "tcp"],
         default="websocket",
         help="what to connect by (websocket)",
+    )
+    parser.add_argument(
+        "--tls",
+        action=argparse.BooleanOptionalAction,
+        help="whether to connect with TLS (as --url: with it for https, without for http)",
     )
     parser.add_argument("--json", action="store_true", help="print each message or gap as one JSON object")
     parser.add_argument(
@@ -85,8 +92,9 @@ async def _print_until_end(args: argparse.Namespace) -> None:
 async def _print_messages(args: argparse.Namespace) -> None:
     from encke.client import Message, Subscriber
 
+    url = base_url(args.url)
     subscriber = Subscriber(
-        base_url(args.url),
+        url,
         args.key,
         transport=args.transport,
         token=args.token,
@@ -94,6 +102,7 @@ async def _print_messages(args: argparse.Namespace) -> None:
         resume=args.resume,
         auto_acknowledge=args.resume == "ack",
         on_status=lambda status: _tell_status(args.key, status),
+        tls=_tls(url, args.tls),
     )
     left: int | None = args.count
     async with subscriber:
@@ -106,6 +115,21 @@ async def _print_messages(args: argparse.Namespace) -> None:
                 if not left:
                     await _finish(subscriber, args)
                     return
+
+
+def _tls(url: str, is_wanted: bool | None) -> ssl.SSLContext | None:
+    """For the connection to the node. The server names its host and port and not whether it takes TLS.
+
+    What ends TLS before the public address does so for the nodes as a rule: no
+    browser lets a page that came by https connect without.
+    """
+    if is_wanted is None:
+        is_wanted = url.lower().startswith("https://")
+    if not is_wanted:
+        return None
+    import ssl
+
+    return ssl.create_default_context()
 
 
 async def _finish(subscriber: Subscriber, args: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ A fault holds for connections that exist and for later ones until heal().
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from enum import Enum
 from typing import cast
@@ -42,10 +43,10 @@ class FaultProxy:
         self._sides: set[_Side] = set()
         self._server: asyncio.Server | None = None
 
-    async def start(self) -> None:
-        """Listen; `address` tells where."""
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
+        """Listen, with TLS towards who connects if there is a certificate; `address` tells where."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Side(self, Way.UP, None), "127.0.0.1", 0)
+        self._server = await loop.create_server(lambda: _Side(self, Way.UP, None), "127.0.0.1", 0, ssl=tls)
         host, port = self._server.sockets[0].getsockname()[:2]
         self.address = join_address(host, port)
 
