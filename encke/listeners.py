@@ -64,6 +64,9 @@ def status_listener(command: str) -> Listener:
     return Listener("status", command, "health and metrics")
 
 
+# Purposes of those where the outside world comes in.
+OUTSIDE = ("ws", "tcp", "public")
+
 # By command, in the order in which they are told.
 LISTENERS = {
     "serve": (_WS, _TCP, _PUBLIC, _ADMIN, status_listener("serve")),

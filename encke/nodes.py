@@ -38,6 +38,7 @@ from encke.announcing import READY, Line, Room, listening, storing
 from encke.config import EnckeConfig
 from encke.listeners import status_listener
 from encke.parts import Parts, build_store
+from web.config import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +194,7 @@ class NodeProcess:
         if bound is None or self._config.rpc.secret:
             return
         host, _ = split_address(bound)
-        if not _is_loopback(host):
+        if not is_loopback(host):
             log.warning("others can call this node at %s without a secret: set rpc.secret", bound)
 
 
@@ -214,7 +215,7 @@ def unknown_hosts(config: CometConfig) -> list[str]:
     With calls on loopback only, all nodes are on one host, and it is right.
     """
     host, _ = split_address(config.rpc_bind)
-    if _is_loopback(host):
+    if is_loopback(host):
         return []
     return [
         f"subscribers are sent to the host of the web node that they ask: set comet.{kind}_advertise"
@@ -224,10 +225,6 @@ def unknown_hosts(config: CometConfig) -> list[str]:
         )
         if not advertise and is_unspecified(split_address(bind)[0])
     ]
-
-
-def _is_loopback(host: str) -> bool:
-    return host.startswith("127.") or host in ("::1", "localhost")
 
 
 async def _wait_store(messages: MessageService) -> None:

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from encke.commands.arguments import tell
-from encke.listeners import LISTENERS
+from encke.listeners import LISTENERS, OUTSIDE
 
 if TYPE_CHECKING:
     from cluster.config import Override
     from cluster.service import Application
     from cluster.stats import Stats
     from encke.config import EnckeConfig
+
+log = logging.getLogger(__name__)
 
 
 def add_bind_flags(parser: argparse.ArgumentParser, command: str) -> None:
@@ -48,13 +50,16 @@ def run_application(config: EnckeConfig, command: str, build: Callable[[Stats], 
     faults = bind_faults(listener.bind(config) for listener in LISTENERS[command])
     if faults:
         raise ConfigError(faults)
-    return run_process(config, build)
+    return run_process(config, build, command=command)
 
 
-def run_process(config: EnckeConfig, build: Callable[[Stats], Application], *, worker: str = "") -> int:
+def run_process(
+    config: EnckeConfig, build: Callable[[Stats], Application], *, command: str = "", worker: str = ""
+) -> int:
     """The same without a look at the addresses before.
 
     Args:
+        command: what its operator has typed; empty for a worker, of whose settings another process tells.
         worker: its name, when another process of ours has started this one, and ends it.
     """
     from cluster import log, service
@@ -64,7 +69,7 @@ def run_process(config: EnckeConfig, build: Callable[[Stats], Application], *, w
 
     log.configure(config.log, process=worker)
     if not worker:
-        _log_settings(config)
+        _log_settings(config, command)
     stats = Stats()
     raise_descriptor_limit()
     try:
@@ -74,11 +79,27 @@ def run_process(config: EnckeConfig, build: Callable[[Stats], Application], *, w
         return 1
 
 
-def _log_settings(config: EnckeConfig) -> None:
+def _log_settings(config: EnckeConfig, command: str) -> None:
     from cluster.config import changed
 
     for line in changed(config):
-        logging.getLogger(__name__).info("setting %s", line)
+        log.info("setting %s", line)
+    if addresses := open_addresses(config, command):
+        log.warning(
+            "whoever reaches %s and knows a key receives its messages without a token: set auth.secrets",
+            ", ".join(addresses),
+        )
+
+
+def open_addresses(config: EnckeConfig, command: str) -> list[str]:
+    """Where others than this machine are asked for no token."""
+    from cluster.settings import split_address
+    from web.config import is_loopback
+
+    if config.auth.secrets:
+        return []
+    addresses = [one.address(config) for one in LISTENERS[command] if one.purpose in OUTSIDE]
+    return [address for address in addresses if not is_loopback(split_address(address)[0])]
 
 
 def add_node_flags(parser: argparse.ArgumentParser, kind: str) -> None:

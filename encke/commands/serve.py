@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING
 
 from encke.commands.running import add_bind_flags, bind_overrides, run_application, say
 from encke.commands.supervising import add_workers_flag, run_workers
-from encke.listeners import LISTENERS
+from encke.listeners import LISTENERS, OUTSIDE
 
 if TYPE_CHECKING:
     from cluster.config import Override
-
-# What --host moves: where the outside world comes in.
-_OUTSIDE = ("ws", "tcp", "public")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -87,7 +84,7 @@ def _host_overrides(args: argparse.Namespace) -> list[Override]:
     config = load_config(args.config)
     overrides = []
     for listener in LISTENERS["serve"]:
-        if listener.purpose in _OUTSIDE:
+        if listener.purpose in OUTSIDE:
             port = split_address(listener.address(config))[1]
             address = join_address(args.host.strip("[]"), port)
             overrides.append(Override("--host", listener.table, listener.key, address))

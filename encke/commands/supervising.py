@@ -39,5 +39,7 @@ def run_workers(config: EnckeConfig, command: str, plans: Sequence[WorkerPlan], 
     status = status_listener(command)
     check_binds([status.bind(config), *(bind for plan in plans for bind in plan.binds)])
     return run_process(
-        config, lambda stats: Supervisor(config, plans, status.address(config), stats, say, program=program)
+        config,
+        lambda stats: Supervisor(config, plans, status.address(config), stats, say, program=program),
+        command=command,
     )
