@@ -1,4 +1,4 @@
-"""What a server says of itself on standard output, a line each: written here, and read here by a supervisor.
+"""What a server says of itself, a line each: on standard output to a supervisor, on /readyz to `encke ready`.
 
 A line is a value whose text is the line. What the supervisor does not have to
 understand, such as the examples of `encke serve`, is said and passed on as it is.
@@ -69,6 +69,21 @@ def listening(addresses: Mapping[str, str]) -> list[Listening]:
 def storing(guarantees: Iterable[Guarantee]) -> list[Storing]:
     """What the servers of a store promise."""
     return [Storing(guarantee.location, guarantee.promise) for guarantee in guarantees]
+
+
+def identity(command: str, name: str = "") -> str:
+    """A line of /readyz: who answers there. Some commands have the same status port by default.
+
+    Args:
+        name: of its node, if it is one.
+    """
+    return f"encke {command} {name}".rstrip()
+
+
+def is_another(identity: str, command: str) -> bool:
+    """Whether a line of /readyz is the identity of another command."""
+    words = identity.split()
+    return len(words) > 1 and words[0] == "encke" and words[1] != command
 
 
 def read_line(text: str) -> Line | str:

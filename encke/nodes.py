@@ -34,7 +34,7 @@ from cluster.settings import is_unspecified, split_address
 from cluster.stats import Stats
 from cluster.status import StatusListener
 from comet.config import CometConfig
-from encke.announcing import READY, Line, Room, listening, storing
+from encke.announcing import READY, Line, Room, identity, listening, storing
 from encke.config import EnckeConfig
 from encke.listeners import status_listener
 from encke.parts import Parts, build_store
@@ -187,7 +187,9 @@ class NodeProcess:
         return None
 
     def _notes(self) -> list[str]:
-        return [] if self._node is None else self._node.notes()
+        command = self._kind.value
+        own = identity(command, getattr(self._config, command).name)
+        return [own, *(() if self._node is None else self._node.notes())]
 
     def _warn_of_open_rpc(self, node: Node) -> None:
         bound = node.addresses.get("rpc")

@@ -23,7 +23,7 @@ from cluster.settings import join_address, split_address
 from cluster.stats import Stats
 from cluster.status import StatusListener
 from comet.config import CometConfig
-from encke.announcing import READY, Room, listening, storing
+from encke.announcing import READY, Room, identity, listening, storing
 from encke.config import EnckeConfig, ServeConfig
 from encke.parts import Parts, build_store
 
@@ -132,7 +132,7 @@ class Standalone:
         return "starting" if self._comet is None else self._comet.ready_fault()
 
     def _notes(self) -> list[str]:
-        return [] if self._message is None else self._message.notes()
+        return [identity("serve"), *(() if self._message is None else self._message.notes())]
 
     def _announce(self, addresses: dict[str, str], capacity: int) -> None:
         for line in (*listening(addresses), *storing(self._store.describe()), Room(capacity)):

@@ -19,7 +19,7 @@ from cluster.registry.localserver import RegistryServer
 from cluster.service import ServiceTasks
 from cluster.stats import Stats
 from cluster.status import StatusListener
-from encke.announcing import READY, Line, Listening, Room, Storing, listening
+from encke.announcing import READY, Line, Listening, Room, Storing, identity, listening
 from encke.config import EnckeConfig
 from encke.standalone import examples
 from encke.workerplan import WorkerPlan
@@ -159,7 +159,8 @@ class Supervisor:
 
     def _notes(self) -> list[str]:
         missing = [worker.name for worker in self._workers if not worker.is_ready]
-        return [*map(str, self._said(Storing)), *(f"{name} is not ready" for name in missing)]
+        own = identity("serve" if self._program else "comet")
+        return [own, *map(str, self._said(Storing)), *(f"{name} is not ready" for name in missing)]
 
     def _said(self, kind: type[_Line]) -> list[_Line]:
         """The lines of one kind, of all workers."""

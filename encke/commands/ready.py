@@ -11,6 +11,8 @@ from encke.listeners import LISTENERS, status_listener
 
 # For an answer; a node answers its probes within a turn of its loop.
 TIMEOUT_S = 2.0
+# Of an answer, as far as it is read: its first lines.
+ANSWER_BYTES = 1000
 # Pause between questions to one that is not ready yet.
 RETRY_S = 0.1
 
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
     host, port = _address(args)
     end = time.monotonic() + args.within
-    while fault := _fault(host, port):
+    while fault := _fault(host, port, args.kind):
         if time.monotonic() >= end:
             raise UnavailableError(f"{args.kind} at {join_address(host, port)} is not ready: {fault}")
         time.sleep(RETRY_S)
@@ -72,16 +74,20 @@ def _address(args: argparse.Namespace) -> tuple[str, int]:
     return host, port
 
 
-def _fault(host: str, port: int) -> str | None:
+def _fault(host: str, port: int, kind: str) -> str | None:
     """Why it cannot serve; None = it can."""
+    from encke.announcing import is_another
+
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", "/readyz")
         answer = connection.getresponse()
-        text = answer.read(200).decode("utf-8", "replace").strip()
+        lines = answer.read(ANSWER_BYTES).decode("utf-8", "replace").splitlines()
     except (OSError, http.client.HTTPException) as error:
         return str(error) or type(error).__name__
     finally:
         connection.close()
-    # The lines below the first tell of the store.
-    return None if answer.status == 200 else text.partition("\n")[0] or f"status {answer.status}"
+    # The lines below the first tell who answers, and of the store.
+    if other := next((line for line in lines[1:] if is_another(line, kind)), ""):
+        return f"{other} answers there"
+    return None if answer.status == 200 else "".join(lines[:1]) or f"status {answer.status}"

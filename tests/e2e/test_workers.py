@@ -77,7 +77,8 @@ async def test_it_says_what_one_process_would_say_and_where_each_worker_is(whole
     assert set(worker_pids(whole)) == ALL
     addresses = worker_addresses(whole)
     assert all({"ws", "tcp", "status"} == set(addresses[name]) for name in COMETS)
-    assert (await whole.ask("status", "GET", "/readyz")).status == 200
+    ready = await whole.ask("status", "GET", "/readyz")
+    assert (ready.status, ready.body.splitlines()[1]) == (200, b"encke serve")
 
 
 async def test_each_worker_has_keys_and_a_push_reaches_those_of_all(whole: Server) -> None:

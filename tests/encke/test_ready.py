@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +13,10 @@ import pytest
 from cluster.stats import Stats
 from cluster.status import StatusListener
 from encke.cli import main
+from tests.support.command import running_encke
+from tests.support.eventually import eventually
 from tests.support.servers import free_port
+from tests.support.system import Server, running
 
 
 class Probed:
@@ -21,6 +25,7 @@ class Probed:
     def __init__(self) -> None:
         self.address = ""
         self.fault: str | None = None
+        self.notes: list[str] = []
         self.was_asked = threading.Event()
 
     def ready_fault(self) -> str | None:
@@ -31,7 +36,7 @@ class Probed:
 @pytest.fixture
 async def node() -> AsyncIterator[Probed]:
     probed = Probed()
-    listener = StatusListener("127.0.0.1:0", Stats(), probed.ready_fault)
+    listener = StatusListener("127.0.0.1:0", Stats(), probed.ready_fault, lambda: probed.notes)
     probed.address = await listener.start()
     try:
         yield probed
@@ -88,3 +93,43 @@ async def test_node_that_starts_is_waited_for(node: Probed) -> None:
 async def test_port_that_is_not_known_beforehand_has_to_be_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert await ready("comet", "--status-bind", "127.0.0.1:0") == 2
     assert "say which with --status-bind" in capsys.readouterr().err
+
+
+async def test_other_kind_of_node_at_the_same_address_is_not_the_one_that_was_meant(
+    node: Probed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.notes = ["encke comet comet-1", "store redis: fsync"]
+    assert await ready("comet", "--status-bind", node.address) == 0
+    assert await ready("serve", "--status-bind", node.address) == 1
+    assert capsys.readouterr().err == (
+        f"encke: serve at {node.address} is not ready: encke comet comet-1 answers there\n"
+    )
+
+
+def test_server_says_on_its_status_port_who_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with running(Server(tmp_path)) as server:
+        host, port = server.addresses["status"]
+        assert main(["ready", "serve", "--status-bind", f"{host}:{port}"]) == 0
+        assert main(["ready", "comet", "--status-bind", f"{host}:{port}"]) == 1
+    assert "is not ready: encke serve answers there" in capsys.readouterr().err
+
+
+def test_node_says_on_its_status_port_who_it_is_also_while_it_starts(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    words = ["comet", "--name", "c7", "--status-bind", address]
+    words += [word for kind in ("ws", "tcp", "rpc") for word in (f"--{kind}-bind", "127.0.0.1:0")]
+    environ = {"ENCKE_REGISTRY__SERVERS": "127.0.0.1:1"}
+    with running_encke(*words, cwd=tmp_path, environ=environ):
+        host, _, port = address.partition(":")
+        asyncio.run(eventually(lambda: _lines_of_readyz(host, int(port)) == ["starting", "encke comet c7"]))
+
+
+def _lines_of_readyz(host: str, port: int) -> list[str]:
+    connection = http.client.HTTPConnection(host, port)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().read().decode().splitlines()
+    except ConnectionError:
+        return []
+    finally:
+        connection.close()
