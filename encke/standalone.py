@@ -25,6 +25,7 @@ from cluster.status import StatusListener
 from comet.config import CometConfig
 from encke.announcing import READY, Room, identity, listening, storing
 from encke.config import EnckeConfig, ServeConfig
+from encke.invocation import Invocation
 from encke.parts import Parts, build_store
 
 if TYPE_CHECKING:
@@ -42,13 +43,17 @@ class Standalone:
     """The application of `encke serve`; implements cluster.service.Application."""
 
     def __init__(
-        self, config: EnckeConfig, stats: Stats, say: Callable[[str], None], program: str = "encke"
+        self,
+        config: EnckeConfig,
+        stats: Stats,
+        say: Callable[[str], None],
+        invocation: Invocation = Invocation(),  # noqa: B008 -- a value
     ) -> None:
         """Start nothing yet.
 
         Args:
             say: takes the lines for standard output.
-            program: what the operator types for the command, for the example.
+            invocation: for the examples.
 
         Raises:
             ConfigError: the address of a store's server is wrong.
@@ -56,7 +61,7 @@ class Standalone:
         self._config = config
         self._stats = stats
         self._say = say
-        self._program = program
+        self._invocation = invocation
         registry = MemoryRegistry()
         self._members = Members(registry)
         self._parts = Parts(config, stats, registry, self._members)
@@ -138,24 +143,9 @@ class Standalone:
         for line in (*listening(addresses), *storing(self._store.describe()), Room(capacity)):
             self._say(str(line))
         self._say("try it, in two other terminals:")
-        for example in examples(self._config, self._program, addresses["public"], addresses["admin"]):
+        for example in self._invocation.examples(self._config, addresses["public"], addresses["admin"]):
             self._say(f"  {example}")
         self._say(READY)
-
-
-def examples(config: EnckeConfig, program: str, public: str, admin: str) -> list[str]:
-    """What a newcomer can type to see a message arrive.
-
-    Args:
-        program: what to type for the command.
-        public: address of the public API, as it was bound; admin likewise.
-    """
-    token = f" --token $({program} token alice --config FILE)" if config.auth.secrets else ""
-    admin_token = " --admin-token TOKEN" if config.web.admin_token else ""
-    return [
-        f"{program} sub alice{token}{_flag(public, '127.0.0.1:8090')}",
-        f'{program} push alice \'{{"text": "hello"}}\'{admin_token}{_flag(admin, "127.0.0.1:8091")}',
-    ]
 
 
 def advertised(comet: CometConfig, serve: ServeConfig) -> CometConfig:
@@ -170,9 +160,3 @@ def advertised(comet: CometConfig, serve: ServeConfig) -> CometConfig:
         ws_advertise=comet.ws_advertise or join_address(host, ws_port),
         tcp_advertise=comet.tcp_advertise or join_address(host, tcp_port),
     )
-
-
-def _flag(address: str, default: str) -> str:
-    host, port = split_address(address)
-    reachable = join_address("127.0.0.1" if host in ("0.0.0.0", "::") else host, port)
-    return "" if reachable == default else f" --url http://{reachable}"

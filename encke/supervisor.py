@@ -21,7 +21,7 @@ from cluster.stats import Stats
 from cluster.status import StatusListener
 from encke.announcing import READY, Line, Listening, Room, Storing, identity, listening
 from encke.config import EnckeConfig
-from encke.standalone import examples
+from encke.invocation import Invocation
 from encke.workerplan import WorkerPlan
 from encke.workerprocess import Worker
 
@@ -48,20 +48,20 @@ class Supervisor:
         stats: Stats,
         say: Callable[[str], None],
         *,
-        program: str = "",
+        serving: Invocation | None = None,
     ) -> None:
         """Start nothing yet.
 
         Args:
             say: takes the lines for standard output.
-            program: of `encke serve`: what the operator types for the command, for the example. Empty:
-                the workers are nodes of a cluster, and register with ZooKeeper.
+            serving: how `encke serve` was started, for the examples. None: the workers are nodes of a
+                cluster, and register with ZooKeeper.
         """
         self._config = config
         self._plans = plans
         self._stats = stats
         self._say = say
-        self._program = program
+        self._serving = serving
         self._status = StatusListener(status_bind, stats, self._ready_fault, self._notes)
         self._status_address = ""
         self._registry: RegistryServer | None = None
@@ -85,7 +85,7 @@ class Supervisor:
         self._services = tasks
         self._add_gauges()
         self._status_address = await self._status.start()
-        if self._program:
+        if self._serving:
             # Higher than any before, unless the clock was set back: incarnations are fenced for a day.
             self._registry = RegistryServer(generation=time.time_ns())
         for worker_plan in self._plans:
@@ -159,7 +159,7 @@ class Supervisor:
 
     def _notes(self) -> list[str]:
         missing = [worker.name for worker in self._workers if not worker.is_ready]
-        own = identity("serve" if self._program else "comet")
+        own = identity("serve" if self._serving else "comet")
         return [own, *map(str, self._said(Storing)), *(f"{name} is not ready" for name in missing)]
 
     def _said(self, kind: type[_Line]) -> list[_Line]:
@@ -171,8 +171,8 @@ class Supervisor:
     def _announce(self) -> None:
         for worker in self._workers:
             self._relay(worker)
-        if self._program:
-            self._announce_server()
+        if self._serving:
+            self._announce_server(self._serving)
         else:
             self._say(str(Listening("status", self._status_address)))
         self._say(READY)
@@ -181,7 +181,7 @@ class Supervisor:
     def _relay(self, worker: Worker) -> None:
         """Say what a worker has said, under its name."""
         for line in worker.said:
-            if not (self._program and self._is_hidden(line)):
+            if not (self._serving and self._is_hidden(line)):
                 self._say(f"{worker.name}: {line}")
 
     def _is_hidden(self, line: Line | str) -> bool:
@@ -194,7 +194,7 @@ class Supervisor:
             case _:
                 return False
 
-    def _announce_server(self) -> None:
+    def _announce_server(self, serving: Invocation) -> None:
         """What `encke serve` says of a server in one process."""
         web = next(worker for worker in self._workers if worker.kind is NodeKind.WEB)
         public, admin = web.addresses["public"], web.addresses["admin"]
@@ -203,7 +203,7 @@ class Supervisor:
         for line in (*listening(addresses), *self._said(Storing), room):
             self._say(str(line))
         self._say("try it, in two other terminals:")
-        for example in examples(self._config, self._program, public, admin):
+        for example in serving.examples(self._config, public, admin):
             self._say(f"  {example}")
 
     def _add_gauges(self) -> None:

@@ -46,14 +46,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal; 0 after an orderly drain."""
     from encke.config import load_config
+    from encke.invocation import Invocation
     from encke.standalone import Standalone
     from encke.workerplan import serve_plans
 
     config = load_config(args.config, _overrides(args))
-    program = _program()
+    invocation = Invocation(_program(), args.config or "")
     if args.workers is not None:
-        return run_workers(config, "serve", serve_plans(config, args.workers), program)
-    return run_application(config, "serve", lambda stats: Standalone(config, stats, say, program))
+        return run_workers(config, "serve", serve_plans(config, args.workers), invocation)
+    return run_application(config, "serve", lambda stats: Standalone(config, stats, say, invocation))
 
 
 def _program() -> str:

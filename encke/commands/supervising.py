@@ -12,6 +12,7 @@ from encke.listeners import status_listener
 
 if TYPE_CHECKING:
     from encke.config import EnckeConfig
+    from encke.invocation import Invocation
     from encke.workerplan import WorkerPlan
 
 MAX_WORKERS = 256
@@ -23,12 +24,14 @@ def add_workers_flag(parser: argparse.ArgumentParser, words: str) -> None:
     parser.add_argument("--workers", metavar="N", type=count, help=words)
 
 
-def run_workers(config: EnckeConfig, command: str, plans: Sequence[WorkerPlan], program: str = "") -> int:
+def run_workers(
+    config: EnckeConfig, command: str, plans: Sequence[WorkerPlan], serving: Invocation | None = None
+) -> int:
     """Run these processes and their supervisor until a signal; 0 after an orderly drain.
 
     Args:
         command: whose status port the supervisor has.
-        program: see Supervisor.
+        serving: see Supervisor.
 
     Raises:
         ConfigError: an address cannot be bound.
@@ -40,6 +43,6 @@ def run_workers(config: EnckeConfig, command: str, plans: Sequence[WorkerPlan], 
     check_binds([status.bind(config), *(bind for plan in plans for bind in plan.binds)])
     return run_process(
         config,
-        lambda stats: Supervisor(config, plans, status.address(config), stats, say, program=program),
+        lambda stats: Supervisor(config, plans, status.address(config), stats, say, serving=serving),
         command=command,
     )

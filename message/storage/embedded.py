@@ -114,7 +114,7 @@ class EmbeddedStore:
 
     def describe(self) -> list[Guarantee]:
         """What this store promises, and whether its disk refuses writes."""
-        return [self._outage.mark(of_embedded(str(self._directory), self._settings.durability))]
+        return [self._outage.mark(of_embedded(str(self._directory.absolute()), self._settings.durability))]
 
     def start_fault(self) -> str | None:
         """None: see MessageStore.start_fault(). start() has opened the file, or failed."""

@@ -39,7 +39,7 @@ def test_examples_name_the_program_by_its_path_and_the_tokens_that_are_asked_for
     config = tmp_path / "encke.toml"
     config.write_text('[web]\nadmin_token = "adm1n"\n[auth]\nsecrets = ["s3cret"]\n')
     with subprocess.Popen(
-        [program, "serve", "--config", str(config), *ANY_PORTS],
+        [program, "serve", "--config", config.name, *ANY_PORTS],
         cwd=tmp_path,
         env={"PATH": "/nowhere"},
         stdout=subprocess.PIPE,
@@ -48,7 +48,8 @@ def test_examples_name_the_program_by_its_path_and_the_tokens_that_are_asked_for
     ) as process:
         output = "\n".join(said_until_ready(process))
         process.terminate()
-    assert f"  {program} sub alice --token $({program} token alice --config FILE) --url http" in output
+    assert f"  {program} sub alice --token $({program} token alice --config {config}) --url http" in output
+    assert f"storing under {tmp_path}/encke-data: " in output
     assert f"""  {program} push alice '{{"text": "hello"}}' --admin-token TOKEN --url http""" in output
 
 

@@ -108,7 +108,7 @@ async def test_listeners_are_announced_then_an_example_and_ready_at_the_end(tmp_
 async def test_example_tells_what_is_needed_where_secrets_are_configured(tmp_path: Path) -> None:
     settings = config(tmp_path, auth__secrets="s3cret", web__admin_token="letmein-letmein-letmein")
     async with running(settings) as app:
-        assert any("--token $(encke token alice --config FILE)" in line for line in app.said)
+        assert any("--token $(encke token alice)" in line for line in app.said)
         assert any("--admin-token TOKEN" in line for line in app.said)
         assert not any("s3cret" in line or "letmein" in line for line in app.said)
 
