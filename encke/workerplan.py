@@ -36,6 +36,8 @@ class WorkerPlan:
 
     kind: NodeKind
     config: EnckeConfig
+    # The command of the supervisor, by whose status port those of the workers are moved.
+    command: str
 
     @property
     def name(self) -> str:
@@ -50,8 +52,8 @@ class WorkerPlan:
         binds = []
         for listener in LISTENERS[self.kind.value]:
             bind = listener.bind(self.config)
-            # Status ports are moved by that of the supervisor, which may be of another table.
-            setting = listener.key if listener.purpose == "status" else bind.setting
+            is_moved = listener.purpose == "status"
+            setting = f"{self.command}.{listener.key}" if is_moved else bind.setting
             binds.append(replace(bind, words=f"{bind.words} of {self.name}", setting=setting))
         return binds
 
@@ -76,7 +78,7 @@ def comet_plans(config: EnckeConfig, count: int) -> list[WorkerPlan]:
     Raises:
         ConfigError: a port would be too high.
     """
-    return [WorkerPlan(NodeKind.COMET, _comet_config(config, number)) for number in range(count)]
+    return _comet_plans(config, count, "comet")
 
 
 def serve_plans(config: EnckeConfig, count: int) -> list[WorkerPlan]:
@@ -100,9 +102,9 @@ def serve_plans(config: EnckeConfig, count: int) -> list[WorkerPlan]:
         web=replace(config.web, status_bind=_moved(status, count + 2)),
     )
     plans = [
-        WorkerPlan(NodeKind.MESSAGE, inside),
-        *comet_plans(inside, count),
-        WorkerPlan(NodeKind.WEB, inside),
+        WorkerPlan(NodeKind.MESSAGE, inside, "serve"),
+        *_comet_plans(inside, count, "serve"),
+        WorkerPlan(NodeKind.WEB, inside, "serve"),
     ]
     drain_s = config.process.drain_s
     return [
@@ -126,6 +128,10 @@ def check_binds(binds: Sequence[Bind]) -> None:
     faults = [*_overlaps(binds)] or bind_faults(binds)
     if faults:
         raise ConfigError(faults)
+
+
+def _comet_plans(config: EnckeConfig, count: int, command: str) -> list[WorkerPlan]:
+    return [WorkerPlan(NodeKind.COMET, _comet_config(config, number), command) for number in range(count)]
 
 
 def _comet_config(config: EnckeConfig, number: int) -> EnckeConfig:

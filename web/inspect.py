@@ -10,7 +10,7 @@ import msgspec
 
 from cluster.contracts.comet import CometService, ConnectionInfo
 from cluster.contracts.message import MessageService, Stored
-from cluster.errors import NoNodeError, RequestError
+from cluster.errors import NoNodeError
 from cluster.mids import MAX_MID
 from cluster.model import Epoch, Key, Mid
 from web.asking import StoreQuestions
@@ -128,9 +128,7 @@ class Inspector:
         key = path_key(encoded_key)
         query = parse_query(request.query)
         after = Mid(number_param("after", query.get("after", "0"), MAX_MID))
-        limit = number_param("limit", query.get("limit", str(DEFAULT_LIMIT)), MAX_LIMIT)
-        if limit == 0:
-            raise RequestError(f"limit must be from 1 to {MAX_LIMIT}")
+        limit = number_param("limit", query.get("limit", str(DEFAULT_LIMIT)), MAX_LIMIT, lowest=1)
         load = partial(self._messages.load_after, key, after, limit, PAGE_BYTES)
         page = await self._questions.ask(load)
         views = [MessageView(m.mid, msgspec.Raw(m.payload), m.expires_at) for m in page.messages]

@@ -105,14 +105,14 @@ def path_key(text: str) -> Key:
         raise RequestError("the key in the path is not UTF-8") from None
 
 
-def number_param(name: str, text: str, highest: int) -> int:
-    """Read a decimal number from 0 to highest; ASCII digits only.
+def number_param(name: str, text: str, highest: int, *, lowest: int = 0) -> int:
+    """Read a decimal number from lowest to highest; ASCII digits only.
 
     Raises:
         RequestError: it is missing or anything else.
     """
-    if not _DIGITS.fullmatch(text) or (number := int(text)) > highest:
-        raise RequestError(f"{name} must be a decimal number from 0 to {highest}")
+    if not _DIGITS.fullmatch(text) or not lowest <= (number := int(text)) <= highest:
+        raise RequestError(f"{name} must be a decimal number from {lowest} to {highest}")
     return number
 
 

@@ -38,7 +38,8 @@ def _init_schema(config: EnckeConfig) -> int:
     from message.storage.mysql_schema import MIGRATIONS
 
     if config.message.store != "mysql":
-        raise ConfigError([f'message.store is "{config.message.store}": only "mysql" has tables to make'])
+        advice = 'only "mysql" has tables to make; give the --config FILE of its nodes'
+        raise ConfigError([f'message.store is "{config.message.store}": {advice}'])
     present = len(MIGRATIONS)
     for server, version in init_mysql_schema(config.mysql):
         if version == present:

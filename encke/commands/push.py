@@ -157,7 +157,7 @@ def _print_reply(reply: PushReply, args: argparse.Namespace) -> None:
     for result in reply.results:
         print(_result_json(result) if args.json else _result_words(result, args), flush=True)
     for failure in reply.failed:
-        print(_failure_json(failure) if args.json else f"{failure.key}: failed: {failure.code}", flush=True)
+        print(_failure_json(failure) if args.json else _failure_words(failure), flush=True)
     if reply.error is not None:
         words = f"push {reply.push_id or 'without an id'} failed: {reply.error}"
         print(_error_json(reply) if args.json else words, flush=True)
@@ -178,6 +178,12 @@ def _result_json(result: PushResult) -> str:
         {"key": result.key, "mid": result.mid, "online": result.online, "repeated": result.repeated},
         separators=(",", ":"),
     )
+
+
+def _failure_words(failure: PushFailure) -> str:
+    words = f"{failure.key}: failed: {failure.code}"
+    # The answer names no cause, which is the operator's: a full disk, say.
+    return f"{words} (not stored; the server's log says why)" if failure.code == "storage" else words
 
 
 def _failure_json(failure: PushFailure) -> str:

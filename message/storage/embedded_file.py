@@ -117,7 +117,9 @@ def told_to_operator(path: Path) -> Iterator[None]:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
             raise _damaged(path, str(error)) from error
-        raise ConfigError([f"cannot open {path}: {error}"]) from error
+        is_shut = name.startswith("SQLITE_CANTOPEN")
+        hint = " (missing rights, or too many open files: ulimit -n)" if is_shut else ""
+        raise ConfigError([f"cannot open {path}: {error}{hint}"]) from error
 
 
 def connect(path: Path, *, is_synced: bool) -> sqlite3.Connection:

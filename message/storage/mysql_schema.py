@@ -171,7 +171,7 @@ def check_version(version: int, known: int = len(MIGRATIONS), *, is_older_good: 
             if version == 0
             else f"is of schema version {version}, this needs {known}"
         )
-        raise ConfigError([f"the database {what}: run `encke message --init-schema` once"])
+        raise ConfigError([f"the database {what}: run `encke message --config FILE --init-schema` once"])
 
 
 def schema_sql() -> str:

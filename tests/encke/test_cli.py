@@ -245,6 +245,16 @@ def test_node_that_others_could_not_call_says_what_to_set_before_it_waits_for_an
     assert capsys.readouterr().err == NO_HOST.format(kind, "0.0.0.0:0")
 
 
+def test_tables_are_made_for_the_store_of_a_file_that_has_to_be_given(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["message", "--init-schema"]) == 2
+    assert capsys.readouterr().err == (
+        'encke: message.store is "embedded": only "mysql" has tables to make;'
+        " give the --config FILE of its nodes\n"
+    )
+
+
 def test_backup_of_nothing_fails_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["backup", str(tmp_path / "copy"), "--data-dir", str(tmp_path)]) == 1
     assert capsys.readouterr().err == f"encke: {tmp_path}/store.db: there is no store\n"

@@ -16,6 +16,7 @@ import pytest
 
 from cluster.model import Key
 from cluster.tokens import mint
+from tests.encke.scripted_admin import Admin, served
 from tests.support.command import PATIENCE_S, run_encke, running_encke
 from tests.support.system import Server, running
 
@@ -153,6 +154,16 @@ async def test_wrong_words_are_answered_with_one_helpful_line(words: list[str], 
     assert done.returncode == code, done
     assert text in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_push_that_could_not_be_stored_says_where_the_reason_stands(admin: Admin) -> None:
+    admin.failing = {"alice": "storage", "bob": "bad_request"}
+    async with served(admin) as url:
+        done = await run("push", "alice", "bob", "1", "--timeout", "0.1", "--url", url)
+    assert (done.returncode, done.stdout) == (
+        1,
+        "alice: failed: storage (not stored; the server's log says why)\nbob: failed: bad_request\n",
+    )
 
 
 @pytest.mark.parametrize("words", [["bob", "1"], ["--stream"]])

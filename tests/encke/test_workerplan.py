@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+from collections.abc import Callable
 
 import pytest
 
@@ -143,3 +144,13 @@ def test_a_port_in_use_is_told_with_the_worker_that_wants_it() -> None:
             ConfigError, match=f"port {port} for WebSocket subscribers of comet-1-0 is in use"
         ):
             check_binds(binds_of(comet_plans(changed, 1)))
+
+
+@pytest.mark.parametrize(
+    ("plans", "setting"), [(comet_plans, "comet.status_bind"), (serve_plans, "serve.status_bind")]
+)
+def test_status_ports_of_workers_are_chosen_by_that_of_their_command(
+    plans: Callable[[EnckeConfig, int], list[WorkerPlan]], setting: str
+) -> None:
+    binds = binds_of(plans(config(), 2))
+    assert {bind.setting for bind in binds if bind.flag == "--status-bind"} == {setting}

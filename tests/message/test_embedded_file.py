@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cluster.errors import ConfigError, StorageError
-from message.storage.embedded_file import FILE_NAME
+from message.storage.embedded_file import FILE_NAME, connect, told_to_operator
 from message.storage.embedded_schema import MIGRATIONS, migrate
 from tests.message.saving import BOB, load_all, save_one
 from tests.message.stores import open_store
@@ -35,6 +35,16 @@ async def refusal(data_dir: Path, **changed: Any) -> str:
         async with open_store(data_dir, **changed):
             pass
     return str(caught.value)
+
+
+def test_file_that_cannot_be_opened_is_told_with_the_usual_reasons(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / FILE_NAME
+    with pytest.raises(ConfigError) as caught, told_to_operator(path):
+        connect(path, is_synced=True)
+    assert str(caught.value) == (
+        f"cannot open {path}: unable to open database file"
+        " (missing rights, or too many open files: ulimit -n)"
+    )
 
 
 # -- the lock

@@ -83,7 +83,7 @@ async def test_shipped_file_makes_what_the_command_makes(server: MariaServer, ba
 
 
 async def test_store_without_tables_says_what_to_do(bare: str) -> None:
-    with pytest.raises(ConfigError, match="encke message --init-schema"):
+    with pytest.raises(ConfigError, match="encke message --config FILE --init-schema"):
         await make_store(bare).start()
 
 

@@ -80,6 +80,12 @@ async def test_bad_parameters_are_400(system: Web, target: str) -> None:
     assert (response.status, response.json["error"]["code"]) == (400, "bad_request")
 
 
+@pytest.mark.parametrize("limit", ["0", "1001", "x"])
+async def test_limit_that_is_out_of_bounds_is_answered_with_both_of_them(system: Web, limit: str) -> None:
+    response = await system.admin("GET", f"/2/admin/keys/k/messages?limit={limit}")
+    assert response.json["error"]["message"] == "limit must be a decimal number from 1 to 1000"
+
+
 async def test_bad_mid_cannot_be_removed(system: Web) -> None:
     assert (await system.admin("DELETE", "/2/admin/keys/k/messages/x")).status == 400
 
