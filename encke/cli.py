@@ -6,29 +6,42 @@ configuration, nothing was begun; 130 interrupted; 141 nobody reads the output.
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import os
 import sys
-from collections.abc import Sequence
-from types import ModuleType
 
-from cluster.errors import ConfigError, EnckeError
-from encke.commands.arguments import Parser, tell
-from encke.version import encke_version
+from encke.interrupts import INTERRUPTED, catch_interrupts, release_interrupts
+
+# As in typing. Nothing that takes time is imported before main() is ready for an interrupt.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+    from types import ModuleType
 
 # In the order of `encke --help`.
 COMMANDS = ("serve", "comet", "message", "web", "push", "sub", "nodes", "ready", "token", "config", "backup")
 
 FAILED = 1
 USAGE = 2
-INTERRUPTED = 130
 NO_READER = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    catch_interrupts()
+    try:
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    finally:
+        release_interrupts()
+    return _flush(code)
+
+
+def _run(words: list[str]) -> int:
+    from cluster.errors import ConfigError, EnckeError
+    from encke.commands.arguments import tell
+
     parser = build_parser(words[0] if words else None)
     args = parser.parse_args(words)
     if not args.version and "run" not in args:
@@ -40,16 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = USAGE
     except BrokenPipeError:
         code = NO_READER
-    except KeyboardInterrupt:
-        code = INTERRUPTED
     except (EnckeError, OSError) as error:
         tell(str(error))
         code = FAILED
-    return _flush(code)
+    return code
 
 
 def build_parser(command: str | None) -> argparse.ArgumentParser:
     """Describe the command line; only the given command when it is one, for a quick start."""
+    from encke.commands.arguments import Parser
+
     parser = Parser(
         prog="encke", description="A push server: keeps connections, delivers what a backend pushes."
     )
@@ -63,10 +76,14 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
 
 
 def _module(name: str) -> ModuleType:
+    import importlib
+
     return importlib.import_module(f"encke.commands.{name}")
 
 
 def _print_version() -> int:
+    from encke.version import encke_version
+
     print(f"encke {encke_version()}")
     return 0
 
@@ -84,6 +101,8 @@ def _flush(code: int) -> int:
         if isinstance(error, BrokenPipeError):
             return NO_READER
         if not code:
+            from encke.commands.arguments import tell
+
             tell(str(error))
         return code or FAILED
     return code

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cluster.errors import ConfigError
 from encke.commands.arguments import Parser, add_admin_flags, base_url, seconds, tell, whole_number
+from encke.interrupts import release_interrupts
 
 if TYPE_CHECKING:
     import msgspec
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     fault = _fault(args)
     if fault is not None:
         raise ConfigError([fault])
+    release_interrupts()
     try:
         if args.stream:
             return asyncio.run(_stream(args))

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Literal
 
 from encke.commands.arguments import base_url, tell, whole_number
+from encke.interrupts import release_interrupts
 
 if TYPE_CHECKING:
     import ssl
@@ -70,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     """Print messages until interrupted, refused, or enough."""
     from encke.client import ClientError
 
+    release_interrupts()
     try:
         asyncio.run(_print_until_end(args))
     except (ClientError, ValueError) as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ import pytest
 from cluster.tokens import TokenVerifier
 from encke.cli import COMMANDS, main
 from tests.support.command import PATIENCE_S, run_encke, running_encke
+from tests.support.system import LISTENS_ON
 
 
 def test_help_names_every_command_and_exits_0(capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,6 +144,36 @@ def test_what_is_closed_before_the_start_makes_no_trace(
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False)
     assert text in done.stderr
+
+
+# What is imported before it looks at its arguments, and what it needs to do its work.
+IMPORTS = [*((command, "argparse") for command in COMMANDS), ("push", "aiohttp"), ("sub", "aiohttp")]
+IMPORTS += [(command, "uvloop") for command in ("serve", "comet", "message", "web")]
+
+
+@pytest.mark.parametrize(("command", "module"), IMPORTS)
+def test_interrupt_ends_a_command_that_is_starting_without_a_word(
+    command: str, module: str, tmp_path: Path
+) -> None:
+    # Some of what is imported swallows an interrupt, as a callback of the garbage collector does.
+    (tmp_path / f"{module}.py").write_text(
+        "import sys, time\n"
+        "print('importing', file=sys.stderr, flush=True)\n"
+        "while True:\n"
+        "    try:\n"
+        "        time.sleep(60)\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('swallowed', file=sys.stderr)\n"
+    )
+    words = {"push": ["bob", "1"], "sub": ["bob"]}.get(command, [])
+    binds = [word for kind in LISTENS_ON.get(command, ()) for word in (f"--{kind}-bind", "127.0.0.1:0")]
+    environ = {"PYTHONPATH": f"{tmp_path}:{os.getcwd()}"}
+    with running_encke(command, *words, *binds, cwd=tmp_path, environ=environ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=PATIENCE_S) == ("", "")
+        assert process.returncode == 130
 
 
 def test_token_is_minted_from_the_environment_or_a_config_file(
