@@ -3,7 +3,9 @@
 A script is the transaction here: nothing else runs while it does. Redis
 refuses a script for lack of memory, as a read-only replica or with a full
 disk at its first write only, so everything that can fail is read before
-anything is written: an error means that nothing was done.
+anything is written: an error means that nothing was done. What a full Redis
+must do all the same begins with a write that needs no memory: PERSIST of the
+clock, which has no end, changes nothing.
 
 Keys. A subscriber's key names a sorted set (score = mid), as in the data of
 gopush-cluster. Everything else begins with \\x01, which no subscriber's key
@@ -167,6 +169,7 @@ return {text(wall_s), redis.call('HGET', '\\1a' .. KEYS[1], ARGV[2])}
 
 # ARGV: bound, most. Returns {clock, entries, messages}.
 _REMOVE_EXPIRED = """
+if refusal then return {err = refusal} end
 local entries = redis.call('ZRANGEBYSCORE', '\\1expiry', '-inf', text(wall_s), 'LIMIT', 0, ARGV[2])
 local states, messages = {}, 0
 for _, one in ipairs(entries) do
@@ -194,15 +197,22 @@ return {text(clock), #entries, messages}
 # Written once a second and at the end (ARGV[2]), so that a clock that was told is not told again
 # after a restart.
 _KEEP_CLOCK = """
-local is_due = clock > highest + {ticks_per_s} or (ARGV[2] == 'keep' and clock > highest)
-if is_due then redis.call('SET', '\\1clock', text(clock)) end
+local refusal
+if clock > highest + {ticks_per_s} or (ARGV[2] == 'keep' and clock > highest) then
+  redis.pcall('PERSIST', '\\1clock')
+  refusal = redis.pcall('SET', '\\1clock', text(clock)).err
+end
 """
 
+# Comet nodes cannot start without it: it is told, too, by a server that takes no writes; but for a
+# replica, in whose place another server has the clock.
 _TELL_CLOCK = """
+if refusal and string.find(refusal, 'READONLY', 1, true) then return {err = refusal} end
 return text(clock)
 """
 
 _FENCE = """
+redis.pcall('PERSIST', '\\1clock')
 redis.call('SET', '\\1f' .. ARGV[2], '1', 'EX', {fence_s})
 return text(clock)
 """

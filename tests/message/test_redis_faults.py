@@ -15,7 +15,16 @@ from cluster.contracts.message import Outcome, SaveBatch, SaveItem
 from cluster.errors import InDoubtError, StorageError, UnavailableError
 from cluster.model import Key, Mid
 from tests.message.redis_stores import open_redis
-from tests.message.saving import BOB, batch_of, load_all, save_one, save_until_it_fails, until_saved
+from tests.message.saving import (
+    BOB,
+    batch_of,
+    item,
+    load_all,
+    save,
+    save_one,
+    save_until_it_fails,
+    until_saved,
+)
 from tests.support.eventually import eventually, eventually_done
 from tests.support.proxy import FaultProxy
 from tests.support.servers import RedisServer
@@ -25,6 +34,13 @@ from tests.support.servers import RedisServer
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A server that a test may ill-treat; 50 ms each."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def timed_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """As `server`, with a clock that is set. What was told a second ago is kept anew."""
+    with RedisServer(tmp_path / "timed", has_own_time=True) as server:
         yield server
 
 
@@ -180,6 +196,59 @@ async def test_full_server_refuses_and_goes_on_when_there_is_room(server: RedisS
 
         assert kept == [b"[1]"]
         assert await load_all(store, BOB) == [b"[1]", b"[2]"]
+
+
+async def test_full_server_frees_what_has_expired_keeps_its_clock_and_fences(
+    timed_server: RedisServer,
+) -> None:
+    async with open_redis(timed_server.url) as store:
+        await save(store, BOB, *[item(str(n), expire_s=5) for n in range(20)])
+        ask(timed_server, "CONFIG", "SET", "maxmemory", "1")
+        timed_server.clock.set("+20")
+
+        assert await store.remove_expired(100) == 20
+        assert ask(timed_server, "ZCARD", BOB) == 0
+        timed_server.clock.set("+40")
+        told = await store.clock()
+        assert int(ask(timed_server, "GET", "\x01clock")) == told
+        await store.fence("gone-1")
+        assert await store.is_fenced("gone-1")
+
+    timed_server.clock.set("+60")
+    async with open_redis(timed_server.url) as store:
+        assert store.start_fault() is None
+        assert await store.clock() > told
+        with pytest.raises(StorageError, match="maxmemory"):
+            await save_one(store, BOB, "20")
+
+
+async def test_server_without_enough_replicas_tells_its_clock(timed_server: RedisServer) -> None:
+    async with open_redis(timed_server.url) as store:
+        before = await store.clock()
+        ask(timed_server, "CONFIG", "SET", "min-replicas-to-write", "1")
+        timed_server.clock.set("+20")
+
+        assert await store.clock() > before
+        with pytest.raises(StorageError, match="NOREPLICAS"):
+            await save_one(store, BOB, "1")
+
+
+async def test_clock_of_a_replica_is_asked_of_who_took_its_place(
+    timed_server: RedisServer, promoted: RedisServer
+) -> None:
+    name = FaultProxy(f"127.0.0.1:{timed_server.port}")
+    await name.start()
+    async with open_redis(f"redis://{name.address}/0", retry_s=0.02) as store:
+        await store.clock()
+        ask(timed_server, "REPLICAOF", "127.0.0.1", 1)
+        timed_server.clock.set("+20")
+        name.target = f"127.0.0.1:{promoted.port}"
+
+        with pytest.raises(StorageError, match="READONLY"):
+            await store.clock()
+        await store.clock()
+        assert ask(promoted, "EXISTS", "\x01clock") == 1
+    await name.stop()
 
 
 async def test_replica_refuses_saves_and_nothing_is_half_done(server: RedisServer) -> None:
