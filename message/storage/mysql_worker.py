@@ -41,8 +41,6 @@ MAX_GROUP_BYTES = 4 * 1024 * 1024
 # What a message weighs there beyond its payload: its id and key, in hexadecimal, are asked for
 # in one statement, up to 1.3 kB each, which must fit the server's packet (4 MB at least).
 ITEM_BYTES = 2048
-# Of refusals, one is told in this time: while a server is read-only or full, each save is one.
-REFUSALS_S = 60.0
 
 Change = Callable[[Connection], Any]
 
@@ -95,14 +93,14 @@ class Worker:
         limits: StoreLimits,
         heard: HeardClock,
         report: Callable[[Done, Tally], None],
-        on_read_only: Callable[[], None],
+        on_refusal: Callable[[Exception], None],
     ) -> None:
         """Start it; connects at the first work.
 
         Args:
             connect: makes a connection that is ready for use, and says when it cannot; called in the thread.
             report: called in the thread after each transaction.
-            on_read_only: called in the thread when the server is read-only.
+            on_refusal: called in the thread with what the server says when it refuses a transaction.
         """
         self._name = name
         self._connect = connect
@@ -110,7 +108,7 @@ class Worker:
         self._limits = limits
         self._heard = heard
         self._report = report
-        self._on_read_only = on_read_only
+        self._on_refusal = on_refusal
         self._queue: SimpleQueue[list[Work] | None] = SimpleQueue()
         self._works: deque[Work] = deque()
         self._connection: Connection | None = None
@@ -118,8 +116,6 @@ class Worker:
         self._not_before = 0.0
         # The connection may lead to the wrong server. Set by any thread.
         self.is_stale = False
-        # Monotonic time before which refusals are not told.
-        self._silent_until = 0.0
         self._thread = threading.Thread(target=self._run, name=f"mysql {name}", daemon=True)
         self._thread.start()
 
@@ -252,17 +248,10 @@ class Worker:
 
     def _on_failure(self, error: Exception) -> EnckeError:
         """What a transaction that was not committed is answered with."""
-        kind = trouble(error)
-        if kind is Trouble.LOST:
+        if trouble(error) is Trouble.LOST:
             self._drop()
             return UnavailableError(f"the connection to the database broke: {explain(error)}")
-        if kind is Trouble.READ_ONLY:
-            self._on_read_only()
-        now = clocks.monotonic()
-        if now >= self._silent_until:
-            self._silent_until = now + REFUSALS_S
-            told = "the database refuses, perhaps not for the first time: %s: %s"
-            log.warning(told, self._name, explain(error))
+        self._on_refusal(error)
         return StorageError(f"the database refused: {explain(error)}")
 
     def _drop(self) -> None:

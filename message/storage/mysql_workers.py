@@ -19,11 +19,11 @@ from message.storage.clock import HeardClock
 from message.storage.config import MysqlSettings, StoreLimits
 from message.storage.counters import Tally
 from message.storage.guarantees import Promise
-from message.storage.mysql_connection import Connection, explain
+from message.storage.mysql_connection import Connection, Trouble, explain, trouble
 from message.storage.mysql_durability import guarantee, read_settings
 from message.storage.mysql_schema import check_version, schema_version
 from message.storage.mysql_worker import Done, Work, Worker
-from message.storage.outage import Outage
+from message.storage.outage import Outage, Refusals
 from message.storage.servers import ServerUrl
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ class Workers:
         self._deliver = deliver
         self.promise = Promise(guarantee(server.name, None))
         self.outage = Outage()
+        self._refusals = Refusals("the database", server.name)
         # What was asked for in this turn of the loop: one wake-up per thread for all.
         self._turn: dict[Worker, list[Work]] = defaultdict(list)
 
@@ -99,13 +100,16 @@ class Workers:
             self._limits,
             self._heard,
             self._report,
-            self._leave_server,
+            self._on_refusal,
         )
 
-    def _leave_server(self) -> None:
-        """Have every thread connect anew before its next work. In any of them."""
-        for worker in (*self._writers, *self._readers, self._remover):
-            worker.is_stale = True
+    def _on_refusal(self, error: Exception) -> None:
+        """Tell the operator; leave a server that is read-only. In any of the threads."""
+        self._refusals.tell(explain(error))
+        if trouble(error) is Trouble.READ_ONLY:
+            # Every thread connects anew before its next work.
+            for worker in (*self._writers, *self._readers, self._remover):
+                worker.is_stale = True
 
     def _report(self, done: Done, tally: Tally) -> None:
         """Hand a transaction's answers to the loop, with one wake-up. In a worker's thread."""

@@ -1,13 +1,20 @@
-"""Since when a server of a store cannot be used, and why."""
+"""What the operator is told of a server of a store: since when it cannot be used, what it refuses."""
 
 from __future__ import annotations
 
+import logging
+import threading
 import time as clocks
 from collections.abc import Callable
 
 import msgspec
 
 from cluster.contracts.message import Away, Guarantee
+
+log = logging.getLogger(__name__)
+
+# Of refusals, one is told in this time: each save of a full or read-only server is one.
+REFUSALS_S = 60.0
 
 
 class Outage:
@@ -47,3 +54,25 @@ class Outage:
         began_at, reason = present
         away = Away(round(self._monotonic_s() - began_at, 3), reason)
         return msgspec.structs.replace(promise, away=away)
+
+
+class Refusals:
+    """What one server refuses. All its connections share one, and any thread tells."""
+
+    def __init__(self, what: str, name: str, monotonic_s: Callable[[], float] = clocks.monotonic) -> None:
+        """Begin with a server that has refused nothing: what it is, and its name."""
+        self._what = what
+        self._name = name
+        self._monotonic_s = monotonic_s
+        self._silent_until = 0.0
+        # Several threads are refused at once.
+        self._lock = threading.Lock()
+
+    def tell(self, words: str) -> None:
+        """The server has refused with these words."""
+        with self._lock:
+            now = self._monotonic_s()
+            if now < self._silent_until:
+                return
+            self._silent_until = now + REFUSALS_S
+        log.error("%s refuses, perhaps not for the first time: %s: %s", self._what, self._name, words)

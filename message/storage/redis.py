@@ -35,7 +35,7 @@ from message.storage.config import RedisSettings, StoreLimits
 from message.storage.counters import StoreCounters
 from message.storage.expiry import Expiry
 from message.storage.guarantees import Promise
-from message.storage.outage import Outage
+from message.storage.outage import Outage, Refusals
 from message.storage.redis_durability import guarantee, read_settings
 from message.storage.redis_link import RedisLink
 from message.storage.redis_reads import Reads
@@ -46,9 +46,6 @@ from message.storage.servers import ServerUrl
 from message.storage.waiting import Waiting
 
 log = logging.getLogger(__name__)
-
-# Of refusals, one is told in this time: each save of a full server is one.
-REFUSALS_S = 60.0
 
 
 class RedisStore:
@@ -72,8 +69,7 @@ class RedisStore:
         self._promise = Promise(guarantee(server.name, None))
         self._waiting = Waiting(limits)
         self._outage = Outage()
-        # Monotonic seconds before which refusals are not told.
-        self._silent_until = 0.0
+        self._refusals = Refusals("redis", server.name)
         link = partial(
             RedisLink,
             server.url,
@@ -276,11 +272,7 @@ class RedisStore:
         return b"%d" % self._heard.bound()
 
     def _on_refusal(self, words: str) -> None:
-        now = clocks.monotonic()
-        if now >= self._silent_until:
-            self._silent_until = now + REFUSALS_S
-            told = "redis refuses, perhaps not for the first time: %s: %s"
-            log.error(told, self._server.name, words)
+        self._refusals.tell(words)
         if "READONLY" in words:
             # It is a replica now, and another server perhaps what it was.
             self._writing.renew()

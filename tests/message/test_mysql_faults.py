@@ -100,8 +100,10 @@ async def test_frozen_server_is_given_up_and_used_again(server: MariaServer) -> 
         assert await load_all(store, BOB) == [b"[0]", b"[1]"]
 
 
-async def test_read_only_server_refuses_and_stores_nothing(server: MariaServer) -> None:
-    async with open_mysql(limited_user(server)) as store:
+async def test_read_only_server_refuses_and_stores_nothing(
+    server: MariaServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_mysql(limited_user(server), writer_threads=3) as store:
         batches = [await batch_of(store, Key(f"user:{n}"), str(n)) for n in range(5)]
         query(server, "SET GLOBAL read_only = 1")
         try:
@@ -114,6 +116,27 @@ async def test_read_only_server_refuses_and_stores_nothing(server: MariaServer) 
         assert kept == []
         assert query(server, "SELECT COUNT(*) FROM private_msg") == ((0,),)
         assert await until_saved(store, batches[0]) is Outcome.SAVED
+    # Not one of each connection.
+    (told,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert told.message.startswith("the database refuses")
+
+
+async def test_table_that_is_gone_is_an_error_for_the_operator(
+    server: MariaServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_mysql(url(server)) as store:
+        batch = await batch_of(store, BOB, "1")
+        query(server, "RENAME TABLE private_msg TO elsewhere")
+        try:
+            with pytest.raises(StorageError, match="doesn't exist"):
+                await store.save(batch)
+            with pytest.raises(StorageError, match="doesn't exist"):
+                await load_all(store, BOB)
+        finally:
+            query(server, "RENAME TABLE elsewhere TO private_msg")
+
+    (told,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert told.message.startswith("the database refuses")
 
 
 async def test_server_that_became_read_only_is_connected_to_anew(

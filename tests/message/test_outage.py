@@ -19,7 +19,7 @@ from message.storage.config import MysqlSettings, RedisSettings
 from message.storage.embedded import EmbeddedStore
 from message.storage.embedded_file import FILE_NAME
 from message.storage.guarantees import one_line
-from message.storage.outage import Outage
+from message.storage.outage import Outage, Refusals
 from tests.message.mysql_stores import DATABASE, make_empty
 from tests.message.saving import BOB, batch_of, save_one, until_saved
 from tests.message.stores import limits_with, opened
@@ -50,6 +50,20 @@ def test_outage_lasts_from_the_first_failure_and_tells_the_last_one() -> None:
     assert outage.end()
     assert not outage.end()
     assert outage.mark(PROMISE) == PROMISE
+
+
+def test_one_refusal_is_told_in_a_minute_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    now = 5.0
+    refusals = Refusals("redis", "redis://h:6379/0", lambda: now)
+
+    refusals.tell("OOM")
+    now += 59.0
+    refusals.tell("MISCONF")
+    now += 1.0
+    refusals.tell("READONLY")
+
+    told = [(record.levelname, record.getMessage().rpartition(": ")[2]) for record in caplog.records]
+    assert told == [("ERROR", "OOM"), ("ERROR", "READONLY")]
 
 
 # -- the stores
