@@ -52,6 +52,9 @@ class DirectoryLock:
             self._descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigError([f"cannot use {directory} as data directory: {error.strerror}"]) from error
+        except ValueError as error:
+            # The locale's encoding has no such characters, or there is a NUL among them.
+            raise ConfigError([f"cannot use {directory} as data directory: {error}"]) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

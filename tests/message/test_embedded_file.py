@@ -97,6 +97,14 @@ async def test_directory_that_cannot_be_made_is_refused_with_the_reason(tmp_path
     assert re.fullmatch(r"cannot use \S+/file/data as data directory: Not a directory", text)
 
 
+# What the encoding of file names cannot say: in UTF-8 a surrogate, in others most letters.
+@pytest.mark.parametrize("name", ["\ud800", "\0"])
+async def test_directory_whose_name_cannot_be_written_is_refused(tmp_path: Path, name: str) -> None:
+    text = await refusal(tmp_path / name)
+
+    assert text.startswith(f"cannot use {tmp_path / name} as data directory: ")
+
+
 # -- damage
 
 
