@@ -20,7 +20,8 @@ from message.storage.embedded import EmbeddedStore
 from message.storage.embedded_file import FILE_NAME
 from message.storage.guarantees import one_line
 from message.storage.outage import Outage, Refusals
-from tests.message.mysql_stores import DATABASE, make_empty
+from tests.message import mysql_stores, redis_stores
+from tests.message.mysql_stores import DATABASE
 from tests.message.saving import BOB, batch_of, save_one, until_saved
 from tests.message.stores import limits_with, opened
 from tests.message.test_embedded_disk import files_limited_to
@@ -99,6 +100,7 @@ def embedded(directory: Path) -> Backend:
 
 
 def redis(server: RedisServer) -> Backend:
+    redis_stores.make_empty(server)
     stats = Stats()
     settings = RedisSettings(servers=(server.url,), retry_s=0.02)
     store = build_redis_store(settings, LIMITS, stats)
@@ -106,7 +108,7 @@ def redis(server: RedisServer) -> Backend:
 
 
 def mysql(server: MariaServer) -> Backend:
-    make_empty(server)
+    mysql_stores.make_empty(server)
     stats = Stats()
     settings = MysqlSettings(servers=(server.url(DATABASE),), retry_s=0.02)
     store = build_mysql_store(settings, LIMITS, stats)
