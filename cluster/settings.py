@@ -171,6 +171,16 @@ def is_unspecified(host: str) -> bool:
         return False
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address. Names other than localhost count as reachable."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def advertised_address(advertise: str, bound: str) -> str:
     """The address to tell others: as configured (port 0: the bound port), else the bound one.
 

@@ -46,7 +46,7 @@ class Entry:
         self.is_in_cluster = is_in_cluster
         self._registration: Registration | None = None
         self._addresses: dict[str, tuple[str, ...]] = {}
-        # Instances that stood at these addresses before: left behind by another process.
+        # Instances of this name that stood at these addresses before: left behind by another process.
         self.predecessors: frozenset[str] = frozenset()
         self._is_draining = False
         # Somebody changes the registration: a node that leaves must not be announced again behind its back.
@@ -70,7 +70,7 @@ class Entry:
             purpose: (advertised_address(advertised[purpose], address),) for purpose, address in bound.items()
         }
         nodes = self._members.current.of_kind(NodeKind.COMET)
-        self.predecessors = frozenset(node.instance for node in nodes if node.addresses == self._addresses)
+        self.predecessors = frozenset(node.instance for node in nodes if self._is_here(node))
 
     def incarnation(self) -> str:
         """What the store's fence knows this node by; nobody fences a node of the same process."""
@@ -80,7 +80,11 @@ class Entry:
 
     def is_own(self, node: NodeInfo) -> bool:
         """Whether an entry is this process's, whichever registration it is of."""
-        return node.addresses == self._addresses and node.instance not in self.predecessors
+        return self._is_here(node) and node.instance not in self.predecessors
+
+    def _is_here(self, node: NodeInfo) -> bool:
+        """Another node may be announced at these addresses by mistake."""
+        return node.name == self._config.name and node.addresses == self._addresses
 
     async def register(self) -> None:
         """Announce the node, and see it announced.

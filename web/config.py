@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cluster.settings import split_address
+from cluster.settings import is_loopback, split_address
 
 MIB = 1024 * 1024
 
@@ -184,13 +183,3 @@ class WebConfig:
             )
         if self.max_many_body_bytes < self.max_payload_bytes:
             yield "max_many_body_bytes", "must not be below web.max_payload_bytes"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address. Names other than localhost count as reachable."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -54,7 +54,7 @@ class ZooKeeperRegistration:
         """Announce nothing yet.
 
         Args:
-            predecessors: finds the entries of other sessions that name exactly an instance's addresses.
+            predecessors: finds the entries that an instance's earlier processes left behind.
 
         Raises:
             ConfigError: others could not use what is to be announced.
@@ -227,7 +227,7 @@ class ZooKeeperRegistration:
 
     async def _make(self) -> None:
         if self._is_first:
-            # Its addresses are bound by this process now: nobody else can be behind them.
+            # Its addresses are bound by this process now: nobody of its name can be behind them.
             for entry in await self._predecessors(self._info):
                 log.info("removed the entry that this node left behind: path=%s", entry.path)
                 await self._remove(entry.path, entry.stat.czxid)

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from cluster.model import NodeInfo, NodeKind, NodeName
-from cluster.settings import split_address
+from cluster.settings import is_loopback, split_address
 
 # An entry of ours has some hundred bytes. What is larger is not fetched at all.
 MAX_ZNODE_BYTES = 64 * 1024
@@ -105,13 +105,27 @@ def run_of(text: bytes) -> str:
         return ""
 
 
-def is_same_place(one: NodeInfo, other: NodeInfo) -> bool:
-    """Whether two entries name exactly the same addresses, so that only one process can be behind them.
+def is_left_behind(entry: NodeInfo, info: NodeInfo) -> bool:
+    """Whether an entry is that of an earlier process of this node: its name, at exactly its addresses.
 
-    Addresses without a host are the same on many machines: they prove nothing.
+    Addresses that every machine has prove nothing: with the defaults, web nodes on
+    two machines have the same name and the same addresses. A comet node's name is
+    its own in the cluster, and when it is called on loopback, so is its machine.
     """
-    has_host = any(split_address(a)[0] for addresses in one.addresses.values() for a in addresses)
-    return has_host and _without_empty(one.addresses) == _without_empty(other.addresses)
+    return (
+        entry.name == info.name
+        and _without_empty(entry.addresses) == _without_empty(info.addresses)
+        and (info.kind is NodeKind.COMET or any(map(_is_one_machines, _all_addresses(info))))
+    )
+
+
+def _all_addresses(info: NodeInfo) -> list[str]:
+    return [address for addresses in info.addresses.values() for address in addresses]
+
+
+def _is_one_machines(address: str) -> bool:
+    host, _ = split_address(address)
+    return bool(host) and not is_loopback(host)
 
 
 def _without_empty(addresses: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

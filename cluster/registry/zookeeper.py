@@ -14,7 +14,7 @@ from cluster.registry.watchers import Watchers
 from cluster.registry.zkentry import ZooKeeperRegistration
 from cluster.registry.zklink import RETRY_FIRST_S, Link
 from cluster.registry.zktree import Entry, Tree, incarnation
-from cluster.registry.znodes import is_same_place
+from cluster.registry.znodes import is_left_behind
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +218,7 @@ class ZooKeeperRegistry:
             if entry.kind is info.kind
             and entry.info is not None
             and entry.stat.owner != self._link.session_id
-            and is_same_place(entry.info, info)
+            and is_left_behind(entry.info, info)
         ]
 
     def _fail_refreshes(self, reason: str) -> None:

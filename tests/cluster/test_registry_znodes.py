@@ -16,12 +16,13 @@ from cluster.registry.znodes import (
     BadZnodeError,
     decode_znode,
     encode_znode,
-    is_same_place,
+    is_left_behind,
     run_of,
 )
 from tests.cluster.registries import comet, message, replace_info, web
 
 ORIGINAL: dict[str, Any] = {"rpc": ["c1:6970"], "tcp": ["c1:6969"], "ws": ["c1:6968"], "weight": 1}
+HOSTS = {"rpc": ("c1:6970",), "tcp": ("c1:6969",), "ws": ("c1:6968",)}
 
 
 def text(**changed: Any) -> bytes:
@@ -57,7 +58,7 @@ def test_a_node_of_the_original_is_read() -> None:
     read = decode_znode(NodeKind.COMET, "node1", "i-1", text())
 
     assert (read.name, read.weight, read.is_draining) == ("node1", 1, False)
-    assert read.addresses == {"rpc": ("c1:6970",), "tcp": ("c1:6969",), "ws": ("c1:6968",)}
+    assert read.addresses == HOSTS
     sole = decode_znode(NodeKind.MESSAGE, "0000000001", "i-2", b'{"rpc":["m1:8070"],"weight":1}')
     assert (sole.name, sole.addresses) == ("0000000001", {"rpc": ("m1:8070",)})
 
@@ -153,9 +154,38 @@ def test_what_others_could_not_use_is_not_announced(wrong: Any) -> None:
         encode_znode(wrong)
 
 
-def test_the_same_addresses_are_the_same_place_only_with_a_host() -> None:
-    assert is_same_place(comet("a"), comet("b"))
-    assert not is_same_place(comet("a"), comet("a", 6971))
-    hostless = web("w")
-    hostless = replace_info(hostless, addresses={"public": (":8090",)})
-    assert not is_same_place(hostless, hostless)
+def test_an_entry_of_the_same_name_at_the_same_addresses_was_left_behind() -> None:
+    assert is_left_behind(comet("a"), comet("a", weight=2))
+    assert not is_left_behind(comet("a"), comet("a", 6971))
+    assert is_left_behind(message("m"), message("m"))
+    assert is_left_behind(decode_znode(NodeKind.COMET, "a", "i-1", text()), comet("a", addresses=HOSTS))
+
+
+def test_who_copied_the_addresses_of_another_node_did_not_leave_its_entry_behind() -> None:
+    assert not is_left_behind(comet("a"), comet("b"))
+    assert not is_left_behind(message("m-1"), message("m-2"))
+    # A message node of the original has no name of its own.
+    nameless = decode_znode(NodeKind.MESSAGE, "0000000001", "i-2", b'{"rpc":["m:8070"],"weight":1}')
+    assert not is_left_behind(nameless, message("m", addresses={"rpc": ("m:8070",)}))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost", ""])
+def test_addresses_that_each_machine_has_prove_nothing(host: str) -> None:
+    # As two machines announce with the defaults.
+    addresses = {"public": (":8090",), "admin": (f"{host}:8091",), "status": (f"{host}:8092",)}
+    node = replace_info(web("w"), addresses=addresses)
+    assert not is_left_behind(node, node)
+    reachable = replace_info(node, addresses={**addresses, "status": ("10.0.0.3:8092",)})
+    assert is_left_behind(reachable, reachable)
+
+
+def test_a_message_node_on_loopback_may_be_on_any_machine() -> None:
+    node = message("m", addresses={"rpc": ("127.0.0.1:8070",)})
+    assert not is_left_behind(node, node)
+
+
+def test_a_comet_node_on_loopback_is_known_by_its_name() -> None:
+    # Web nodes call it there, so all of the cluster is on one machine; and its keys wait for it.
+    addresses = {"rpc": ("127.0.0.1:6970",), "ws": (":6968",), "tcp": (":6969",)}
+    assert is_left_behind(comet("a", addresses=addresses), comet("a", addresses=addresses))
+    assert not is_left_behind(comet("a", addresses=addresses), comet("b", addresses=addresses))

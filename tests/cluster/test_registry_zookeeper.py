@@ -15,7 +15,7 @@ from kazoo.exceptions import NoAuthError
 from cluster.errors import ConfigError, UnavailableError
 from cluster.registry.base import SessionState
 from cluster.registry.zookeeper import ZooKeeperRegistry
-from tests.cluster.registries import Seen, ZooKeeperHarness, comet, message, replace_info, web
+from tests.cluster.registries import Seen, ZooKeeperHarness, comet, message, web
 from tests.support.eventually import eventually
 from tests.support.zookeeper import MAX_ZNODE_BYTES, ZooKeeper, operator
 
@@ -263,12 +263,17 @@ async def test_an_epoch_that_would_go_back_is_raised_above_the_last_one(
     assert any("forgotten" in line for line in registry_lines(caplog))
 
 
-async def test_an_entry_without_hosts_is_nobodys_predecessor(harness: ZooKeeperHarness, seen: Seen) -> None:
-    hostless = replace_info(web("w"), addresses={"public": (":8090",)})
-    await (await harness.connect()).register(hostless)
-    await (await harness.connect()).register(hostless)
+async def test_entries_that_live_elsewhere_are_left_alone(harness: ZooKeeperHarness, seen: Seen) -> None:
+    # Two machines with the defaults, and a node that was given another one's addresses.
+    pairs = [(web("w"), web("w")), (comet("a"), comet("b")), (message("m-1"), message("m-2"))]
+    first = [await (await harness.connect()).register(one) for one, _ in pairs]
+    before = [one.instance for one in first]
+    second = [await (await harness.connect()).register(other) for _, other in pairs]
 
-    await eventually(lambda: seen.names == ["w", "w"])
+    instances = {one.instance for one in (*first, *second)}
+    await eventually(lambda: seen.last.instances == instances)
+    assert [one.instance for one in first] == before
+    assert set(before) <= seen.last.instances
 
 
 async def test_two_processes_that_claim_the_same_addresses_do_not_chase_each_other(

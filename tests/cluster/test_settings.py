@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from cluster.settings import Setting, join_address, settings_of, split_address, to_toml
+from cluster.settings import Setting, is_loopback, join_address, settings_of, split_address, to_toml
 
 
 @dataclass(frozen=True)
@@ -197,3 +197,13 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 def test_toml_reads_back_what_was_written(value: Any) -> None:
     read = tomllib.loads(f"a = {to_toml(value)}")["a"]
     assert (tuple(read) if isinstance(read, list) else read) == value
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.10", "::1"])
+def test_loopback_addresses_are_known(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "10.0.0.1", "::", "127.example.com", "node-1", "128.0.0.1"])
+def test_other_addresses_can_be_reached_by_others(host: str) -> None:
+    assert not is_loopback(host)
