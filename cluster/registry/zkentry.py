@@ -8,6 +8,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from cluster.errors import ConfigError, UnavailableError
 from cluster.model import NodeInfo
 from cluster.registry.base import SessionState
@@ -25,6 +27,11 @@ PATIENCE_S = 1.0
 # An entry stands for so long after it was marked as draining: others who read it only when it is
 # gone would take the node for dead (GET /2/admin/nodes).
 MARKED_S = 0.25
+
+
+# Weights that were written into entries of this process by others, in place of its own: by the run
+# that announces and the weight that it asks for. They hold for as long as the process lives.
+Weights = dict[tuple[str, int], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +57,31 @@ class ZooKeeperRegistration:
         tree: Tree,
         settings: RegistrySettings,
         predecessors: Callable[[NodeInfo], Awaitable[list[Entry]]],
+        weights: Weights,
     ) -> None:
         """Announce nothing yet.
 
         Args:
             predecessors: finds the entries that an instance's earlier processes left behind.
+            weights: shared by all registrations of the process.
 
         Raises:
             ConfigError: others could not use what is to be announced.
         """
         self.instance = ""
+        self._weights = weights
         self._info = info
-        self._text = _text(info)
+        self._text = self._encode(info)
         self._link = link
         self._tree = tree
         self._parent = tree.parent_of(info)
         self._settings = settings
         self._predecessors = predecessors
         self._made: _Made | None = None
-        # Text that the znode holds, as far as is known.
+        # Text that the znode holds, as far as is known, or that says the same to others.
         self._written: bytes | None = None
+        # Number of the last change to the znode that is known here: a later one is somebody else's.
+        self._changed_at = 0
         # A znode was asked for, and the answer did not come: it may be there.
         self._may_be_lost = False
         self._is_first = True
@@ -99,7 +111,7 @@ class ZooKeeperRegistration:
         """See Registration.update(); does nothing after withdraw()."""
         if self._is_withdrawn:
             return
-        self._text = _text(info)
+        self._text = self._encode(info)
         self._info = info
         await self._wait_done("the new announcement")
         if info.is_draining:
@@ -142,6 +154,9 @@ class ZooKeeperRegistration:
             # A tree that was read before the entry was made has not got it: ask ZooKeeper then.
             if entry is None or entry.stat.czxid != made.czxid or entry.info is None:
                 self._is_doubtful = True
+            elif entry.stat.mzxid > self._changed_at and self._written is self._text:
+                self._changed_at = entry.stat.mzxid
+                self._heed(entry.info.weight)
         if self._has_work():
             self._is_done.clear()
             self._wake.set()
@@ -161,6 +176,23 @@ class ZooKeeperRegistration:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    # -- what it says
+
+    def _encode(self, info: NodeInfo) -> bytes:
+        weight = self._weights.get((info.instance, info.weight), info.weight)
+        try:
+            return encode_znode(msgspec.structs.replace(info, weight=weight))
+        except BadZnodeError as error:
+            raise ConfigError([f"{info.kind.value} {info.name!r} cannot be announced: {error}"]) from error
+
+    def _heed(self, weight: int) -> None:
+        """Announce the weight that somebody has written, from now on; it stands already."""
+        info = self._info
+        if weight != self._weights.get((info.instance, info.weight), info.weight):
+            log.info("somebody gave this node another weight: node=%s weight=%d", info.name, weight)
+            self._weights[info.instance, info.weight] = weight
+            self._text = self._written = self._encode(info)
 
     # -- its task
 
@@ -263,6 +295,7 @@ class ZooKeeperRegistration:
         self.instance = incarnation(stat)
         # The very object when it is what was to be written.
         self._written = self._text if text == self._text else text
+        self._changed_at = stat.czxid
         self._is_doubtful = False
 
     async def _check(self, made: _Made) -> None:
@@ -284,8 +317,11 @@ class ZooKeeperRegistration:
         stat = await self._link.stat(made.path)
         if stat is None or stat.czxid != made.czxid:
             self._is_doubtful = True
-        elif await self._link.write(made.path, text, stat.version):
+            return
+        written = await self._link.write(made.path, text, stat.version)
+        if written is not None:
             self._written = text
+            self._changed_at = written.mzxid
 
     async def _leave_behind(self, made: _Made) -> None:
         """Forget the entry of a session that has ended.
@@ -303,10 +339,3 @@ class ZooKeeperRegistration:
             if stat is None or stat.czxid != czxid:
                 return
             is_removed = await self._link.delete(path, stat.version)
-
-
-def _text(info: NodeInfo) -> bytes:
-    try:
-        return encode_znode(info)
-    except BadZnodeError as error:
-        raise ConfigError([f"{info.kind.value} {info.name!r} cannot be announced: {error}"]) from error

@@ -139,12 +139,12 @@ class Link:
         )
         return path
 
-    async def write(self, path: str, text: bytes, version: int) -> bool:
-        """Replace a znode's text, if nobody has since that version; whether it was done."""
+    async def write(self, path: str, text: bytes, version: int) -> Stat | None:
+        """Replace a znode's text, if nobody has since that version; None when it was not done."""
         answer = await self._ask(
             lambda c: c.set_async(path, text, version=version), NoNodeError, BadVersionError
         )
-        return answer is not None
+        return None if answer is None else _stat(answer)
 
     async def delete(self, path: str, version: int) -> bool:
         """Remove a znode, if nobody has written to it since that version; whether it was done."""

@@ -11,7 +11,7 @@ from cluster.model import NodeInfo
 from cluster.registry.base import SessionState, Snapshot
 from cluster.registry.config import RegistrySettings
 from cluster.registry.watchers import Watchers
-from cluster.registry.zkentry import ZooKeeperRegistration
+from cluster.registry.zkentry import Weights, ZooKeeperRegistration
 from cluster.registry.zklink import RETRY_FIRST_S, Link
 from cluster.registry.zktree import Entry, Tree, incarnation
 from cluster.registry.znodes import is_left_behind
@@ -46,6 +46,7 @@ class ZooKeeperRegistry:
         self._watchers: Watchers[Snapshot] = Watchers()
         self._session_watchers: Watchers[SessionState] = Watchers()
         self._registrations: list[ZooKeeperRegistration] = []
+        self._weights: Weights = {}
         # Callers of refresh() that the next reading answers.
         self._refreshes: list[asyncio.Future[None]] = []
         # There is something to read.
@@ -87,7 +88,9 @@ class ZooKeeperRegistry:
 
     async def register(self, info: NodeInfo) -> ZooKeeperRegistration:
         """See Registry.register()."""
-        registration = ZooKeeperRegistration(info, self._link, self._tree, self._settings, self._predecessors)
+        registration = ZooKeeperRegistration(
+            info, self._link, self._tree, self._settings, self._predecessors, self._weights
+        )
         self._registrations.append(registration)
         registration.start()
         try:

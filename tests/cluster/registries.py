@@ -60,6 +60,10 @@ class Seen:
     def names(self) -> list[str]:
         return [node.name for node in self.last.nodes]
 
+    @property
+    def weights(self) -> list[int]:
+        return [node.weight for node in self.last.nodes]
+
 
 class MemoryHarness:
     """All processes are this one."""

@@ -100,6 +100,25 @@ async def test_an_expired_session_is_told_first_and_announced_anew_at_once(
     await eventually(lambda: sorted(seen.names) == ["a", "m"] and before not in seen.last.instances)
 
 
+async def test_the_weight_that_an_operator_wrote_outlives_the_session(
+    harness: ZooKeeperHarness, zookeeper: ZooKeeper
+) -> None:
+    registry, seen = await harness.connect(), Seen(await harness.connect())
+    registration = await registry.register(comet("a"))
+    before = registration.instance
+    with operator(zookeeper) as zk:
+        path = f"{harness.settings.comet_path}/a/0000000000"
+        zk.set(path, zk.get(path)[0].replace(b'"weight":1', b'"weight":3'))
+    await eventually(lambda: seen.weights == [3])
+    await registry.refresh()
+
+    await expire(registry, zookeeper)
+    await eventually(lambda: registration.instance != before)
+    await eventually(lambda: registration.instance in seen.last.instances)
+
+    assert seen.weights == [3]
+
+
 async def test_the_other_instance_of_a_name_follows_when_the_first_ones_session_ends(
     harness: ZooKeeperHarness, zookeeper: ZooKeeper
 ) -> None:

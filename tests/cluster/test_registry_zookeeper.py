@@ -15,7 +15,7 @@ from kazoo.exceptions import NoAuthError
 from cluster.errors import ConfigError, UnavailableError
 from cluster.registry.base import SessionState
 from cluster.registry.zookeeper import ZooKeeperRegistry
-from tests.cluster.registries import Seen, ZooKeeperHarness, comet, message, web
+from tests.cluster.registries import Seen, ZooKeeperHarness, comet, message, replace_info, web
 from tests.support.eventually import eventually
 from tests.support.zookeeper import MAX_ZNODE_BYTES, ZooKeeper, operator
 
@@ -209,20 +209,65 @@ async def test_nonsense_in_its_own_entry_is_written_over_by_the_same_incarnation
     assert all(before in snapshot.instances for snapshot in seen.snapshots[told:])
 
 
-async def test_a_weight_that_an_operator_writes_holds(
+async def test_a_weight_that_an_operator_writes_holds_whatever_happens_to_the_entry(
     harness: ZooKeeperHarness, seen: Seen, zookeeper: ZooKeeper
 ) -> None:
     registry = await harness.connect()
     registration = await registry.register(comet("a"))
-    path = f"{harness.settings.comet_path}/a/0000000000"
+    parent = f"{harness.settings.comet_path}/a"
+    path = f"{parent}/0000000000"
 
     with operator(zookeeper) as zk:
-        zk.set(path, json.dumps({**json.loads(zk.get(path)[0]), "weight": 9}).encode())
-    await eventually(lambda: seen.last.nodes and seen.last.nodes[0].weight == 9)
+        written = json.loads(zk.get(path)[0])
+        zk.set(path, json.dumps({**written, "weight": 9, "note": "mine"}).encode())
+        await eventually(lambda: seen.weights == [9])
+        await registry.refresh()
+        # Not written over: it may say more than the weight.
+        assert json.loads(zk.get(path)[0])["note"] == "mine"
 
-    await registry.refresh()
-    assert seen.last.nodes[0].weight == 9
+        for typo in (b"{oops", json.dumps({**written, "weight": 5000}).encode()):
+            zk.set(path, typo)
+            await eventually(lambda typo=typo: zk.get(path)[0] != typo)
+            assert json.loads(zk.get(path)[0])["weight"] == 9
+
+        before = registration.instance
+        zk.delete(path)
+        await eventually(lambda: seen.weights == [9] and seen.last.nodes[0].instance != before)
+
+        # Another one, and back to what it was started with.
+        (name,) = zk.get_children(parent)
+        for weight in (0, 1):
+            zk.set(f"{parent}/{name}", json.dumps({**written, "weight": weight}).encode())
+            await eventually(lambda weight=weight: seen.weights == [weight])
+            await registry.refresh()
     assert registration.is_standing
+
+
+async def test_an_operators_weight_holds_for_the_drain_and_for_the_next_registration_of_the_run(
+    harness: ZooKeeperHarness, seen: Seen, zookeeper: ZooKeeper
+) -> None:
+    registry = await harness.connect()
+    info = comet("a")
+    registration = await registry.register(info)
+    with operator(zookeeper) as zk:
+        path = f"{harness.settings.comet_path}/a/0000000000"
+        zk.set(path, json.dumps({**json.loads(zk.get(path)[0]), "weight": 3}).encode())
+    await eventually(lambda: seen.weights == [3])
+    await registry.refresh()
+
+    await registration.update(replace_info(info, is_draining=True))
+    await eventually(lambda: seen.last.nodes[0].is_draining)
+    assert seen.weights == [3]
+
+    # As a comet node does that was fenced.
+    await registration.withdraw()
+    again = await registry.register(info)
+    await eventually(lambda: again.instance in seen.last.instances)
+    assert seen.weights == [3]
+
+    # Its owner has the last word.
+    await again.update(replace_info(info, weight=2))
+    await eventually(lambda: seen.weights == [2])
 
 
 async def test_a_root_that_an_operator_deletes_is_made_again_with_everything_below(
