@@ -25,6 +25,7 @@ import msgspec
 
 from cluster.model import Epoch, NodeInfo, NodeKind
 from cluster.registry.config import RegistrySettings
+from cluster.registry.sharing import Sharing
 from cluster.registry.zklink import Link, Stat
 from cluster.registry.znodes import MAX_ZNODE_BYTES, BadZnodeError, decode_znode
 
@@ -95,6 +96,7 @@ class Tree:
         self._stale: set[str] = set()
         # Entries that were remarked on in the log: once for as long as the remark holds.
         self._remarked: set[str] = set()
+        self._sharing = Sharing()
 
     @property
     def entries(self) -> Iterable[Entry]:
@@ -284,6 +286,12 @@ class Tree:
                 entry.remark,
             )
         self._remarked = remarked
+        self._sharing.tell(
+            entry.info
+            for entry in self._entries.values()
+            # A message node of the original has no name, and is another one after each start.
+            if entry.info is not None and entry.info.name != entry.path.rpartition("/")[2]
+        )
 
 
 def _is_same(one: Stat, other: Stat) -> bool:

@@ -22,7 +22,7 @@ LONG_SESSION_S = 20.0
 
 
 def comet(name: str, port: int = 6970, **changed: Any) -> NodeInfo:
-    addresses = {"rpc": (f"10.0.0.1:{port}",), "ws": (":6968",), "tcp": ("push.example:6969",)}
+    addresses = {"rpc": (f"10.0.0.1:{port}",), "ws": (":6968",), "tcp": (f"push.example:{port - 1}",)}
     info = NodeInfo(
         NodeKind.COMET, NodeName(name), secrets.token_hex(4), addresses, version="1", started_at=5.5
     )

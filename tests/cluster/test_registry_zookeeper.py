@@ -116,9 +116,30 @@ async def test_bad_znodes_are_passed_over_with_one_line_each_while_they_stay_bad
         await eventually(lambda: set(seen.names) == {"good", "bad-0", "bad-4"})
         zk.set(f"{root}/bad-0/1", b"{")
         await eventually(lambda: set(seen.names) == {"good", "bad-4"})
-        assert len([line for line in registry_lines(caplog) if "bad-0" in line]) == 2
+        assert len([line for line in registry_lines(caplog) if "ignored" in line and "bad-0" in line]) == 2
         zk.delete(root, recursive=True)
     assert max(map(len, bad)) < MAX_ZNODE_BYTES
+
+
+async def test_nodes_at_one_address_are_told_of_but_not_those_that_have_no_names(
+    harness: ZooKeeperHarness, seen: Seen, zookeeper: ZooKeeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = harness.settings.message_path
+    with operator(zookeeper) as zk:
+        # A message node of the original, before and after a crash.
+        for _ in range(2):
+            zk.create(f"{root}/", b'{"rpc":["m1:8070"],"weight":1}', sequence=True)
+        await (await harness.connect()).register(comet("comet-1"))
+        await (await harness.connect()).register(comet("comet-3"))
+        await eventually(lambda: len(seen.names) == 4)
+        zk.delete(root, recursive=True)
+
+    # Each of the three registries may have read them.
+    lines = {line for line in registry_lines(caplog) if "announce one address" in line}
+    (line,) = lines
+    assert "comet-1" in line
+    assert "comet-3" in line
+    assert "rpc 10.0.0.1:6970" in line
 
 
 async def test_weight_zero_is_noted_in_the_log(
