@@ -125,8 +125,8 @@ class CometNode:
         return bound if self._rpc is None else {**bound, "rpc": self._rpc.address}
 
     def ready_fault(self) -> str | None:
-        """Why it cannot serve now: not registered, or the store's clock is not known. None = it can."""
-        return None if self._keys.entry.is_registered and self._clocks.is_known else "starting"
+        """Why it cannot serve now: no registration, no keys, or no clock of the store. None = it can."""
+        return self._keys.fault() if self._clocks.is_known else "starting"
 
     def notes(self) -> list[str]:
         """What /readyz tells besides: nothing."""

@@ -142,6 +142,12 @@ class Keys:
         if self.standing is not None:
             self.standing.start()
 
+    def fault(self) -> str | None:
+        """Why the node serves no key now. None = it is registered and serves those that it has."""
+        if not self.entry.is_registered:
+            return "starting"
+        return None if self.standing is None else self.standing.fault()
+
     async def wait_failed(self) -> None:
         """Return when nothing watches over the registration, because nobody can take keys away.
 

@@ -108,6 +108,14 @@ class Standing:
             await asyncio.gather(self._task, return_exceptions=True)
         self._answer()
 
+    def fault(self) -> str | None:
+        """Why the node serves nobody, although it is registered as far as it knows. None = it serves."""
+        if self._is_halted:
+            return "serves nobody: neither the registry nor a message node answers"
+        if self._ended is not None and self._ended == self._incarnation():
+            return "serves nobody: its registration has ended"
+        return None
+
     async def wait_failed(self) -> None:
         """Return never.
 

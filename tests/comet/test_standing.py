@@ -61,6 +61,7 @@ async def test_a_registry_that_is_away_disconnects_nobody_and_delays_nothing(tmp
         for number in range(8):
             assert (await core.push("bob", number)).online == [1]
             await asyncio.sleep(TIMEOUT_S / 4)
+        assert core.node.ready_fault() is None
         assert values(await bob.documents(8)) == list(range(8))
         registry.become(SessionState.CONNECTED)
         assert (await core.push("bob", 8)).online == [1]
@@ -101,6 +102,7 @@ async def test_a_node_that_is_fenced_while_the_registry_is_away_sends_its_subscr
         await fence(core)
         assert (await bob.end()).code == 4001
         assert await refusal_of(core) is NotOwnerError
+        assert core.node.ready_fault() == "serves nobody: its registration has ended"
         # Also under a membership that it cannot know of.
         newer = Push([Key("bob")], b"1", 0, "p", 0, 5.0, (9, 9))
         with pytest.raises(NotOwnerError):
@@ -121,9 +123,12 @@ async def test_a_node_whom_nobody_answers_for_a_session_timeout_stops_until_some
         assert (await bob.end()).code == 4001
         assert time.monotonic() - began >= TIMEOUT_S
         assert await refusal_of(core) is NotOwnerError
+        fault = "serves nobody: neither the registry nor a message node answers"
+        assert core.node.ready_fault() == fault
         # Not fenced: nobody else had the keys meanwhile.
         core.way.fence_refusals.clear()
         await eventually(lambda: core.node._keys.ownership.owns(Key("bob")))
+        assert core.node.ready_fault() is None
         again = await core.subscribe("bob")
         assert (await core.push("bob", "back")).online == [1]
         assert values([await again.next_document()]) == ["back"]
@@ -227,6 +232,7 @@ async def test_a_node_that_is_fenced_while_it_is_listed_registers_anew(tmp_path:
         assert (await bob.end()).code == 4001
         await eventually(lambda: incarnation(core) != before)
         await eventually(lambda: core.node._keys.ownership.owns(Key("bob")))
+        assert core.node.ready_fault() is None
         assert await refusal_of(core, expire_s=600) == "done"
 
 
