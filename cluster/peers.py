@@ -47,6 +47,11 @@ class CometPeers:
         self._stubs: dict[str, CometStub] = {}
         members.watch(self._take)
 
+    @property
+    def clients(self) -> list[RpcClient]:
+        """Of those that are registered."""
+        return self._pool.clients
+
     def of(self, node: NodeInfo) -> CometStub:
         """The service of an instance; of one that has gone meanwhile one that is not available."""
         stub = self._stubs.get(node.instance)
@@ -89,6 +94,11 @@ class MessagePeers:
         self._stubs: dict[str, MessageStub] = {}
         self.service = MessageNodes(self._balancer)
         members.watch(self._take)
+
+    @property
+    def clients(self) -> list[RpcClient]:
+        """Of those that are registered and do not drain."""
+        return self._pool.clients
 
     def of(self, node: NodeInfo) -> MessageNodeService:
         """One node; of one that has gone, or drains, one that is not available."""

@@ -28,6 +28,7 @@ from cluster.model import NodeKind
 from cluster.peers import CometPeers, MessagePeers, NodeServices
 from cluster.process import add_process_gauges
 from cluster.registry.base import Registry, SessionState
+from cluster.rpc.client import RpcClient
 from cluster.rpc.metrics import ClientMetrics
 from cluster.service import ServiceTasks
 from cluster.settings import is_unspecified, split_address
@@ -44,6 +45,8 @@ log = logging.getLogger(__name__)
 
 # Pause between attempts of a starting comet node to reach a message node.
 STORE_RETRY_S = 0.2
+# And between looks of a starting web node whether one lets it in.
+PEER_RETRY_S = 0.05
 # Without one for this long, it says so: every start comes before the first look at the registry.
 STORE_QUIET_S = 1.0
 
@@ -120,6 +123,7 @@ class NodeProcess:
                 self._node = node = self._build_web(status)
                 # Whoever asked it before would be told that nobody serves the key.
                 await self._members.wait_known()
+                await _wait_let_in(self._clients)
         await node.start()
         self._warn_of_open_rpc(node)
         add_process_gauges(self._stats)
@@ -176,9 +180,14 @@ class NodeProcess:
         self._peers.append(peers)
         return peers
 
+    def _clients(self) -> list[RpcClient]:
+        return [client for peers in self._peers for client in peers.clients]
+
     def _ready_fault(self) -> str | None:
         if self._is_draining:
             return "draining"
+        if self._kind is NodeKind.WEB and (refusal := _refusal(self._clients())) is not None:
+            return f"no comet or message node takes calls: {refusal}"
         fault = "starting" if self._node is None else self._node.ready_fault()
         if fault is not None:
             return fault
@@ -227,6 +236,26 @@ def unknown_hosts(config: CometConfig) -> list[str]:
         )
         if not advertise and is_unspecified(split_address(bind)[0])
     ]
+
+
+def _refusal(clients: Sequence[RpcClient]) -> str | None:
+    """What the first peer says when all refuse this node: not they are wrong then, but its settings.
+
+    Peers that are away, or none at all, are not its fault: a web node that is right stays ready without them.
+    """
+    refusals = [client.refusal for client in clients]
+    return refusals[0] if refusals and None not in refusals else None
+
+
+async def _wait_let_in(clients: Callable[[], list[RpcClient]]) -> None:
+    """Wait until a peer lets this node in; not for peers that are away, nor where there are none."""
+    while True:
+        present = clients()
+        if any(client.is_up for client in present):
+            return
+        if not any(client.is_connecting or client.refusal is not None for client in present):
+            return
+        await asyncio.sleep(PEER_RETRY_S)
 
 
 async def _wait_store(messages: MessageService) -> None:

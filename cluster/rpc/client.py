@@ -116,6 +116,11 @@ class RpcClient:
         return self._connector.state is State.CONNECTING and not self._is_stopped
 
     @property
+    def refusal(self) -> str | None:
+        """Why the peer and this node did not agree when they last met; None = they did, or have not met."""
+        return f"{self.address}: {self._down_reason}" if self._connector.is_refused else None
+
+    @property
     def version(self) -> int:
         """Protocol version agreed with the peer, 0 before the first connection."""
         return self._version

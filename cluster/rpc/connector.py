@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from cluster.errors import LocalProtocolError, UnavailableError
+from cluster.errors import EnckeError, LocalProtocolError, UnavailableError
 from cluster.rpc.config import RpcConfig
 from cluster.rpc.handshake import NONCE_BYTES, ClientHandshake, Versions
 from cluster.rpc.link import Link
@@ -84,6 +84,9 @@ class Connector:
         self._versions = versions
         self._traffic = traffic
         self._is_down_logged = False
+        # The last attempt, if it has ended, has ended in the handshake: the peer is there, and does not want
+        # this node, or this node not it.
+        self.is_refused = False
 
     async def run(self) -> None:
         """Keep the connection.
@@ -121,6 +124,7 @@ class Connector:
                 return UnavailableError(str(error))
             return await attempt.lost
         finally:
+            self.is_refused = attempt.is_refused
             attempt.link.abort(LocalProtocolError("no longer needed"))
 
     def _log_down(self, reason: Exception) -> None:
@@ -130,7 +134,7 @@ class Connector:
 
     def _on_up(self, link: Link, version: int) -> None:
         self.state = State.UP
-        self._is_down_logged = False
+        self.is_refused = self._is_down_logged = False
         log.info("peer up: peer=%s node=%s version=%d", *self._names, version)
         self._owner.on_up(link, version)
 
@@ -156,6 +160,7 @@ class _Attempt:
         self.link.on_made = self._on_made
         self.link.on_frames = self._on_frames
         self.link.on_lost = self._on_lost
+        self.is_refused = False
         self._timer: asyncio.TimerHandle | None = None
 
     def _on_made(self) -> None:
@@ -166,7 +171,11 @@ class _Attempt:
 
     def _on_frames(self, frames: list[bytes]) -> None:
         for index, frame in enumerate(frames, 1):
-            answer = self._handshake.receive(frame)
+            try:
+                answer = self._handshake.receive(frame)
+            except EnckeError:
+                self.is_refused = True
+                raise
             if answer is not None:
                 self.link.send_body(answer)
             if self._handshake.version is not None:

@@ -24,6 +24,11 @@ class ClientPool:
         self._clients: dict[str, RpcClient] = {}
         self._retiring: dict[asyncio.Task[None], RpcClient] = {}
 
+    @property
+    def clients(self) -> list[RpcClient]:
+        """Those of the list, in its order."""
+        return list(self._clients.values())
+
     def replace(self, addresses: Mapping[str, str]) -> dict[str, RpcClient]:
         """Take a new list, name → "host:port"; return the clients by name.
 

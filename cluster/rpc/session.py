@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,24 @@ from cluster.rpc.metrics import ServerMetrics
 log = logging.getLogger(__name__)
 
 
+# Who is refused dials again and again.
+REFUSALS_TOLD_EVERY_S = 60.0
+
+
+class Refusals:
+    """Says in the log that peers are refused: nodes of this project, with other settings."""
+
+    def __init__(self) -> None:
+        """Say it at the first one."""
+        self._tell_at = -math.inf
+
+    def take(self, peer: str, reason: str, now: float) -> None:
+        """One was refused; now: seconds of a clock that does not leap."""
+        if now >= self._tell_at:
+            self._tell_at = now + REFUSALS_TOLD_EVERY_S
+            log.warning("calls refused: peer=%s reason=%s", peer, reason)
+
+
 @dataclass(frozen=True, slots=True)
 class ServerContext:
     """What the sessions of a server share."""
@@ -29,6 +48,7 @@ class ServerContext:
     config: RpcConfig
     versions: Versions
     metrics: ServerMetrics
+    refusals: Refusals = field(default_factory=Refusals)
     sessions: set[Session] = field(default_factory=set)
     # Handlers that are coroutines, also those whose peer has gone.
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -90,8 +110,11 @@ class Session:
     def _on_handshake(self, frames: list[bytes]) -> None:
         for index, frame in enumerate(frames, 1):
             self.link.send_body(self._handshake.receive(frame))
-            if self._handshake.refusal is not None:
-                self.link.close(UnavailableError(f"refused: {self._handshake.refusal}"))
+            refusal = self._handshake.refusal
+            if refusal is not None:
+                now = asyncio.get_running_loop().time()
+                self._context.refusals.take(self.link.peer, refusal, now)
+                self.link.close(UnavailableError(f"refused: {refusal}"))
                 return
             if self._handshake.version is not None:
                 self._let_in(frames[index:])

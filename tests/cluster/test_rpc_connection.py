@@ -13,6 +13,7 @@ from cluster.rpc.client import RpcClient
 from cluster.rpc.config import RpcConfig
 from cluster.rpc.connector import GOOD_LIFE_S, pause_s
 from cluster.rpc.server import RpcServer
+from cluster.rpc.session import Refusals
 from tests.cluster.rpc_nodes import ALERT, CHANGE, ECHO, LOOK, QUICK, SERVICE, error_of, pair
 from tests.support.eventually import eventually
 from tests.support.proxy import Way
@@ -277,3 +278,34 @@ async def test_broken_connection_is_logged_once_until_it_is_back(caplog: pytest.
     messages = [record.getMessage() for record in caplog.records]
     assert sum("peer down" in message for message in messages) == 1
     assert sum("peer up" in message for message in messages) == 2
+
+
+async def test_refused_client_knows_why_until_it_is_let_in_or_the_peer_is_gone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = RpcServer(SERVICE, [], replace(QUICK, secret="right"))
+    await server.start()
+    client = RpcClient(server.address, SERVICE, replace(QUICK, secret="wrong"))
+    refusal = f"{server.address}: refused by the peer: wrong shared secret"
+    assert client.refusal is None
+    client.start()
+    await eventually(lambda: client.refusal == refusal)
+    await server.stop(0.0)
+    await eventually(lambda: client.refusal is None)
+    again = RpcServer(SERVICE, [], replace(QUICK, secret="wrong"))
+    await again.start(server.address)
+    await eventually(lambda: client.is_up)
+    assert client.refusal is None
+    await client.stop()
+    await again.stop(0.0)
+    assert "calls refused: " in caplog.text
+
+
+def test_refusals_are_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    refusals = Refusals()
+    for now in (100.0, 101.0, 159.9, 160.0, 219.0):
+        refusals.take(f"peer-{now}", "wrong shared secret", now)
+    assert [record.getMessage() for record in caplog.records] == [
+        "calls refused: peer=peer-100.0 reason=wrong shared secret",
+        "calls refused: peer=peer-160.0 reason=wrong shared secret",
+    ]
