@@ -43,6 +43,8 @@ from web.config import is_loopback
 
 log = logging.getLogger(__name__)
 
+# What a node says as long as it is not registered.
+STARTING = "starting"
 # Pause between attempts of a starting comet node to reach a message node.
 STORE_RETRY_S = 0.2
 # And between looks of a starting web node whether one lets it in.
@@ -66,6 +68,11 @@ class Node(Protocol):
 
 class NodeRegistry(Registry, Protocol):
     """A registry that reaches beyond this process."""
+
+    @property
+    def fault(self) -> str | None:
+        """Why nobody can be announced, or what is to be announced is not. None = no reason is known."""
+        ...
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
@@ -102,6 +109,8 @@ class NodeProcess:
         self._rpc_metrics = ClientMetrics(stats)
         self._peers: list[CometPeers | MessagePeers] = []
         self._node: Node | None = None
+        # What the start waits for, with the last reason why it is not there; empty = nothing.
+        self._waits_for = ""
         self._is_draining = False
 
     async def start(self, tasks: ServiceTasks) -> None:
@@ -123,7 +132,7 @@ class NodeProcess:
                 self._node = node = self._build_web(status)
                 # Whoever asked it before would be told that nobody serves the key.
                 await self._members.wait_known()
-                await _wait_let_in(self._clients)
+                await self._wait_let_in()
         await node.start()
         self._warn_of_open_rpc(node)
         add_process_gauges(self._stats)
@@ -151,7 +160,7 @@ class NodeProcess:
 
     async def _build_comet(self, tasks: ServiceTasks) -> Node:
         messages = self._message_peers().service
-        await _wait_store(messages)
+        await self._wait_store(messages)
         capacity = connection_capacity(raise_descriptor_limit(), self._config.process.reserve_descriptors)
         peers = CometPeers(self._members, self._config.rpc, CometTimeouts(), self._rpc_metrics)
         self._peers.append(peers)
@@ -180,6 +189,34 @@ class NodeProcess:
         self._peers.append(peers)
         return peers
 
+    async def _wait_let_in(self) -> None:
+        """Wait until a peer lets this node in; not for peers that are away, nor where there are none."""
+        while True:
+            clients = self._clients()
+            refusals = [refusal for client in clients if (refusal := client.refusal) is not None]
+            is_up = any(client.is_up for client in clients)
+            if is_up or not (refusals or any(client.is_connecting for client in clients)):
+                break
+            self._waits_for = ": ".join(["waiting for a comet or message node", *refusals[:1]])
+            await asyncio.sleep(PEER_RETRY_S)
+        self._waits_for = ""
+
+    async def _wait_store(self, messages: MessageService) -> None:
+        """Wait until a message node answers; nodes of a cluster are started in any order."""
+        loop = asyncio.get_running_loop()
+        tell_at = loop.time() + STORE_QUIET_S
+        while True:
+            try:
+                await messages.clock()
+                break
+            except EnckeError as error:
+                self._waits_for = f"waiting for a message node: {error}"
+                if loop.time() >= tell_at:
+                    log.warning("%s", self._waits_for)
+                    tell_at = math.inf
+                await asyncio.sleep(STORE_RETRY_S)
+        self._waits_for = ""
+
     def _clients(self) -> list[RpcClient]:
         return [client for peers in self._peers for client in peers.clients]
 
@@ -188,7 +225,9 @@ class NodeProcess:
             return "draining"
         if self._kind is NodeKind.WEB and (refusal := _refusal(self._clients())) is not None:
             return f"no comet or message node takes calls: {refusal}"
-        fault = "starting" if self._node is None else self._node.ready_fault()
+        fault = STARTING if self._node is None else self._node.ready_fault()
+        if fault == STARTING and (reason := self._registry.fault or self._waits_for):
+            return f"{fault}: {reason}"
         if fault is not None:
             return fault
         if self._registry.session is SessionState.LOST:
@@ -245,30 +284,3 @@ def _refusal(clients: Sequence[RpcClient]) -> str | None:
     """
     refusals = [client.refusal for client in clients]
     return refusals[0] if refusals and None not in refusals else None
-
-
-async def _wait_let_in(clients: Callable[[], list[RpcClient]]) -> None:
-    """Wait until a peer lets this node in; not for peers that are away, nor where there are none."""
-    while True:
-        present = clients()
-        if any(client.is_up for client in present):
-            return
-        if not any(client.is_connecting or client.refusal is not None for client in present):
-            return
-        await asyncio.sleep(PEER_RETRY_S)
-
-
-async def _wait_store(messages: MessageService) -> None:
-    """Wait until a message node answers; nodes of a cluster are started in any order."""
-    loop = asyncio.get_running_loop()
-    tell_at = loop.time() + STORE_QUIET_S
-    while True:
-        try:
-            await messages.clock()
-        except EnckeError as error:
-            if loop.time() >= tell_at:
-                log.warning("waiting for a message node: %s", error)
-                tell_at = math.inf
-            await asyncio.sleep(STORE_RETRY_S)
-        else:
-            return

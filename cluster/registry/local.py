@@ -87,6 +87,11 @@ class LocalRegistry:
         """Return when the connection has ended, but for stop()."""
         await self._lost.wait()
 
+    @property
+    def fault(self) -> None:
+        """Why what is to be announced is not: there is no reason why not."""
+        return
+
     # -- Registry
 
     @property

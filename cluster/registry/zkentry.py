@@ -69,6 +69,8 @@ class ZooKeeperRegistration:
             ConfigError: others could not use what is to be announced.
         """
         self.instance = ""
+        # Why ZooKeeper does not take what is to be announced; None = it has, or is still being asked.
+        self.fault: str | None = None
         self._weights = weights
         self._info = info
         self._text = self._encode(info)
@@ -219,6 +221,7 @@ class ZooKeeperRegistration:
                 try:
                     await self._work()
                 except UnavailableError as error:
+                    self.fault = str(error)
                     if pause_s == RETRY_FIRST_S and self._link.state is SessionState.CONNECTED:
                         log.warning("not announced, trying on: node=%s reason=%s", self._info.name, error)
                     pause_s = min(max(pause_s * 2, RETRY_FIRST_S), self._settings.retry_max_s)
@@ -226,6 +229,7 @@ class ZooKeeperRegistration:
                     self._wake.set()
                     continue
                 pause_s = 0.0
+                self.fault = None
                 if not self._has_work():
                     self._is_done.set()
         finally:

@@ -20,6 +20,7 @@ from kazoo.exceptions import (
     BadVersionError,
     ConnectionLoss,
     KazooException,
+    NoAuthError,
     NodeExistsError,
     NoNodeError,
     SessionExpiredError,
@@ -171,6 +172,9 @@ class Link:
                 return await answered
         except nothing:
             return None
+        except NoAuthError as error:
+            # Everybody may read: see _acl().
+            raise UnavailableError("ZooKeeper does not let this node write, see registry.digest") from error
         except (KazooException, TimeoutError) as error:
             raise UnavailableError(f"ZooKeeper: {error!r}") from error
 

@@ -74,6 +74,14 @@ class ZooKeeperRegistry:
         self._fail_refreshes("the registry was stopped")
         await self._link.stop()
 
+    @property
+    def fault(self) -> str | None:
+        """Why nobody can be announced, or what is to be announced is not. None = no reason is known."""
+        if self._link.state is not SessionState.CONNECTED:
+            return "ZooKeeper does not answer"
+        faults = (registration.fault for registration in self._registrations)
+        return next((f"not announced: {fault}" for fault in faults if fault is not None), None)
+
     # -- Registry
 
     @property

@@ -179,8 +179,10 @@ async def test_who_may_not_write_is_told_and_tries_on(
         await (await harness.connect()).register(comet("a"))
         stranger = await harness.connect(digest="")
         registering = asyncio.create_task(stranger.register(comet("b", 6971)))
-        await eventually(lambda: any("NoAuth" in line for line in registry_lines(caplog)))
+        reason = "ZooKeeper does not let this node write, see registry.digest"
+        await eventually(lambda: any(reason in line for line in registry_lines(caplog)))
         assert not registering.done()
+        assert stranger.fault == f"not announced: {reason}"
 
         registering.cancel()
         await asyncio.wait([registering])

@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from cluster.contracts.comet_rpc import SERVICE
 from cluster.model import NodeInfo, NodeKind, NodeName
-from cluster.registry.memory import MemoryRegistry
+from cluster.registry.memory import MemoryRegistration, MemoryRegistry
 from cluster.rpc.server import RpcServer
 from cluster.service import ServiceTasks
 from cluster.settings import split_address
@@ -27,6 +26,18 @@ from web.config import WebConfig
 
 class OwnRegistry(MemoryRegistry):
     """Reaches nobody beyond this process."""
+
+    fault: str | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Set while it takes what is announced.
+        self.takes = asyncio.Event()
+        self.takes.set()
+
+    async def register(self, info: NodeInfo) -> MemoryRegistration:
+        await self.takes.wait()
+        return await super().register(info)
 
     async def start(self) -> None: ...
 
@@ -60,7 +71,7 @@ class Process:
         client = HttpClient(split_address(self._status))
         try:
             return (await client.request("GET", "/readyz")).body.decode().strip()
-        except ConnectionRefusedError:
+        except ConnectionError:
             return ""
         finally:
             await client.close()
@@ -82,9 +93,9 @@ async def running(kind: NodeKind, registry: OwnRegistry, secret: str) -> AsyncIt
 
 
 @asynccontextmanager
-async def peer(bind: str, secret: str) -> AsyncIterator[RpcServer]:
-    """A comet node without methods; the handshake is all that counts."""
-    server = RpcServer(SERVICE, [], replace(QUICK, secret=secret))
+async def peer(bind: str, secret: str, kind: NodeKind = NodeKind.COMET) -> AsyncIterator[RpcServer]:
+    """A node without methods; the handshake is all that counts."""
+    server = RpcServer(kind.value, [], replace(QUICK, secret=secret))
     await server.start(bind)
     try:
         yield server
@@ -92,8 +103,8 @@ async def peer(bind: str, secret: str) -> AsyncIterator[RpcServer]:
         await server.stop(0.0)
 
 
-def entry(bind: str) -> NodeInfo:
-    return NodeInfo(NodeKind.COMET, NodeName("comet-1"), "a", {"rpc": (bind,)})
+def entry(bind: str, kind: NodeKind = NodeKind.COMET) -> NodeInfo:
+    return NodeInfo(kind, NodeName("comet-1"), "a", {"rpc": (bind,)})
 
 
 async def says(process: Process, text: str) -> None:
@@ -147,4 +158,28 @@ async def test_web_node_stays_ready_while_its_peers_are_away() -> None:
         await eventually(lambda: not web.has_peer)
         assert await web.readiness() == "ready"
         await registration.withdraw()
+        assert await web.readiness() == "ready"
+
+
+async def test_comet_node_that_waits_for_a_message_node_says_why() -> None:
+    registry = OwnRegistry()
+    bind = f"127.0.0.1:{free_port()}"
+    async with running(NodeKind.COMET, registry, "wrong") as comet:
+        await says(comet, "starting: waiting for a message node: ")
+        await registry.register(entry(bind, NodeKind.MESSAGE))
+        async with peer(bind, "right", NodeKind.MESSAGE):
+            refusal = f"{bind}: refused by the peer: wrong shared secret"
+            await says(comet, f"starting: waiting for a message node: {refusal}")
+
+
+async def test_node_that_the_registry_does_not_take_says_why() -> None:
+    registry = OwnRegistry()
+    registry.takes.clear()
+    async with running(NodeKind.WEB, registry, "s") as web:
+        await says(web, "starting")
+        registry.fault = "not announced: it is full"
+        assert await web.readiness() == "starting: not announced: it is full"
+        registry.takes.set()
+        await web.starting
+        # Of no concern to who is registered.
         assert await web.readiness() == "ready"
