@@ -195,7 +195,7 @@ class NodeProcess:
             clients = self._clients()
             refusals = [refusal for client in clients if (refusal := client.refusal) is not None]
             is_up = any(client.is_up for client in clients)
-            if is_up or not (refusals or any(client.is_connecting for client in clients)):
+            if is_up or not (refusals or any(not client.was_tried for client in clients)):
                 break
             self._waits_for = ": ".join(["waiting for a comet or message node", *refusals[:1]])
             await asyncio.sleep(PEER_RETRY_S)

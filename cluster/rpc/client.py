@@ -116,6 +116,11 @@ class RpcClient:
         return self._connector.state is State.CONNECTING and not self._is_stopped
 
     @property
+    def was_tried(self) -> bool:
+        """Whether anything is known of the peer: it was up, or an attempt to reach it has failed."""
+        return self._version > 0 or self._connector.ended > 0
+
+    @property
     def refusal(self) -> str | None:
         """Why the peer and this node did not agree when they last met; None = they did, or have not met."""
         return f"{self.address}: {self._down_reason}" if self._connector.is_refused else None

@@ -87,6 +87,8 @@ class Connector:
         # The last attempt, if it has ended, has ended in the handshake: the peer is there, and does not want
         # this node, or this node not it.
         self.is_refused = False
+        # Connections and attempts to make one that have ended.
+        self.ended = 0
 
     async def run(self) -> None:
         """Keep the connection.
@@ -125,6 +127,7 @@ class Connector:
             return await attempt.lost
         finally:
             self.is_refused = attempt.is_refused
+            self.ended += 1
             attempt.link.abort(LocalProtocolError("no longer needed"))
 
     def _log_down(self, reason: Exception) -> None:

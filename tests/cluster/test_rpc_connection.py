@@ -301,6 +301,20 @@ async def test_refused_client_knows_why_until_it_is_let_in_or_the_peer_is_gone(
     assert "calls refused: " in caplog.text
 
 
+async def test_peer_that_does_not_answer_was_tried_also_while_it_is_dialled_again() -> None:
+    silent = socket.create_server(("127.0.0.1", 0))
+    address = "{}:{}".format(*silent.getsockname())
+    client = RpcClient(address, SERVICE, replace(QUICK, handshake_s=0.05))
+    client.start()
+    assert not client.was_tried
+    await eventually(lambda: client.was_tried)
+    await eventually(lambda: client.is_connecting)
+    assert client.was_tried
+    assert client.refusal is None
+    await client.stop()
+    silent.close()
+
+
 def test_refusals_are_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     refusals = Refusals()
     for now in (100.0, 101.0, 159.9, 160.0, 219.0):
