@@ -28,6 +28,7 @@ NO_READER = 141
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    _open_standard_descriptors()
     catch_interrupts()
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
@@ -57,6 +58,20 @@ def _run(words: list[str]) -> int:
         tell(str(error))
         code = FAILED
     return code
+
+
+def _open_standard_descriptors() -> None:
+    """Give the null device to standard descriptors that were closed before we were started.
+
+    Otherwise a socket or a file of ours takes the number: what is meant for the standard
+    stream goes there, and libuv aborts the process when it closes it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest that is free: those below are open. Workers inherit it.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def build_parser(command: str | None) -> argparse.ArgumentParser:
