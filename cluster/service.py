@@ -7,6 +7,8 @@
       └─(failed, or a signal)──────────────> stop                         └─(a second signal)──> exit at once
 
 With process.drain_delay_s, a signal first makes it not ready; it serves on for so long, and then drains.
+SIGHUP, of a terminal that is closed, is a signal like the others; but it comes more than once then,
+so that it is never the second one, and who was started to outlive the terminal (nohup) ignores it.
 Decides when, and with which exit code; what is started and drained is the
 application's (encke/standalone.py).
 """
@@ -34,7 +36,7 @@ DRAIN_GRACE_S = 1.0
 # Closing files and sockets after a drain; longer means that something hangs.
 STOP_TIMEOUT_S = 5.0
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,22 +265,27 @@ class _Signals:
         self._is_supervised = is_supervised
         self._loop = asyncio.get_running_loop()
         self._has_come = False
+        # nohup ignores SIGHUP for those whom it starts.
+        is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        self._numbers = [one for one in _SIGNALS if not (is_ignored and one is signal.SIGHUP)]
 
     def install(self) -> None:
-        for number in _SIGNALS:
+        for number in self._numbers:
             self._loop.add_signal_handler(number, self._take, number)
 
     def remove(self) -> None:
-        for number in _SIGNALS:
+        for number in self._numbers:
             self._loop.remove_signal_handler(number)
 
     def _take(self, number: signal.Signals) -> None:
-        if self._has_come and self._is_supervised:
+        if self._has_come and (self._is_supervised or number is signal.SIGHUP):
             return
         if self._has_come:
             _exit_now(number)
         self._has_come = True
-        log.info("%s: draining%s", number.name, "" if self._is_supervised else "; another one exits at once")
+        another = "SIGTERM" if number is signal.SIGHUP else "another one"
+        hint = "" if self._is_supervised else f"; {another} exits at once"
+        log.info("%s: draining%s", number.name, hint)
         self._ending.set()
 
 

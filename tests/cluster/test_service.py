@@ -188,6 +188,40 @@ def test_second_signal_exits_at_once(delay_s: int) -> None:
             process.kill()
 
 
+def test_closed_terminal_drains_however_often_it_says_so() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW_TO_DRAIN, "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGHUP)
+            assert process.stdout.readline() == "announced\n"
+            assert process.stdout.readline() == "draining\n"
+            # The terminal's shell and the system both send it.
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_S) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
+
+
+async def test_closed_terminal_is_nothing_to_a_process_that_was_to_outlive_it() -> None:
+    handled: list[object] = []
+
+    def look() -> None:
+        handled.append(signal.getsignal(signal.SIGHUP))
+        terminate()
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert await run(Recorder(on_ready=look)) == 0
+        assert handled == [signal.SIG_IGN]
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 class DrainsUntilSignalled(Recorder):
     """Gets a second signal while it drains, and goes on for as long as that takes to come."""
 
