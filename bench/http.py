@@ -132,6 +132,7 @@ async def serve(requests: int, connections: int, is_profiled: bool) -> None:
     members = Members(registry)
     node = WebNode(
         WebConfig(public_bind="127.0.0.1:0", admin_bind="127.0.0.1:0"),
+        capacity=2 * connections,
         instance="2",
         version="",
         messages=_no_messages(),

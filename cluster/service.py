@@ -74,7 +74,8 @@ class ProcessConfig:
         default=512,
         metadata={
             "doc": "File descriptors kept for HTTP, the store and logs; the rest are for subscribers. "
-            "Of a small limit, at most half is kept.",
+            "Of a small limit, at most half is kept; of a large one, `encke serve` keeps up to an eighth"
+            " for web.max_connections.",
             "min": 0,
         },
     )

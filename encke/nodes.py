@@ -22,7 +22,7 @@ from cluster.contracts.message_rpc import MessageTimeouts
 from cluster.contracts.web import STATUS_PATH, WebStatus
 from cluster.contracts.web_http import WebStub
 from cluster.errors import EnckeError
-from cluster.limits import connection_capacity, raise_descriptor_limit
+from cluster.limits import connection_capacity, free_descriptors, http_capacity, raise_descriptor_limit
 from cluster.members import Members
 from cluster.model import NodeKind
 from cluster.peers import CometPeers, MessagePeers, NodeServices
@@ -180,7 +180,8 @@ class NodeProcess:
         comets = CometPeers(self._members, self._config.rpc, CometTimeouts(), self._rpc_metrics)
         self._peers.append(comets)
         services = NodeServices(comets.of, messages.of, WebStub)
-        node = self._parts.web(messages.service, services, status_address)
+        capacity = http_capacity(free_descriptors(raise_descriptor_limit()))
+        node = self._parts.web(messages.service, services, capacity, status_address)
         self._documents[STATUS_PATH] = lambda: msgspec.json.encode(node.numbers()).decode()
         return node
 

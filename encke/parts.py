@@ -107,6 +107,7 @@ class Parts:
         self,
         messages: MessageService,
         services: NodeServices,
+        capacity: int,
         status_address: str = "",
         *,
         may_lose_answers: bool = True,
@@ -114,6 +115,7 @@ class Parts:
         """A web node.
 
         Args:
+            capacity: connections that each of its two listeners can have.
             status_address: where its own status port is bound; empty = it has none of its own.
             may_lose_answers: see WebNode.
         """
@@ -121,6 +123,7 @@ class Parts:
 
         return WebNode(
             self.config.web,
+            capacity=capacity,
             instance=secrets.token_hex(8),
             version=encke_version(),
             messages=messages,

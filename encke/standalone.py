@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cluster.limits import connection_capacity, raise_descriptor_limit
+from cluster.limits import raise_descriptor_limit, shared_capacity
 from cluster.members import Members
 from cluster.peers import NodeServices
 from cluster.process import add_process_gauges
@@ -84,7 +84,8 @@ class Standalone:
         await message.start()
         tasks.spawn("store", message.run())
         # After the store, whose files are open now.
-        capacity = connection_capacity(limit, self._config.process.reserve_descriptors)
+        reserve = self._config.process.reserve_descriptors
+        capacity, http_capacity = shared_capacity(limit, reserve, self._config.web.max_connections)
         advertising = advertised(self._config.comet, self._config.serve)
         comet = self._comet = self._parts.comet(advertising, self._store, capacity)
         await comet.start()
@@ -92,6 +93,7 @@ class Standalone:
             self._store,
             # It is the only one, and knows itself.
             NodeServices(lambda _: comet, lambda _: message, lambda _: web),
+            http_capacity,
             # Calls are direct, and the embedded store always answers, unless all of us end.
             may_lose_answers=self._config.message.store != "embedded",
         )

@@ -53,6 +53,7 @@ class WebNode:
         self,
         config: WebConfig,
         *,
+        capacity: int,
         instance: str,
         version: str,
         messages: MessageService,
@@ -68,6 +69,7 @@ class WebNode:
         """Build a node that does not listen yet.
 
         Args:
+            capacity: connections that each listener can have; config.max_connections may lower it.
             instance: unique name of this run, for the registry.
             services: of the other nodes; a comet instance's stays the same while it is registered.
             status_address: where its status port is bound; empty = it has none of its own.
@@ -81,6 +83,14 @@ class WebNode:
         faults = [f"web.{place}: {text}" for place, text in config.faults()]
         if faults:
             raise ConfigError(faults)
+        if capacity < config.max_connections:
+            log.info(
+                "room for %d connections to each of the HTTP ports, not for web.max_connections=%d:"
+                " the limit of open files (ulimit -n) is too low",
+                capacity,
+                config.max_connections,
+            )
+            config = replace(config, max_connections=capacity)
         self._config = config
         self._instance = instance
         self._version = version

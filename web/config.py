@@ -125,7 +125,8 @@ class WebConfig:
     max_connections: int = field(
         default=8000,
         metadata={
-            "doc": "Connections per listener; more are closed at once. Protects descriptors.",
+            "doc": "Connections per listener; more are closed at once. Protects descriptors: of a small limit"
+            " of them there are fewer, as the log says.",
             "min": 1,
         },
     )

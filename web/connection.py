@@ -54,14 +54,12 @@ class WebServer(web.Server):
         listener: Listener,
         handler: Any,
         header_timeout_s: float,
-        max_connections: int,
         make_connection: Callable[..., Connection],
         **options: Any,
     ) -> None:
         super().__init__(handler, **options)
         self.listener = listener
         self.header_timeout_s = header_timeout_s
-        self.max_connections = max_connections
         self.make_connection = make_connection
 
     def __call__(self) -> RequestHandler:
@@ -89,14 +87,13 @@ class Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._server.listener.connection_count += 1
-        if self._server.listener.connection_count > self._server.max_connections:
+        if not self._server.listener.admit():
             cast("asyncio.Transport", transport).abort()
             return
         self._start_head_timer()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._server.listener.connection_count -= 1
+        self._server.listener.release()
         self._stop_head_timer()
         # Between an answer and the rest of its request's body aiohttp waits for bytes that will not come.
         lingering = None if self._request_in_progress else self._task_handler

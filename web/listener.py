@@ -79,8 +79,10 @@ class Listener:
         self._date_s = 0
         # Overload is logged when it starts and when it has ended.
         self._is_overloaded = False
-        # Open connections; changed by Connection.
+        # Open connections.
         self.connection_count = 0
+        # They were too many; said when it starts and when it has ended.
+        self._is_full = False
         # Bound "host:port", once started.
         self.address = ""
 
@@ -95,7 +97,6 @@ class Listener:
             self,
             self._handle,
             config.header_timeout_s,
-            config.max_connections,
             self._make_connection,
             request_factory=self._make_request,
             access_log=None,
@@ -109,6 +110,25 @@ class Listener:
         )
         make_protocol = cast("Callable[[], asyncio.Protocol]", self._web_server)
         self._server, self.address = await serve(make_protocol, bind, BACKLOG)
+
+    def admit(self) -> bool:
+        """Count a connection; False: it is one too many, and is to be closed at once."""
+        self.connection_count += 1
+        most = self._config.max_connections
+        if self.connection_count <= most:
+            return True
+        if not self._is_full:
+            self._is_full = True
+            log.warning("full: %d connections of the %s API, more are closed at once", most, self._name)
+        return False
+
+    def release(self) -> None:
+        """A connection has ended."""
+        self.connection_count -= 1
+        # At half: connections that come and go at the limit are one episode.
+        if self._is_full and self.connection_count <= self._config.max_connections // 2:
+            self._is_full = False
+            log.info("no longer full: %d connections of the %s API", self.connection_count, self._name)
 
     def count_out(self) -> None:
         """One less is in progress."""

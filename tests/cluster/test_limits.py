@@ -7,7 +7,15 @@ import resource
 import subprocess
 import sys
 
-from cluster.limits import connection_capacity, count_open_descriptors
+import pytest
+
+from cluster.limits import (
+    connection_capacity,
+    count_open_descriptors,
+    free_descriptors,
+    http_capacity,
+    shared_capacity,
+)
 
 RAISE = """
 import resource
@@ -50,3 +58,34 @@ def test_of_a_small_limit_at_most_half_is_kept() -> None:
 
 def test_no_descriptor_left_means_no_connection() -> None:
     assert connection_capacity(1, reserve=512) == 0
+
+
+@pytest.mark.parametrize(
+    ("free", "subscribers", "http"),
+    [
+        (0, 0, 1),
+        (48, 24, 6),
+        (280, 140, 38),
+        (1_000, 500, 218),
+        # An eighth is more than the reserve from here on.
+        (4_096, 3_584, 224),
+        (64_000, 56_000, 3_968),
+        # And here as much as is wanted.
+        (1_000_000, 983_936, 8_000),
+    ],
+)
+def test_one_process_shares_its_descriptors_between_subscribers_and_http(
+    free: int, subscribers: int, http: int
+) -> None:
+    limit = count_open_descriptors() + free
+    assert shared_capacity(limit, reserve=512, http_wanted=8_000) == (subscribers, http)
+
+
+@pytest.mark.parametrize(("free", "http"), [(0, 1), (48, 12), (1_000, 468), (20_000, 9_968)])
+def test_http_alone_has_what_the_rest_of_its_process_leaves(free: int, http: int) -> None:
+    assert http_capacity(free) == http
+
+
+def test_what_is_free_is_not_open() -> None:
+    assert free_descriptors(20_000) == 20_000 - count_open_descriptors()
+    assert free_descriptors(1) == 0

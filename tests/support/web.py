@@ -187,6 +187,7 @@ def _node(
     )
     return WebNode(
         config,
+        capacity=config.max_connections,
         instance="web",
         version="test",
         messages=messages,

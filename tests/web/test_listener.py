@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from pathlib import Path
 
@@ -267,6 +268,25 @@ async def test_bytes_of_a_body_that_came_at_once_are_counted_too(web: Web, comet
     comet.release()
     assert (await read_response(peer)).body == b'{"ret":0}'
     await peer.close()
+
+
+async def test_full_listener_is_told_once_until_half_of_its_connections_have_gone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "web.listener")
+    async with running_web({}, no_messages(), max_connections=2) as web:
+        peers = [await connect(web), await connect(web)]
+        await eventually(lambda: web.counted("http_admin_connections") == 2)
+        assert not caplog.messages
+        for _ in range(3):
+            refused = await connect(web)
+            assert await refused.read_to_end() == b""
+            await refused.close()
+        assert caplog.messages == ["full: 2 connections of the admin API, more are closed at once"]
+        await peers.pop().close()
+        await eventually(lambda: len(caplog.messages) == 2)
+        assert caplog.messages[1] == "no longer full: 1 connections of the admin API"
+        await peers.pop().close()
 
 
 async def test_connections_beyond_the_limit_are_closed_at_once() -> None:
