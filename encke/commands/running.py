@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -144,5 +146,14 @@ def run_node(config: EnckeConfig, kind: str) -> int:
 
 
 def say(line: str) -> None:
-    """Write a line of output. Flushed: whoever waits for "ready" reads a pipe."""
-    print(line, flush=True)
+    """Write a line of output. Flushed: whoever waits for "ready" reads a pipe.
+
+    A server whose lines cannot be written, to a full disk, say, serves all the same.
+    """
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        logging.getLogger(__name__).warning("standard output is not written any more: %s", error)
+        # With what waits in the buffer, which would fail again at each line and at the end.
+        with open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), sys.stdout.fileno())

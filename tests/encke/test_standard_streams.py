@@ -42,3 +42,15 @@ def test_server_whose_standard_streams_are_closed_ends_in_order(tmp_path: Path, 
 
 def test_workers_of_a_server_without_standard_streams_end_in_order(tmp_path: Path) -> None:
     assert serve(tmp_path, "<&- >&- 2>&-", "--workers", "1")[0] == 0
+
+
+@pytest.mark.parametrize("words", [[], ["--workers", "1"]])
+def test_server_that_cannot_say_anything_serves_and_tells_it_once(tmp_path: Path, words: list[str]) -> None:
+    code, log = serve(tmp_path, ">/dev/full", *words)
+    assert code == 0
+    assert log.count("standard output is not written any more: [Errno 28]") == 1
+    assert "Traceback" not in log
+
+
+def test_server_whose_output_and_log_are_on_a_full_disk_serves(tmp_path: Path) -> None:
+    serve(tmp_path, ">/dev/full 2>&1")
