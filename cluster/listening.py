@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from cluster.settings import join_address, split_address
+from cluster.addresses import join_address, split_address
 
 # Level, option, value.
 SocketOption = tuple[int, int, int]

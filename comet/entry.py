@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from cluster.addresses import advertised_address
 from cluster.errors import EnckeError
 from cluster.members import Members
 from cluster.model import NodeInfo, NodeKind, NodeName
 from cluster.registry.base import Registration, Registry
-from cluster.settings import advertised_address
 from comet.config import CometConfig
 
 # For what this node announces to come back from the registry.

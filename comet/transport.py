@@ -13,7 +13,7 @@ from collections import deque
 from itertools import islice
 from socket import SocketType
 
-from cluster.settings import join_address
+from cluster.addresses import join_address
 from comet.poller import READABLE, WRITABLE, Poller
 
 # The user is told to pause above HIGH_WATER unread bytes, and to go on at LOW_WATER.

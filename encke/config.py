@@ -7,12 +7,12 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from cluster.addresses import is_unspecified, split_address
 from cluster.config import Override, load
 from cluster.log import LogConfig
 from cluster.registry.config import RegistrySettings
 from cluster.rpc.config import RpcConfig
 from cluster.service import ProcessConfig
-from cluster.settings import is_unspecified, split_address
 from comet.config import CometConfig
 from message.config import MessageConfig
 from message.storage.config import MysqlSettings, RedisSettings

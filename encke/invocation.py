@@ -6,7 +6,7 @@ import os
 import shlex
 from dataclasses import dataclass
 
-from cluster.settings import join_address, split_address
+from cluster.addresses import join_address, split_address
 from encke.config import EnckeConfig
 
 

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from cluster.addresses import is_loopback, is_unspecified, split_address
 from cluster.contracts.comet import CometStatus
 from cluster.contracts.comet_rpc import CometTimeouts
 from cluster.contracts.message import MessageService, MessageStatus
@@ -31,7 +32,6 @@ from cluster.registry.base import Registry, SessionState
 from cluster.rpc.client import RpcClient
 from cluster.rpc.metrics import ClientMetrics
 from cluster.service import ServiceTasks
-from cluster.settings import is_unspecified, split_address
 from cluster.stats import Stats
 from cluster.status import StatusListener
 from comet.config import CometConfig
@@ -39,7 +39,6 @@ from encke.announcing import READY, Line, Room, identity, listening, storing
 from encke.config import EnckeConfig
 from encke.listeners import status_listener
 from encke.parts import Parts, build_store
-from web.config import is_loopback
 
 log = logging.getLogger(__name__)
 

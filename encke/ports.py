@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from cluster.addresses import split_address
 from cluster.listening import try_listening
-from cluster.settings import split_address
 from encke.listeners import Bind
 
 # State of a listening socket in /proc/net/tcp.

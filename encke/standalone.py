@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from cluster.addresses import join_address, split_address
 from cluster.limits import raise_descriptor_limit, shared_capacity
 from cluster.members import Members
 from cluster.peers import NodeServices
 from cluster.process import add_process_gauges
 from cluster.registry.memory import MemoryRegistry
 from cluster.service import ServiceTasks
-from cluster.settings import join_address, split_address
 from cluster.stats import Stats
 from cluster.status import StatusListener
 from comet.config import CometConfig

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+from cluster.addresses import MAX_PORT, is_unspecified, join_address, split_address
 from cluster.errors import ConfigError
 from cluster.model import NodeKind
-from cluster.settings import MAX_PORT, is_unspecified, join_address, split_address
 from encke.config import EnckeConfig
 from encke.listeners import LISTENERS, Bind
 from encke.ports import bind_faults

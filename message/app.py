@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from cluster.addresses import advertised_address
 from cluster.contracts.message import MessageStatus
 from cluster.contracts.message_rpc import SERVICE, message_node_routes, message_routes
 from cluster.errors import EnckeError, StorageError
@@ -19,7 +20,6 @@ from cluster.rpc.config import RpcConfig
 from cluster.rpc.methods import Route
 from cluster.rpc.metrics import ClientMetrics
 from cluster.rpc.server import RpcServer
-from cluster.settings import advertised_address
 from cluster.stats import Stats
 from message.alone import Solitude
 from message.config import MessageConfig

@@ -25,6 +25,7 @@ OURS = {*MAY_IMPORT, "tests", "bench"}
 # Values, rules and codecs: they are told the time, handed the bytes, and can be
 # tested without a loop.
 PURE = (
+    "cluster/addresses.py",
     "cluster/errors.py",
     "cluster/exposition.py",
     "cluster/mids.py",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from cluster.addresses import advertised_address
 from cluster.contracts.message import MessageService
 from cluster.contracts.web import WebStatus
 from cluster.errors import ConfigError
@@ -18,7 +19,6 @@ from cluster.model import NodeInfo, NodeKind, NodeName
 from cluster.peers import NodeServices
 from cluster.registry.base import Registry
 from cluster.registry.entry import NodeEntry
-from cluster.settings import advertised_address
 from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
 from web.access import Access

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cluster.settings import is_loopback, split_address
+from cluster.addresses import is_loopback, split_address
 
 MIB = 1024 * 1024
 

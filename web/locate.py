@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from cluster.addresses import join_address, split_address
 from cluster.errors import NoNodeError, RequestError
 from cluster.model import NodeInfo
-from cluster.settings import join_address, split_address
 from web.dialect import COMPATIBLE, Dialect
 from web.owners import Owners
 from web.params import key_param

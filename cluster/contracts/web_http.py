@@ -6,10 +6,10 @@ import asyncio
 
 import msgspec
 
+from cluster.addresses import split_address
 from cluster.contracts.web import STATUS_PATH, WebStatus
 from cluster.errors import RemoteProtocolError, UnavailableError
 from cluster.model import NodeInfo
-from cluster.settings import split_address
 
 # The answer has some hundred bytes.
 MAX_ANSWER_BYTES = 16 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cluster.settings import split_address
+from cluster.addresses import split_address
 
 
 @dataclass(frozen=True, slots=True)

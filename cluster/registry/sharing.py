@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterable
 from itertools import combinations
 
+from cluster.addresses import is_loopback, split_address
 from cluster.model import NodeInfo
-from cluster.settings import is_loopback, split_address
 
 log = logging.getLogger(__name__)
 

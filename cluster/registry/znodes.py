@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
+from cluster.addresses import is_loopback, split_address
 from cluster.model import NodeInfo, NodeKind, NodeName
-from cluster.settings import is_loopback, split_address
 
 # An entry of ours has some hundred bytes. What is larger is not fetched at all.
 MAX_ZNODE_BYTES = 64 * 1024

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from cluster.addresses import split_address
 from cluster.errors import EnckeError, LocalProtocolError, UnavailableError
 from cluster.rpc.config import RpcConfig
 from cluster.rpc.handshake import NONCE_BYTES, ClientHandshake, Versions
 from cluster.rpc.link import Link
 from cluster.rpc.metrics import Traffic
-from cluster.settings import split_address
 
 log = logging.getLogger(__name__)
 

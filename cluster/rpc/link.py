@@ -15,12 +15,12 @@ from typing import cast
 
 import msgspec
 
+from cluster.addresses import join_address
 from cluster.errors import EnckeError, RemoteProtocolError, UnavailableError
 from cluster.rpc.config import RpcConfig
 from cluster.rpc.frames import LENGTH, PING, FrameReader
 from cluster.rpc.handshake import MAX_HANDSHAKE_BYTES
 from cluster.rpc.metrics import Traffic
-from cluster.settings import join_address
 
 
 class Link(asyncio.Protocol):

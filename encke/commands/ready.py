@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UnavailableError: it was not, with its own word on why.
     """
+    from cluster.addresses import join_address
     from cluster.errors import UnavailableError
-    from cluster.settings import join_address
 
     host, port = _address(args)
     end = time.monotonic() + args.within
@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _address(args: argparse.Namespace) -> tuple[str, int]:
+    from cluster.addresses import is_unspecified, split_address
     from cluster.config import Override
     from cluster.errors import ConfigError
-    from cluster.settings import is_unspecified, split_address
     from encke.config import load_config
 
     flag = args.status_bind

@@ -95,8 +95,7 @@ def _log_settings(config: EnckeConfig, command: str) -> None:
 
 def open_addresses(config: EnckeConfig, command: str) -> list[str]:
     """Where others than this machine are asked for no token."""
-    from cluster.settings import split_address
-    from web.config import is_loopback
+    from cluster.addresses import is_loopback, split_address
 
     if config.auth.secrets:
         return []

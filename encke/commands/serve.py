@@ -78,8 +78,8 @@ def _overrides(args: argparse.Namespace) -> list[Override]:
 
 def _host_overrides(args: argparse.Namespace) -> list[Override]:
     """--host changes the host of what is configured, and leaves the ports."""
+    from cluster.addresses import join_address, split_address
     from cluster.config import Override
-    from cluster.settings import join_address, split_address
     from encke.config import load_config
 
     config = load_config(args.config)

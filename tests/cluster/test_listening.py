@@ -12,8 +12,8 @@ from typing import cast
 
 import pytest
 
+from cluster.addresses import split_address
 from cluster.listening import bound_address, listen, serve, try_listening
-from cluster.settings import split_address
 from tests.support.peer import Peer
 
 BOTH = ("127.0.0.1", "::1")

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from cluster.addresses import split_address
 from cluster.registry.base import SessionState
 from cluster.registry.zkentry import ZooKeeperRegistration
 from cluster.registry.zookeeper import ZooKeeperRegistry
-from cluster.settings import split_address
 from tests.cluster.registries import Seen, ZooKeeperHarness, comet, message, web
 from tests.support.eventually import eventually
 from tests.support.proxy import FaultProxy, Way

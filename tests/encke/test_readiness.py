@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from cluster.addresses import split_address
 from cluster.model import NodeInfo, NodeKind, NodeName
 from cluster.registry.memory import MemoryRegistration, MemoryRegistry
 from cluster.rpc.server import RpcServer
 from cluster.service import ServiceTasks
-from cluster.settings import split_address
 from cluster.stats import Stats
 from comet.config import CometConfig
 from encke.config import load_config

@@ -11,7 +11,7 @@ from collections import deque
 from enum import Enum
 from typing import cast
 
-from cluster.settings import join_address, split_address
+from cluster.addresses import join_address, split_address
 
 
 class Way(Enum):
