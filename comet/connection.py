@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from comet.catchup import CatchUp
     from comet.channel import Channel
 
+# Of answers to a subscriber that does not read: a thousand heartbeats.
+MAX_UNREAD_ANSWER_BYTES = 4096
+
 
 class Transport(Protocol):
     """The part of transport.SocketTransport that a connection uses. Nothing raises."""
@@ -114,6 +117,8 @@ class Connection(msgspec.Struct, eq=False, gc=False):
     _is_paused: bool = False
     # Called once when the buffer has run low or the connection has ended.
     _on_room: Callable[[], None] | None = None
+    # Bytes of answers since the buffer has passed its high-water mark.
+    _unread_answers: int = 0
 
     # -- what the node does to it
 
@@ -235,11 +240,16 @@ class Connection(msgspec.Struct, eq=False, gc=False):
         self.answer(self.wire.heartbeat * count)
 
     def answer(self, data: bytes) -> None:
-        """Reply to what the subscriber sent, unless it does not read: it could send for ever."""
-        if self._transport.unread_bytes > self._context.unread_limit_bytes:
-            self.close(CloseReason.SLOW_CONSUMER)
-        else:
-            self.write(data)
+        """Reply to what the subscriber sent. One that goes on sending and does not read is a slow consumer.
+
+        Only the answers are counted: it may well send a heartbeat while a large message is under way.
+        """
+        if self._is_paused:
+            self._unread_answers += len(data)
+            if self._unread_answers > MAX_UNREAD_ANSWER_BYTES:
+                self.close(CloseReason.SLOW_CONSUMER)
+                return
+        self.write(data)
 
     def acknowledge(self, mid: Mid) -> None:
         """The subscriber sent an acknowledgement."""
@@ -266,6 +276,7 @@ class Connection(msgspec.Struct, eq=False, gc=False):
     def resume(self) -> None:
         """The transport's buffer has run low."""
         self._is_paused = False
+        self._unread_answers = 0
         self._call_on_room()
 
     def _end(self, reason: CloseReason) -> None:

@@ -7,7 +7,7 @@ import pytest
 from cluster.model import Mid
 from cluster.stats import Stats
 from comet.catchup import CatchUp
-from comet.connection import Connection
+from comet.connection import MAX_UNREAD_ANSWER_BYTES, Connection
 from comet.metrics import CometMetrics
 from comet.protocol import HEARTBEAT_GRACE_S, ClientVersion, CloseReason, TcpWire
 from comet.websocket import WebSocketWire
@@ -214,15 +214,26 @@ def test_token_that_lives_longer_does_not_replace_the_heartbeat() -> None:
 
 
 def test_peer_that_asks_without_reading_the_answers_is_a_slow_consumer_and_no_message_is_lost() -> None:
-    context = Context(unread_limit_bytes=1000)
+    context = Context()
     connection, transport = make_connection(context)
-    stuck(connection, transport, 1000)
-    connection.heartbeat(NOW)
+    stuck(connection, transport, 100_000)
+    connection.heartbeat(NOW, MAX_UNREAD_ANSWER_BYTES // len(connection.wire.heartbeat))
     assert context.closes == []
-    transport.unread_bytes = 1001
     connection.heartbeat(NOW)
     assert context.closes == [CloseReason.SLOW_CONSUMER]
     assert context.dropped == 0
+
+
+def test_peer_that_sends_heartbeats_while_a_large_message_is_under_way_lives_on() -> None:
+    context = Context(unread_limit_bytes=1000)
+    connection, transport = make_connection(context)
+    for _ in range(3):
+        stuck(connection, transport, 1_000_000)
+        connection.heartbeat(NOW, MAX_UNREAD_ANSWER_BYTES // len(connection.wire.heartbeat))
+        # It has read.
+        transport.unread_bytes = 0
+        connection.resume()
+    assert context.closes == []
 
 
 def test_acknowledgement_up_to_what_was_sent_is_taken() -> None:

@@ -6,7 +6,15 @@ import asyncio
 
 import pytest
 
-from tests.support.subscriber import Document, End, Subscriber, subscribe_tcp, subscribe_websocket
+from tests.support.subscriber import (
+    HEARTBEAT_LINE,
+    Document,
+    End,
+    Line,
+    Subscriber,
+    subscribe_tcp,
+    subscribe_websocket,
+)
 from tests.support.system import Server, private_target
 
 CONFIG = """
@@ -98,6 +106,26 @@ async def test_message_larger_than_the_limit_still_reaches_a_reader_that_is_not_
         for _ in range(3):
             assert await server.push("large", payload) == 0
             assert (await reader.next_document()).value["msg"] == payload
+
+
+@pytest.mark.parametrize("transport", ["tcp", "ws"])
+async def test_heartbeats_while_a_large_message_is_under_way_are_no_reason_to_end(
+    server: Server, transport: str
+) -> None:
+    key = f"beating-{transport}"
+    subscribe = subscribe_tcp if transport == "tcp" else subscribe_websocket
+    reader = await subscribe(server.addresses[transport], key, version="2", receive_buffer_bytes=1024)
+    payload = "z" * 500_000
+    assert await server.push(key, payload) == 0
+    for _ in range(3):
+        await reader.send_beat()
+    async with server.subscriber(transport, "another") as another:
+        # The server has read the heartbeats when it answers this one.
+        await another.beat()
+    assert (await reader.next_document()).value["msg"] == payload
+    for _ in range(3):
+        assert await reader.receive() == Line(HEARTBEAT_LINE)
+    await reader.close()
 
 
 async def closes_of(server: Server, reason: str) -> float:
