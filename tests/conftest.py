@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
+import signal
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -26,6 +27,12 @@ def _make_loop() -> asyncio.AbstractEventLoop:
     # tests of the log expect.
     loop.slow_callback_duration = math.inf
     return loop
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _closed_terminal_is_told() -> None:
+    """Under nohup SIGHUP is ignored, also by all whom the tests start; some are to hear it."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
