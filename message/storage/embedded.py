@@ -108,6 +108,7 @@ class EmbeddedStore:
             return
         self._waiting.is_open = False
         await self._expiry.stop()
+        self._keep_clock()
         self._flush()
         self._readers.flush()
         await asyncio.to_thread(self._close)
@@ -183,12 +184,25 @@ class EmbeddedStore:
 
     async def remove_expired(self, limit: int) -> int:
         """Free what has expired; see MessageStore.remove_expired(). Happens by itself, too."""
-        days = self._settings.device_memory_days
-        messages, rows = await self._change(
-            None, lambda c: changes.remove_expired(c, *self._now(), days, limit), is_background=True
-        )
+        messages, rows = await self._change(None, lambda c: self._remove(c, limit), is_background=True)
         self._counters.expired.value += messages
         return rows
+
+    def _remove(self, connection: sqlite3.Connection, limit: int) -> tuple[int, int]:
+        clock = self._time.mid()
+        if to_whole_s(clock) > self._time.wall_s():
+            # The wall clock was set back. After a crash now, mids that nobody has stored would come again.
+            changes.keep_clock(connection, clock)
+        return changes.remove_expired(connection, *self._now(), self._settings.device_memory_days, limit)
+
+    def _keep_clock(self) -> None:
+        """The last change before the end: mids that were told, and not stored, must not come again."""
+        kept: asyncio.Future[None] = self._loop.create_future()
+        # Nobody waits for it, and it may fail.
+        kept.add_done_callback(lambda done: done.exception())
+        self._waiting.add_last_change()
+        change = partial(changes.keep_clock, clock=self._time.mid())
+        self._put(Work(kept, clocks.monotonic(), change=change, leaves_keys=True))
 
     def _open(self) -> _Opened:
         path = self._directory / FILE_NAME

@@ -133,6 +133,11 @@ def remove_expired(
     return messages, max(messages, ids, marks, devices)
 
 
+def keep_clock(connection: sqlite3.Connection, clock: Mid) -> None:
+    """Let the store's clock begin above this at its next start, whatever the wall clock says then."""
+    connection.execute("UPDATE store SET floor = max(floor, ?)", (clock,))
+
+
 def _forget(connection: sqlite3.Connection, clock_s: int) -> None:
     """Drop touched keys of which nothing is left; fold their last mids into the floor."""
     connection.execute(
