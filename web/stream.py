@@ -6,9 +6,10 @@ unanswered; the client then feels the back pressure of TCP.
 
 Ordering: pushes to one key are done in the order of their lines. When the
 ring changes, the next line waits until those sent under the old one are
-answered. (A line that its node refused is sent again at its turn to be
-answered. Only if the node refuses one line and takes the next, because the
-ring changed to and fro between the two, are they swapped.)
+answered. A line that its node refused is sent again at its turn to be
+answered. Two are swapped if the node refuses one and takes the next: because the
+ring changed to and fro between the two, or because the store was so slow that
+the time of a try (comet_timeout_s) ended between them.
 """
 
 from __future__ import annotations
@@ -148,24 +149,29 @@ class _Stream:
             self._reader.cancel()
 
     async def _read(self) -> None:
-        rest = b""
+        # Of a line that is not complete. Extended in place: one that drips must not be copied for each piece.
+        rest = bytearray()
         # Within a line that is too long and already answered.
         is_skipping = False
         try:
             while chunk := await self._request.some(self._config.stream_idle_s):
-                *lines, rest = (rest + chunk).split(b"\n")
+                lines: list[bytes] = []
+                rest += chunk
+                if b"\n" in chunk:
+                    *lines, last = bytes(rest).split(b"\n")
+                    rest = bytearray(last)
                 for line in lines:
                     if not is_skipping:
                         await self._take(line)
                     is_skipping = False
                 if len(rest) > self._config.max_line_bytes:
                     if not is_skipping:
-                        await self._take(rest)
+                        await self._take(bytes(rest))
                     is_skipping = True
                 if is_skipping:
-                    rest = b""
+                    rest.clear()
             if not is_skipping:
-                await self._take(rest)
+                await self._take(bytes(rest))
         except (BodyTimeoutError, DisconnectedError):
             # What was read is answered all the same, if there is still somebody.
             pass
