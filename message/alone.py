@@ -64,6 +64,8 @@ class Solitude:
         Raises:
             ConfigError: another one serves, or is still registered when a dead one would not be.
         """
+        # Before, nobody seems to be there.
+        await self._members.wait_known()
         other = await self._look()
         if other is None:
             return

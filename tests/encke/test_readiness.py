@@ -67,10 +67,10 @@ class Process:
         return counted(self._stats, "rpc_client_connections", "comet") == 1
 
     async def readiness(self) -> str:
-        """What /readyz says."""
+        """What the first line of /readyz says."""
         client = HttpClient(split_address(self._status))
         try:
-            return (await client.request("GET", "/readyz")).body.decode().strip()
+            return (await client.request("GET", "/readyz")).body.decode().partition("\n")[0]
         except ConnectionError:
             return ""
         finally:
