@@ -155,13 +155,14 @@ IMPORTS += [(command, "uvloop") for command in ("serve", "comet", "message", "we
 def test_interrupt_ends_a_command_that_is_starting_without_a_word(
     command: str, module: str, tmp_path: Path
 ) -> None:
-    # Some of what is imported swallows an interrupt, as a callback of the garbage collector does.
+    # Some of what is imported swallows an interrupt, as a callback of the garbage collector does. It sleeps
+    # in short pieces: a signal just before a sleep would be noticed behind it.
     (tmp_path / f"{module}.py").write_text(
         "import sys, time\n"
         "print('importing', file=sys.stderr, flush=True)\n"
         "while True:\n"
         "    try:\n"
-        "        time.sleep(60)\n"
+        "        time.sleep(0.1)\n"
         "    except KeyboardInterrupt:\n"
         "        print('swallowed', file=sys.stderr)\n"
     )
