@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
+import pytest
 
 from cluster.model import NodeInfo, NodeKind, NodeName
 from cluster.registry.base import Registry, SessionState, Snapshot
@@ -127,3 +128,10 @@ class ZooKeeperHarness:
     async def close(self) -> None:
         for registry in self._registries:
             await registry.stop()
+
+
+def registry_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Warnings and errors of the registry."""
+    return [
+        r.getMessage() for r in caplog.records if r.name.startswith("cluster.registry") and r.levelno >= 30
+    ]

@@ -1,20 +1,18 @@
-"""The registry on ZooKeeper when sessions end, ZooKeeper goes away, or comes back empty."""
+"""The registry on ZooKeeper when sessions end and answers are lost."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster.addresses import split_address
 from cluster.registry.base import SessionState
-from cluster.registry.zkentry import ZooKeeperRegistration
 from cluster.registry.zookeeper import ZooKeeperRegistry
 from tests.cluster.registries import Seen, ZooKeeperHarness, comet, message, web
 from tests.support.eventually import eventually
@@ -26,30 +24,6 @@ SHORT_SESSION_S = 1.5
 
 # From LOST to an entry of the new session.
 ANNOUNCED_WITHIN_S = 3.0
-
-
-@pytest.fixture
-async def harness(zookeeper: ZooKeeper) -> AsyncIterator[ZooKeeperHarness]:
-    """Registries on the ZooKeeper that all tests share."""
-    harness = ZooKeeperHarness(zookeeper)
-    yield harness
-    await harness.close()
-
-
-@pytest.fixture
-def own_zookeeper(tmp_path: Path) -> Iterator[ZooKeeper]:
-    """One that the test may kill. Not started."""
-    server = ZooKeeper(tmp_path / "zookeeper")
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-async def own(own_zookeeper: ZooKeeper) -> AsyncIterator[ZooKeeperHarness]:
-    """Registries on that."""
-    harness = ZooKeeperHarness(own_zookeeper)
-    yield harness
-    await harness.close()
 
 
 @asynccontextmanager
@@ -217,52 +191,6 @@ async def test_a_creation_whose_answer_was_lost_leaves_one_entry(
         assert len(seen.last.instances) == 1
 
 
-async def test_registering_waits_for_a_zookeeper_that_is_away_at_start(
-    own: ZooKeeperHarness, own_zookeeper: ZooKeeper, caplog: pytest.LogCaptureFixture
-) -> None:
-    registry = await own.connect()
-    seen = Seen(registry)
-    registering = asyncio.create_task(registry.register(comet("a")))
-    await eventually(lambda: "does not answer" in caplog.text)
-    assert not registering.done()
-    assert seen.snapshots == []
-
-    await asyncio.to_thread(own_zookeeper.start)
-    registration = await registering
-
-    await eventually(lambda: seen.names == ["a"])
-    assert registration.is_standing
-    assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) == 1
-
-
-async def test_a_registry_stops_quickly_while_zookeeper_is_away(
-    own: ZooKeeperHarness, own_zookeeper: ZooKeeper
-) -> None:
-    registry = await own.connect()
-    registering = asyncio.create_task(registry.register(comet("a")))
-    await asyncio.sleep(0)
-
-    async with asyncio.timeout(5):
-        await registry.stop()
-        await asyncio.wait([registering])
-    assert registering.exception() is not None
-
-
-async def test_a_registry_stops_quickly_while_zookeeper_is_frozen(
-    own: ZooKeeperHarness, own_zookeeper: ZooKeeper
-) -> None:
-    await asyncio.to_thread(own_zookeeper.start)
-    connected = await own.connect()
-    await connected.register(comet("a"))
-    own_zookeeper.freeze()
-    # Let in by the kernel, and never answered.
-    late = await own.connect()
-    await asyncio.sleep(0)
-
-    async with asyncio.timeout(10):
-        await asyncio.gather(connected.stop(), late.stop())
-
-
 async def test_a_question_for_the_session_that_is_never_answered_does_not_cost_the_session(
     harness: ZooKeeperHarness, zookeeper: ZooKeeper
 ) -> None:
@@ -284,80 +212,6 @@ async def test_a_question_for_the_session_that_is_never_answered_does_not_cost_t
         await eventually(lambda: registry.session is SessionState.CONNECTED)
         await registry.refresh()
         assert (registration.instance, registration.is_standing) == (before, True)
-
-
-async def test_zookeeper_killed_for_longer_than_the_session_drops_nobody(
-    own: ZooKeeperHarness, own_zookeeper: ZooKeeper
-) -> None:
-    await asyncio.to_thread(own_zookeeper.start)
-    registries = [await own.connect(session_timeout_s=SHORT_SESSION_S) for _ in range(2)]
-    registrations = [await r.register(comet(f"c-{n}", 7000 + n)) for n, r in enumerate(registries)]
-    seen = Seen(registries[0])
-    await eventually(lambda: len(seen.names) == 2)
-    told = len(seen.snapshots)
-
-    own_zookeeper.kill()
-    await eventually(lambda: registries[0].session is SessionState.SUSPENDED)
-    suspended_at = asyncio.get_running_loop().time()
-    await eventually(lambda: asyncio.get_running_loop().time() > suspended_at + 1.3 * SHORT_SESSION_S)
-    assert len(seen.snapshots) == told
-    assert all(registration.is_standing for registration in registrations)
-
-    await asyncio.to_thread(own_zookeeper.start)
-    await eventually(lambda: all(r.session is SessionState.CONNECTED for r in registries))
-    await registries[0].refresh()
-    await eventually(lambda: sorted(seen.names) == ["c-0", "c-1"])
-    _assert_rising(seen)
-
-
-@pytest.mark.parametrize("ahead_ms", [0, 3_600_000])
-async def test_a_zookeeper_that_was_wiped_gets_everybody_back_under_higher_epochs(
-    own: ZooKeeperHarness, own_zookeeper: ZooKeeper, ahead_ms: int
-) -> None:
-    await asyncio.to_thread(own_zookeeper.start)
-    registries = [await own.connect() for _ in range(2)]
-    registrations = [await r.register(comet(f"c-{n}", 7000 + n)) for n, r in enumerate(registries)]
-    seen = [Seen(registry) for registry in registries]
-    await eventually(lambda: all(len(one.names) == 2 for one in seen))
-    if ahead_ms:
-        # As if it had been made under a clock that was ahead: the next root is made before it.
-        generation = seen[0].last.epoch[0] + ahead_ms
-        with operator(own_zookeeper) as zk:
-            zk.set(own.settings.comet_path, b'{"generation":%d}' % generation)
-        await eventually(lambda: all(one.last.epoch[0] == generation for one in seen))
-    before = seen[0].last
-
-    own_zookeeper.kill()
-    own_zookeeper.wipe()
-    await asyncio.to_thread(own_zookeeper.start)
-    await eventually(lambda: all(_has_anew(one, registrations, before.instances) for one in seen))
-
-    assert seen[0].last.epoch == seen[1].last.epoch > before.epoch
-    for one in seen:
-        _assert_rising(one)
-
-
-async def test_a_frozen_zookeeper_does_not_hold_up_the_loop(
-    own: ZooKeeperHarness, own_zookeeper: ZooKeeper
-) -> None:
-    await asyncio.to_thread(own_zookeeper.start)
-    registry = await own.connect(session_timeout_s=SHORT_SESSION_S)
-    registration = await registry.register(comet("a"))
-    seen = Seen(registry)
-    await eventually(lambda: seen.names == ["a"])
-
-    own_zookeeper.freeze()
-    loop = asyncio.get_running_loop()
-    turns = 0
-    begun = loop.time()
-    updating = asyncio.create_task(registration.update(comet("a", weight=2)))
-    while registry.session is SessionState.CONNECTED or not updating.done():
-        await asyncio.sleep(0.01)
-        turns += 1
-    assert turns > 20 * (loop.time() - begun)
-    own_zookeeper.thaw()
-
-    await eventually(lambda: seen.last.nodes and seen.last.nodes[0].weight == 2)
 
 
 async def test_a_session_that_broke_is_followed_by_a_new_one(
@@ -406,13 +260,3 @@ async def garbled(server: ZooKeeper) -> AsyncIterator[str]:
     finally:
         listener.close()
         await asyncio.gather(*pipes, return_exceptions=True)
-
-
-def _has_anew(seen: Seen, registrations: list[ZooKeeperRegistration], before: frozenset[str]) -> bool:
-    now = {registration.instance for registration in registrations}
-    return seen.last.instances == now and not now & before
-
-
-def _assert_rising(seen: Seen) -> None:
-    epochs = [snapshot.epoch for snapshot in seen.snapshots]
-    assert epochs == sorted(epochs)

@@ -21,6 +21,7 @@ from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
 from comet.app import CometNode
 from comet.config import CometConfig
+from comet.forwarding import Forwarder
 from message.fencing import Fencer
 from message.storage.config import EmbeddedSettings
 from message.storage.embedded import EmbeddedStore
@@ -137,3 +138,10 @@ async def running_nodes(data_dir: Path) -> AsyncIterator[Nodes]:
     finally:
         await fencer.stop()
         await store.stop()
+
+
+def forwarder_of(nodes: Nodes, name: str) -> Forwarder:
+    """How a node reaches earlier owners of its keys."""
+    forwarder = nodes.comets[name].node._keys.forwarder
+    assert forwarder is not None
+    return forwarder
