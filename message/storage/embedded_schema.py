@@ -78,7 +78,8 @@ def _create(connection: sqlite3.Connection) -> None:
         """
     )
     connection.execute("CREATE INDEX acknowledged_by_day ON acknowledged (seen_day)")
-    # One row. floor: highest `last` of the keys that were forgotten.
+    # One row. floor: what new keys and the clock begin above: the highest `last` of keys that were
+    # forgotten, and the clock as it was kept (embedded_changes.py).
     connection.execute("CREATE TABLE store (floor INTEGER NOT NULL) STRICT")
     connection.execute("INSERT INTO store VALUES (0)")
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
