@@ -33,8 +33,8 @@ from cluster.stats import Stats
 from encke.commands.arguments import Parser
 from message.storage.config import EmbeddedSettings
 from message.storage.counters import StoreCounters
-from message.storage.embedded import EmbeddedStore
-from message.storage.embedded_rows import ManyRows
+from message.storage.embedded.rows import ManyRows
+from message.storage.embedded.store import EmbeddedStore
 
 
 def main() -> None:

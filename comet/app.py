@@ -19,21 +19,21 @@ from cluster.rpc.server import RpcServer
 from cluster.stats import Stats
 from cluster.storeclocks import StoreClocks
 from cluster.tokens import TokenVerifier
-from comet.acknowledgements import Acknowledgements
-from comet.catchup import Resumer
-from comet.closing import close_paced
+from comet.codec.protocol import CloseReason
 from comet.config import CometConfig
-from comet.door import OpenSockets
-from comet.entry import Entry
-from comet.hub import Hub
 from comet.keys import Keys
-from comet.listener import Listener, start_tcp, start_websocket
 from comet.metrics import CometMetrics
-from comet.poller import Poller
-from comet.protocol import CloseReason
+from comet.ownership.entry import Entry
 from comet.reception import Reception
+from comet.sockets.door import OpenSockets
+from comet.sockets.listener import Listener, start_tcp, start_websocket
+from comet.sockets.poller import Poller
+from comet.sockets.timers import TimerWheel
 from comet.storetime import ClockKeeper
-from comet.timers import TimerWheel
+from comet.subscribers.acknowledgements import Acknowledgements
+from comet.subscribers.catchup import Resumer
+from comet.subscribers.closing import close_paced
+from comet.subscribers.hub import Hub
 
 
 class CometNode:

@@ -14,22 +14,22 @@ from cluster.model import Epoch, Key, NodeInfo, NodeName
 from cluster.registry.base import Registry
 from cluster.stats import Stats
 from cluster.storeclocks import StoreClocks
-from comet.acknowledgements import Acknowledgements
-from comet.admission import Admission
 from comet.config import CometConfig
-from comet.deleting import Deleter
-from comet.entry import Entry
-from comet.epochs import EpochGate
-from comet.filling import Filler
-from comet.forwarding import Forwarder
-from comet.hub import Hub
+from comet.handover.moving import Mover
+from comet.handover.succession import Succession
+from comet.handover.yielding import Yielding
 from comet.metrics import CometMetrics
-from comet.moving import Mover
-from comet.ownership import Ownership
-from comet.push import Pusher
-from comet.standing import Standing
-from comet.succession import Succession
-from comet.yielding import Yielding
+from comet.ownership.entry import Entry
+from comet.ownership.epochs import EpochGate
+from comet.ownership.ownership import Ownership
+from comet.ownership.standing import Standing
+from comet.pushing.admission import Admission
+from comet.pushing.deleting import Deleter
+from comet.pushing.forwarding import Forwarder
+from comet.pushing.push import Pusher
+from comet.subscribers.acknowledgements import Acknowledgements
+from comet.subscribers.filling import Filler
+from comet.subscribers.hub import Hub
 
 
 class Keys:

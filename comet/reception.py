@@ -11,15 +11,15 @@ from functools import partial
 
 from cluster.model import Key, Mid
 from cluster.tokens import TokenVerifier
-from comet.acknowledgements import Acknowledgements
-from comet.catchup import Resumer
+from comet.codec.protocol import RESUME_ACKNOWLEDGED, CloseReason, Refusal, Subscribe, Wire
 from comet.config import CometConfig
-from comet.connection import Connection, Transport
-from comet.hub import Hub
 from comet.metrics import CometMetrics
-from comet.ownership import Ownership
-from comet.protocol import RESUME_ACKNOWLEDGED, CloseReason, Refusal, Subscribe, Wire
-from comet.timers import TimerWheel
+from comet.ownership.ownership import Ownership
+from comet.sockets.timers import TimerWheel
+from comet.subscribers.acknowledgements import Acknowledgements
+from comet.subscribers.catchup import Resumer
+from comet.subscribers.connection import Connection, Transport
+from comet.subscribers.hub import Hub
 
 
 class Reception:

@@ -153,6 +153,6 @@ def build_store(config: EnckeConfig, stats: Stats) -> MessageStore:
 
             return build_mysql_store(config.mysql, config.message, stats)
         case _:
-            from message.storage.embedded import EmbeddedStore
+            from message.storage.embedded.store import EmbeddedStore
 
             return EmbeddedStore(config.message, stats)

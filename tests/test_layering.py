@@ -46,19 +46,20 @@ PURE = (
     "cluster/rpc/metrics.py",
     "cluster/storeclocks.py",
     "cluster/storering.py",
-    "comet/channel.py",
+    "comet/subscribers/channel.py",
     "comet/config.py",
-    "comet/connection.py",
-    "comet/frames.py",
-    "comet/handshake.py",
-    "comet/hub.py",
-    "comet/interval.py",
+    "comet/subscribers/connection.py",
+    "comet/codec/frames.py",
+    "comet/codec/handshake.py",
+    "comet/subscribers/hub.py",
+    "comet/ownership/interval.py",
     "comet/metrics.py",
-    "comet/outgoing.py",
-    "comet/ownership.py",
-    "comet/protocol.py",
-    "comet/resp.py",
-    "comet/timers.py",
+    "comet/subscribers/outgoing.py",
+    "comet/ownership/ownership.py",
+    "comet/codec/protocol.py",
+    "comet/codec/resp.py",
+    "comet/codec/usual.py",
+    "comet/sockets/timers.py",
     "message/config.py",
     "message/storage/checks.py",
     "message/storage/config.py",
@@ -73,8 +74,18 @@ PURE = (
 )
 IMPURE_MODULES = {"asyncio", "logging", "os", "random", "socket", "subprocess", "threading", "time", "uvloop"}
 
-# They touch sockets; everything else in comet is told of bytes and times by them.
-COMET_ADAPTERS = {"door", "listener", "subscriber", "tcp", "websocket"}
+# What the packages of a comet node may import of each other, besides what lies beside them.
+# Sockets tell everything else of bytes and times; a push knows no socket.
+COMET_BESIDE = {"config", "metrics"}
+COMET_MAY_IMPORT: dict[str, set[str]] = {
+    "codec": set(),
+    "subscribers": {"codec"},
+    "sockets": {"codec", "subscribers"},
+    "ownership": set(),
+    "pushing": {"codec", "subscribers", "ownership"},
+    "handover": {"codec", "subscribers", "ownership", "pushing"},
+}
+STORES = {"embedded", "mysql", "redis"}
 
 
 def imports(path: Path, *, with_types: bool = True) -> Iterator[str]:
@@ -130,19 +141,31 @@ def test_pure_file_imports_nothing_that_waits_or_tells_the_time(file: str) -> No
     assert ours - pure == set(), "a pure file imports only pure files"
 
 
-def test_only_the_composition_of_a_comet_node_knows_its_adapters() -> None:
-    knowing = {
-        path.stem
-        for path in (ROOT / "comet").glob("*.py")
-        for name in imports(path)
-        if name.removeprefix("comet.") in COMET_ADAPTERS
-    }
-    assert knowing <= COMET_ADAPTERS | {"app"}
+@pytest.mark.parametrize("package", COMET_MAY_IMPORT)
+def test_package_of_a_comet_node_imports_only_those_below_it(package: str) -> None:
+    files = list((ROOT / "comet" / package).glob("*.py"))
+    assert files
+    allowed = COMET_MAY_IMPORT[package] | COMET_BESIDE | {package}
+    found = {name.split(".")[1] for path in files for name in imports(path) if name.startswith("comet.")}
+    assert found - allowed == set()
+
+
+def test_every_package_of_a_comet_node_has_its_place() -> None:
+    there = {path.parent.name for path in (ROOT / "comet").glob("*/__init__.py")}
+    assert there == set(COMET_MAY_IMPORT)
 
 
 def test_stores_know_nothing_of_the_node_around_them() -> None:
-    found = {name for path in (ROOT / "message/storage").glob("*.py") for name in imports(path)}
+    found = {name for path in (ROOT / "message/storage").rglob("*.py") for name in imports(path)}
     assert {name for name in found if name.startswith("message.") and ".storage" not in name} == set()
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_stores_know_nothing_of_each_other(kind: str) -> None:
+    files = list((ROOT / "message/storage" / kind).glob("*.py"))
+    assert files
+    others = tuple(f"message.storage.{other}." for other in STORES - {kind})
+    assert [name for path in files for name in imports(path) if name.startswith(others)] == []
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)

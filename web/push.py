@@ -1,7 +1,7 @@
 """Brings a push to the nodes that own its keys and merges what they answer.
 
 Does not know HTTP (web/pushapi.py), does not order, save or deliver
-(comet/push.py). A push is tried again while its time lasts: its node may have
+(comet/pushing/push.py). A push is tried again while its time lasts: its node may have
 lost the key, left or died, and a try takes only a part of that time. It keeps
 its id in every try, so a try that turns out to have been done is not done
 twice. Without the store nobody remembers an id: a push with expire 0 is tried

@@ -1,4 +1,4 @@
-"""A node's own entry in the registry, for nodes that nobody fences (comet/entry.py has the others')."""
+"""A node's own entry in the registry, for nodes that nobody fences; others have comet/ownership/entry.py."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Copy, and tell the size."""
     from encke.config import load_config
-    from message.storage.backup import backup
+    from message.storage.embedded.backup import backup
 
     directory = args.data_dir or load_config(args.config, used=("message",)).message.data_dir
     size = backup(Path(directory), args.target)

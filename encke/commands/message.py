@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 def _init_schema(config: EnckeConfig) -> int:
     from cluster.errors import ConfigError
     from message.storage.build import init_mysql_schema
-    from message.storage.mysql_schema import MIGRATIONS
+    from message.storage.mysql.schema import MIGRATIONS
 
     if config.message.store != "mysql":
         advice = 'only "mysql" has tables to make; give the --config FILE of its nodes'

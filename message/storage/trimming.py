@@ -1,6 +1,6 @@
 """Keeping a key within its limits: when it is trimmed, which messages go, what is remembered of them.
 
-The Redis store does the same in its script (redis_lua.py).
+The Redis store does the same in its script (redis/lua.py).
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
 from comet.app import CometNode
 from comet.config import CometConfig
-from comet.forwarding import Forwarder
+from comet.pushing.forwarding import Forwarder
 from message.fencing import Fencer
 from message.storage.config import EmbeddedSettings
-from message.storage.embedded import EmbeddedStore
+from message.storage.embedded.store import EmbeddedStore
 from tests.support.comet import ANY_PORT, Comet
 from tests.support.messages import BadWay
 from tests.support.registry import LateView, ShakyRegistry

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cluster.model import Mid
-from comet.connection import Connection
-from comet.protocol import ClientVersion, CloseReason, TcpWire, Wire
+from comet.codec.protocol import ClientVersion, CloseReason, TcpWire, Wire
+from comet.subscribers.connection import Connection
 from tests.support.transport import MemoryTransport
 
 NOW = 1000.0

@@ -14,19 +14,19 @@ from cluster.registry.memory import MemoryRegistry
 from cluster.stats import Stats
 from cluster.storeclocks import StoreClocks
 from cluster.tokens import TokenVerifier, mint
-from comet.acknowledgements import Acknowledgements
-from comet.catchup import Resumer
+from comet.codec.protocol import ClientVersion, CloseReason, Refusal, Subscribe, TcpWire
 from comet.config import CometConfig
-from comet.connection import Connection
-from comet.hub import Hub
 from comet.metrics import CometMetrics
-from comet.ownership import Ownership
-from comet.protocol import ClientVersion, CloseReason, Refusal, Subscribe, TcpWire
+from comet.ownership.ownership import Ownership
 from comet.reception import Reception
-from comet.timers import TimerWheel
+from comet.sockets.timers import TimerWheel
+from comet.subscribers.acknowledgements import Acknowledgements
+from comet.subscribers.catchup import Resumer
+from comet.subscribers.connection import Connection
+from comet.subscribers.hub import Hub
 from message.storage.config import EmbeddedSettings
-from message.storage.embedded import EmbeddedStore
-from tests.comet.test_timers import Loop
+from message.storage.embedded.store import EmbeddedStore
+from tests.comet.sockets.test_timers import Loop
 from tests.support.transport import MemoryTransport
 
 TWO = TcpWire(ClientVersion.TWO)

@@ -1,4 +1,4 @@
-"""Bad input on the raw TCP port of a running server. Input byte by byte: tests/comet/test_resp.py."""
+"""Bad input on the raw TCP port of a running server. Input byte by byte: tests/comet/codec/test_resp.py."""
 
 from __future__ import annotations
 

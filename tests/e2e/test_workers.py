@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from encke.announcing import Room, Storing, read_line
-from message.storage.embedded_file import FILE_NAME
+from message.storage.embedded.file import FILE_NAME
 from tests.support.cluster import owned_by
 from tests.support.cluster_run import ClusterRun
 from tests.support.command import run_encke

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comet.protocol import gap_document, message_document, parse_subscribe
+from comet.codec.protocol import gap_document, message_document, parse_subscribe
 from encke.client import Gap, Message, ServerError
 from encke.client.backoff import Backoff
 from encke.client.errors import Ended

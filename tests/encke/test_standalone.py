@@ -19,8 +19,8 @@ from cluster.stats import Stats
 from comet.config import CometConfig
 from encke.config import EnckeConfig, ServeConfig
 from encke.standalone import Standalone, advertised
-from message.storage.embedded import EmbeddedStore
-from message.storage.embedded_file import FILE_NAME
+from message.storage.embedded.file import FILE_NAME
+from message.storage.embedded.store import EmbeddedStore
 from tests.support.eventually import eventually
 from tests.support.http import HttpClient, Response
 from tests.support.peer import Address

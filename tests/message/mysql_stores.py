@@ -12,9 +12,9 @@ import pymysql
 from cluster.stats import Stats
 from message.storage.config import MysqlSettings
 from message.storage.counters import StoreCounters
-from message.storage.mysql import MysqlStore
-from message.storage.mysql_connection import Connection
-from message.storage.mysql_schema import init_schema
+from message.storage.mysql.connection import Connection
+from message.storage.mysql.schema import init_schema
+from message.storage.mysql.store import MysqlStore
 from message.storage.servers import MYSQL_SCHEMES, read_server_url
 from tests.message.server_harness import ServerHarness
 from tests.message.store_suite import Limits

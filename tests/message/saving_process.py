@@ -19,7 +19,7 @@ from cluster.errors import EnckeError
 from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from encke.commands.arguments import Parser
-from message.storage.embedded import EmbeddedStore
+from message.storage.embedded.store import EmbeddedStore
 from tests.message.stores import open_store
 
 STORE_FAILED = 3

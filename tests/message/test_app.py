@@ -27,7 +27,7 @@ from message.config import MessageConfig
 from message.storage.base import MessageStore
 from message.storage.build import build_redis_store
 from message.storage.config import RedisSettings
-from message.storage.embedded import EmbeddedStore
+from message.storage.embedded.store import EmbeddedStore
 from tests.message.saving import BOB, batch_of
 from tests.message.stores import limits_with
 from tests.support.eventually import eventually, eventually_told

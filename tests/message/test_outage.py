@@ -16,15 +16,15 @@ from cluster.stats import Stats
 from message.storage.base import MessageStore
 from message.storage.build import build_mysql_store, build_redis_store
 from message.storage.config import MysqlSettings, RedisSettings
-from message.storage.embedded import EmbeddedStore
-from message.storage.embedded_file import FILE_NAME
+from message.storage.embedded.file import FILE_NAME
+from message.storage.embedded.store import EmbeddedStore
 from message.storage.guarantees import one_line
 from message.storage.outage import Outage, Refusals
 from tests.message import mysql_stores, redis_stores
+from tests.message.embedded.test_disk import files_limited_to
 from tests.message.mysql_stores import DATABASE
 from tests.message.saving import BOB, batch_of, save_one, until_saved
 from tests.message.stores import limits_with, opened
-from tests.message.test_embedded_disk import files_limited_to
 from tests.support.eventually import eventually, eventually_told
 from tests.support.servers import MariaServer, RedisServer
 from tests.support.stats import counted

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.stats import Stats
 from message.storage.base import MessageStore
-from message.storage.embedded import EmbeddedStore
+from message.storage.embedded.store import EmbeddedStore
 from tests.message.clocks import SteppedClock
 from tests.message.mysql_stores import mysql_harness
 from tests.message.redis_stores import redis_harness

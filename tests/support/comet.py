@@ -18,12 +18,12 @@ from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
 from comet.app import CometNode
 from comet.config import CometConfig
-from comet.connection import Connection
-from comet.listener import Listener
-from comet.poller import READABLE
-from comet.transport import SocketTransport
+from comet.sockets.listener import Listener
+from comet.sockets.poller import READABLE
+from comet.sockets.transport import SocketTransport
+from comet.subscribers.connection import Connection
 from message.storage.config import EmbeddedSettings
-from message.storage.embedded import EmbeddedStore
+from message.storage.embedded.store import EmbeddedStore
 from tests.support.peer import Address
 from tests.support.stats import counted
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from comet.frames import (
+from comet.codec.frames import (
     Close,
     Failure,
     FrameDecoder,
@@ -16,7 +16,7 @@ from comet.frames import (
     data_frame,
     pong_frame,
 )
-from comet.handshake import PATH, Rejection, read_request
+from comet.codec.handshake import PATH, Rejection, read_request
 
 # The cases 1 to 7 send up to 64 KiB.
 MAX_MESSAGE_BYTES = 1024 * 1024

@@ -22,7 +22,7 @@ from cluster.tokens import TokenVerifier
 from comet.app import CometNode
 from comet.config import CometConfig
 from message.storage.config import EmbeddedSettings
-from message.storage.embedded import EmbeddedStore
+from message.storage.embedded.store import EmbeddedStore
 from tests.support.http import HttpClient, Response
 from tests.support.peer import Address
 from tests.support.services import ScriptedMessageNode

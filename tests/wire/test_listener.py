@@ -15,16 +15,16 @@ from typing import NoReturn, cast
 
 import pytest
 
+from comet.codec.protocol import CloseReason
+from comet.codec.usual import SubscribeReader
 from comet.config import CometConfig
-from comet.door import MAX_SPARE_SOCKETS, Admission, Door, DoorLimits, OpenSockets
-from comet.listener import Listener, start_tcp
-from comet.poller import Poller
-from comet.protocol import CloseReason
-from comet.tcp import tcp_wires
-from comet.timers import TimerWheel
-from comet.transport import SocketTransport, TransportUser
-from comet.usual import SubscribeReader
-from tests.comet.sockets import User, running_poller
+from comet.sockets.door import MAX_SPARE_SOCKETS, Admission, Door, DoorLimits, OpenSockets
+from comet.sockets.listener import Listener, start_tcp
+from comet.sockets.poller import Poller
+from comet.sockets.tcp import tcp_wires
+from comet.sockets.timers import TimerWheel
+from comet.sockets.transport import SocketTransport, TransportUser
+from tests.comet.sockets.socketpairs import User, running_poller
 from tests.support.comet import running_comet
 from tests.support.eventually import eventually
 from tests.support.peer import Address, Peer
@@ -68,7 +68,7 @@ async def test_silent_sockets_beyond_the_spare_ones_are_cut_and_said_once(
         await again.open()
         await again.close()
         await subscriber.close()
-    warnings = [r for r in caplog.records if r.name == "comet.door" and r.levelno == logging.WARNING]
+    warnings = [r for r in caplog.records if r.name == "comet.sockets.door" and r.levelno == logging.WARNING]
     assert len(warnings) == 1
 
 
@@ -136,12 +136,12 @@ async def test_fault_while_accepting_costs_nobody_who_is_here_and_delays_the_oth
     def fail(*_: int) -> NoReturn:
         raise error
 
-    monkeypatch.setattr("comet.listener.REST_S", 0.01)
+    monkeypatch.setattr("comet.sockets.listener.REST_S", 0.01)
     async with running_comet(tmp_path) as comet:
         old = await subscribe_tcp(comet.tcp, "old")
         await old.open()
         with monkeypatch.context() as broken:
-            broken.setattr("comet.listener.SocketType", fail)
+            broken.setattr("comet.sockets.listener.SocketType", fail)
             cut = await Peer.connect(comet.tcp)
             assert await cut.read_to_end() == b""
             await cut.close()

@@ -15,7 +15,7 @@ import pytest
 
 from cluster.model import Key, NodeInfo, NodeKind, NodeName
 from cluster.tokens import mint
-from comet.protocol import CloseReason
+from comet.codec.protocol import CloseReason
 from tests.support.comet import Comet, running_comet
 from tests.support.eventually import eventually
 from tests.support.peer import Peer

@@ -1,6 +1,7 @@
 """WebSocket subscribers at a real node: handshake, frames, farewells, floods.
 
-Bad input by the dozen is in tests/e2e/test_hostile_websocket.py, the codec in tests/comet/test_frames.py.
+Bad input by the dozen is in tests/e2e/test_hostile_websocket.py, the codec in
+tests/comet/codec/test_frames.py.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from cluster.model import Key
-from comet.protocol import CloseReason
-from comet.websocket import WebSocketWire, websocket_wires
+from comet.codec.protocol import CloseReason
+from comet.sockets.websocket import WebSocketWire, websocket_wires
 from tests.support.comet import Comet, running_comet
 from tests.support.eventually import eventually
 from tests.support.frames import frame

@@ -1,0 +1,1 @@
+"""Keys that change hands: gained from earlier owners, lost to new ones."""

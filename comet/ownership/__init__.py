@@ -1,0 +1,1 @@
+"""Which keys this node owns, and whether it may still say so."""

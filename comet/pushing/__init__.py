@@ -1,0 +1,1 @@
+"""The way of a push: admitted, queued for its key, saved, delivered."""

@@ -1,0 +1,1 @@
+"""Sockets of subscribers: accepted, read, written, timed, closed."""

@@ -1,0 +1,187 @@
+"""WebSocket subscribers: a socket's bytes in, calls of one Connection out (docs/subscriber-protocol.md)."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from cluster.model import Mid
+from comet.codec.frames import (
+    Close,
+    CloseCode,
+    Event,
+    Failure,
+    FrameDecoder,
+    Message,
+    Ping,
+    close_frame,
+    pong_frame,
+    text_frame,
+)
+from comet.codec.handshake import Rejection
+from comet.codec.protocol import HEARTBEAT_LINE, ClientVersion, CloseReason, Refusal
+from comet.codec.usual import Handshake, HandshakeReader
+from comet.sockets.door import Door
+from comet.sockets.subscriber import SubscriberSocket
+from comet.subscribers.connection import Connection
+
+# Subscribers send heartbeats and acknowledgements, at most 20 bytes each.
+MAX_MESSAGE_BYTES = 4096
+
+_ACKNOWLEDGEMENT = re.compile(rb"a([0-9]{1,19})")
+_REASONS = {
+    CloseCode.PROTOCOL_ERROR: CloseReason.PROTOCOL_ERROR,
+    CloseCode.INVALID_TEXT: CloseReason.BAD_UTF8,
+    CloseCode.TOO_BIG: CloseReason.MESSAGE_TOO_BIG,
+}
+
+
+class WebSocketWire:
+    """Text frames, and close frames that tell why."""
+
+    transport = "ws"
+    heartbeat = text_frame(HEARTBEAT_LINE)
+
+    def __init__(self, version: ClientVersion) -> None:
+        self.version = version
+
+    def frame(self, document: bytes) -> bytes:
+        """One text frame."""
+        return text_frame(document)
+
+    def line(self, line: bytes) -> bytes:
+        """One text frame; no line is no frame."""
+        return text_frame(line) if line else b""
+
+    def farewell(self, reason: CloseReason) -> bytes:
+        """A close frame: code and words for version 2, for the others a code of RFC 6455 or none."""
+        if not reason.text:
+            return b""
+        if self.version >= ClientVersion.TWO:
+            return close_frame(reason.code, reason.text)
+        return close_frame(reason.code if reason.code < 3000 else None)
+
+
+def websocket_wires() -> tuple[WebSocketWire, ...]:
+    """A wire for each client version."""
+    return tuple(WebSocketWire(version) for version in ClientVersion)
+
+
+class WebSocketSubscriber(SubscriberSocket[HandshakeReader]):
+    """A WebSocket, from its HTTP request on."""
+
+    __slots__ = ("_decoder",)
+
+    def __init__(self, door: Door[HandshakeReader]) -> None:
+        super().__init__(door)
+        # There only while a frame or message is incomplete (0.3 KB).
+        self._decoder: FrameDecoder | None = None
+
+    def eof_received(self) -> None:
+        # Without a close frame: something between us has ended it.
+        if self._connection is not None:
+            self._connection.close(CloseReason.PEER_LOST)
+
+    def _shake_hands(self, data: bytes) -> None:
+        held = self._held + data if self._held else data
+        asked = self._door.reader.read(held)
+        if asked is None:
+            self._held = held
+            return
+        self._held = b""
+        self._door.shaken(self)
+        if isinstance(asked, Rejection):
+            self._door.reception.turn_away(CloseReason.PROTOCOL_ERROR)
+            self._door.see_out(self._transport, asked.response)
+            return
+        self._subscribe(asked)
+        if self._connection is not None and len(held) > asked.size:
+            self._read(self._connection, held[asked.size :])
+
+    def _subscribe(self, asked: Handshake) -> None:
+        """Errors come as a frame after the 101: browsers hide HTTP errors from scripts."""
+        door = self._door
+        wire = door.wires[asked.version]
+        if asked.subscribe is None:
+            door.reception.turn_away(CloseReason.PARAMETER)
+            admitted: Connection | Refusal = Refusal.PARAMETER
+        else:
+            admitted = door.reception.subscribe(asked.subscribe, self._transport, wire, asked.response)
+        if isinstance(admitted, Connection):
+            self._connection = admitted
+        else:
+            words = wire.line(admitted.line) + wire.farewell(admitted.reason)
+            door.see_out(self._transport, asked.response + words)
+
+    def _read(self, connection: Connection, data: bytes) -> None:
+        if _is_heartbeat(data) and self._decoder is None and connection.closed_for is None:
+            # Nearly all input of live subscribers.
+            connection.heartbeat(self._count(1))
+            return
+        decoder = self._decoder or FrameDecoder(MAX_MESSAGE_BYTES)
+        events = decoder.feed(data)
+        self._decoder = None if decoder.is_idle else decoder
+        # A part of a frame counts as one: a drip costs as much.
+        now = self._count(len(events) or 1)
+        if connection.closed_for is not None:
+            # We have said goodbye; only the answer to it matters.
+            if events and isinstance(events[-1], Close | Failure):
+                self._transport.close()
+            return
+        heard = _hear(events, connection.wire.version)
+        if heard.heartbeats:
+            connection.heartbeat(now, heard.heartbeats)
+        if heard.pongs:
+            connection.answer(heard.pongs)
+        if heard.acknowledged is not None:
+            connection.acknowledge(heard.acknowledged)
+        if heard.ending is not None:
+            self._end(connection, heard.ending)
+
+    def _end(self, connection: Connection, ending: Close | Failure) -> None:
+        if isinstance(ending, Close):
+            if connection.closed_for is None:
+                connection.write(close_frame(ending.code))
+            connection.close(CloseReason.PEER_CLOSED)
+            return
+        connection.close(_REASONS[ending.code])
+        if not self._transport.is_closing:
+            # Its answer could not be read any more: let it see the end at once.
+            self._transport.write_eof()
+
+
+class _Heard(msgspec.Struct, frozen=True, gc=False):
+    """What some frames have said."""
+
+    heartbeats: int
+    # Answers to pings, framed.
+    pongs: bytes
+    # The highest of the acknowledgements; one above what was sent shows in it.
+    acknowledged: Mid | None
+    ending: Close | Failure | None
+
+
+def _hear(events: list[Event], version: ClientVersion) -> _Heard:
+    heartbeats = 0
+    pongs: list[bytes] = []
+    acknowledged: Mid | None = None
+    ending: Close | Failure | None = None
+    for event in events:
+        if isinstance(event, Ping):
+            pongs.append(pong_frame(event.payload))
+        elif not isinstance(event, Message):
+            ending = event
+        elif event.payload == b"h":
+            heartbeats += 1
+        elif version >= ClientVersion.TWO and (match := _ACKNOWLEDGEMENT.fullmatch(event.payload)):
+            acknowledged = Mid(max(int(match.group(1)), acknowledged or 0))
+        else:
+            ending = Failure(CloseCode.PROTOCOL_ERROR, "neither a heartbeat nor an acknowledgement")
+            break
+    return _Heard(heartbeats, b"".join(pongs), acknowledged, ending)
+
+
+def _is_heartbeat(data: bytes) -> bool:
+    """Whether it is one whole masked frame, text or binary, with the payload ``h``."""
+    return len(data) == 7 and data[0] in (0x81, 0x82) and data[1] == 0x81 and data[2] ^ data[6] == 0x68

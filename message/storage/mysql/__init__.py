@@ -1,0 +1,1 @@
+"""The MySQL store: MySQL or MariaDB servers (store.py)."""
