@@ -31,8 +31,8 @@ from cluster.mids import TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from cluster.stats import Stats
 from encke.commands.arguments import Parser
-from message.storage.config import EmbeddedSettings
 from message.storage.counters import StoreCounters
+from message.storage.embedded.config import EmbeddedSettings
 from message.storage.embedded.rows import ManyRows
 from message.storage.embedded.store import EmbeddedStore
 

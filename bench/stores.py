@@ -30,7 +30,9 @@ from cluster.stats import Stats
 from encke.commands.arguments import Parser
 from message.storage.base import MessageStore
 from message.storage.build import build_mysql_store, build_redis_store, init_mysql_schema
-from message.storage.config import EmbeddedSettings, MysqlSettings, RedisSettings
+from message.storage.embedded.config import EmbeddedSettings
+from message.storage.mysql.config import MysqlSettings
+from message.storage.redis.config import RedisSettings
 from tests.support.servers import MariaServer, RedisServer
 
 # MariaDB's own default.

@@ -15,7 +15,8 @@ from cluster.rpc.config import RpcConfig
 from cluster.service import ProcessConfig
 from comet.config import CometConfig
 from message.config import MessageConfig
-from message.storage.config import MysqlSettings, RedisSettings
+from message.storage.mysql.config import MysqlSettings
+from message.storage.redis.config import RedisSettings
 from web.config import WebConfig
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from message.storage.config import EmbeddedSettings
+from message.storage.embedded.config import EmbeddedSettings
 
 
 # A table of the file is one flat dataclass (cluster/config.py), and [message] holds the settings of the

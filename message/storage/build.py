@@ -11,11 +11,13 @@ from pymysql.constants import ER
 
 from cluster.errors import StorageError
 from cluster.stats import Stats
-from message.storage.config import MysqlSettings, RedisSettings, StoreLimits
 from message.storage.counters import StoreCounters, show_state
+from message.storage.limits import StoreLimits
+from message.storage.mysql.config import MysqlSettings
 from message.storage.mysql.connection import Connection, explain
 from message.storage.mysql.schema import init_schema
 from message.storage.mysql.store import MysqlStore
+from message.storage.redis.config import RedisSettings
 from message.storage.redis.store import RedisStore
 from message.storage.servers import MYSQL_SCHEMES, REDIS_SCHEMES, ServerUrl, read_server_urls
 from message.storage.sharded import ServerStore, ShardedStore

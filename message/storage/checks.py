@@ -12,7 +12,7 @@ from cluster.errors import (
     UnavailableError,
 )
 from cluster.model import MAX_KEY_BYTES, Key, key_fault
-from message.storage.config import StoreLimits
+from message.storage.limits import StoreLimits
 from message.storage.rules import MAX_DEVICE_BYTES
 
 

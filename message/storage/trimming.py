@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from cluster.model import Mid
-from message.storage.config import StoreLimits
+from message.storage.limits import StoreLimits
 
 # A full key is trimmed when it is over a limit by this share of it, not at every save, which
 # would cost the embedded store 9 us each (bench/store.py --saves 200000).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cluster.contracts.message import SaveBatch
 from cluster.errors import EnckeError, OverloadedError
 from message.storage.checks import not_open, save_refusal
-from message.storage.config import StoreLimits
+from message.storage.limits import StoreLimits
 
 
 class Waiting:

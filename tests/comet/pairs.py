@@ -23,7 +23,7 @@ from comet.app import CometNode
 from comet.config import CometConfig
 from comet.pushing.forwarding import Forwarder
 from message.fencing import Fencer
-from message.storage.config import EmbeddedSettings
+from message.storage.embedded.config import EmbeddedSettings
 from message.storage.embedded.store import EmbeddedStore
 from tests.support.comet import ANY_PORT, Comet
 from tests.support.messages import BadWay

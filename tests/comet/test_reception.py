@@ -24,7 +24,7 @@ from comet.subscribers.acknowledgements import Acknowledgements
 from comet.subscribers.catchup import Resumer
 from comet.subscribers.connection import Connection
 from comet.subscribers.hub import Hub
-from message.storage.config import EmbeddedSettings
+from message.storage.embedded.config import EmbeddedSettings
 from message.storage.embedded.store import EmbeddedStore
 from tests.comet.sockets.test_timers import Loop
 from tests.support.transport import MemoryTransport

@@ -10,8 +10,8 @@ from typing import Any
 import pymysql
 
 from cluster.stats import Stats
-from message.storage.config import MysqlSettings
 from message.storage.counters import StoreCounters
+from message.storage.mysql.config import MysqlSettings
 from message.storage.mysql.connection import Connection
 from message.storage.mysql.schema import init_schema
 from message.storage.mysql.store import MysqlStore

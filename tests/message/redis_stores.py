@@ -9,8 +9,8 @@ from typing import Any
 import redis
 
 from cluster.stats import Stats
-from message.storage.config import RedisSettings
 from message.storage.counters import StoreCounters
+from message.storage.redis.config import RedisSettings
 from message.storage.redis.store import RedisStore
 from message.storage.servers import REDIS_SCHEMES, read_server_url
 from tests.message.server_harness import ServerHarness

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from cluster.stats import Stats
 from message.storage.build import build_redis_store
-from message.storage.config import RedisSettings
+from message.storage.redis.config import RedisSettings
 from message.storage.sharded import ShardedStore
 from tests.message.redis_stores import make_empty
 from tests.message.server_harness import ServerHarness

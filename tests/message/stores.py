@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 from cluster.stats import Stats
 from message.storage.base import MessageStore
-from message.storage.config import EmbeddedSettings
+from message.storage.embedded.config import EmbeddedSettings
 from message.storage.embedded.store import EmbeddedStore
 
 Store = TypeVar("Store", bound=MessageStore)

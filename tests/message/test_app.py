@@ -26,8 +26,8 @@ from message.app import MessageNode
 from message.config import MessageConfig
 from message.storage.base import MessageStore
 from message.storage.build import build_redis_store
-from message.storage.config import RedisSettings
 from message.storage.embedded.store import EmbeddedStore
+from message.storage.redis.config import RedisSettings
 from tests.message.saving import BOB, batch_of
 from tests.message.stores import limits_with
 from tests.support.eventually import eventually, eventually_told

@@ -15,11 +15,12 @@ from cluster.errors import EnckeError
 from cluster.stats import Stats
 from message.storage.base import MessageStore
 from message.storage.build import build_mysql_store, build_redis_store
-from message.storage.config import MysqlSettings, RedisSettings
 from message.storage.embedded.file import FILE_NAME
 from message.storage.embedded.store import EmbeddedStore
 from message.storage.guarantees import one_line
+from message.storage.mysql.config import MysqlSettings
 from message.storage.outage import Outage, Refusals
+from message.storage.redis.config import RedisSettings
 from tests.message import mysql_stores, redis_stores
 from tests.message.embedded.test_disk import files_limited_to
 from tests.message.mysql_stores import DATABASE

@@ -13,7 +13,9 @@ from cluster.model import Key, Mid
 from cluster.stats import Stats
 from cluster.storering import StoreRing
 from message.storage.build import build_mysql_store, build_redis_store
-from message.storage.config import EmbeddedSettings, MysqlSettings, RedisSettings
+from message.storage.embedded.config import EmbeddedSettings
+from message.storage.mysql.config import MysqlSettings
+from message.storage.redis.config import RedisSettings
 from message.storage.servers import read_server_url
 from message.storage.sharded import ShardedStore
 from tests.message.sharded_stores import open_sharded

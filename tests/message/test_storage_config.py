@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from cluster.errors import ConfigError
-from message.storage.config import EmbeddedSettings, MysqlSettings, RedisSettings
+from message.storage.embedded.config import EmbeddedSettings
+from message.storage.mysql.config import MysqlSettings
+from message.storage.redis.config import RedisSettings
 from message.storage.servers import MYSQL_SCHEMES, REDIS_SCHEMES, read_server_url, read_server_urls
 
 

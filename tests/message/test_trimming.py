@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from cluster.model import Mid
-from message.storage.config import EmbeddedSettings
+from message.storage.embedded.config import EmbeddedSettings
 from message.storage.trimming import most_trimmed, trim, with_slack
 
 LIMITS = EmbeddedSettings(max_messages_per_key=3, max_bytes_per_key=1024)

@@ -7,7 +7,7 @@ import pytest
 from cluster.contracts.message import SaveBatch, SaveItem
 from cluster.errors import OverloadedError, RequestError, UnavailableError
 from cluster.model import Key, Mid
-from message.storage.config import EmbeddedSettings
+from message.storage.embedded.config import EmbeddedSettings
 from message.storage.waiting import Waiting
 
 SAVE = SaveBatch(Key("bob"), [SaveItem("", b"[1]", 60)], Mid(0), Mid(80))

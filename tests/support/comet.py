@@ -22,7 +22,7 @@ from comet.sockets.listener import Listener
 from comet.sockets.poller import READABLE
 from comet.sockets.transport import SocketTransport
 from comet.subscribers.connection import Connection
-from message.storage.config import EmbeddedSettings
+from message.storage.embedded.config import EmbeddedSettings
 from message.storage.embedded.store import EmbeddedStore
 from tests.support.peer import Address
 from tests.support.stats import counted

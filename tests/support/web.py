@@ -21,7 +21,7 @@ from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
 from comet.app import CometNode
 from comet.config import CometConfig
-from message.storage.config import EmbeddedSettings
+from message.storage.embedded.config import EmbeddedSettings
 from message.storage.embedded.store import EmbeddedStore
 from tests.support.http import HttpClient, Response
 from tests.support.peer import Address

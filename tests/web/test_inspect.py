@@ -11,7 +11,7 @@ import pytest
 from cluster.contracts.message import MessageService
 from cluster.errors import InDoubtError, UnavailableError
 from cluster.stats import Stats
-from message.storage.config import EmbeddedSettings
+from message.storage.embedded.config import EmbeddedSettings
 from message.storage.embedded.store import EmbeddedStore
 from tests.support.services import ScriptedComet, SilentStore, not_owner
 from tests.support.subscriber import subscribe_tcp

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from cluster.errors import ConfigError
-from message.storage.config import EmbeddedSettings
+from message.storage.embedded.config import EmbeddedSettings
 from message.storage.embedded.schema import APPLICATION_ID, migrate
 from message.storage.embedded.wal import lost_commits
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from cluster.model import Key, Mid
-from message.storage.config import EmbeddedSettings
+from message.storage.embedded.config import EmbeddedSettings
 from message.storage.embedded.rows import ManyRows
 from message.storage.trimming import most_trimmed, trim, with_slack
 

@@ -16,8 +16,8 @@ from cluster.mids import MAX_SENT_LEAD, TICKS_PER_SECOND, settle
 from cluster.model import Mid
 from message.storage.checks import fenced, too_far, too_late
 from message.storage.clock import StoreTime, to_whole_s
-from message.storage.config import EmbeddedSettings
 from message.storage.counters import Tally
+from message.storage.embedded.config import EmbeddedSettings
 from message.storage.embedded.keys import Keys, KeyState
 from message.storage.embedded.reads import is_fenced
 from message.storage.embedded.rows import ManyRows

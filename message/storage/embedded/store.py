@@ -26,9 +26,9 @@ from cluster.model import Key, Mid, StoreServer
 from cluster.stats import Stats
 from message.storage.checks import require_device, require_incarnation, require_key
 from message.storage.clock import StoreTime, to_whole_s
-from message.storage.config import EmbeddedSettings
 from message.storage.counters import StoreCounters, show_state
 from message.storage.embedded import changes, reads
+from message.storage.embedded.config import EmbeddedSettings
 from message.storage.embedded.file import (
     FILE_NAME,
     DirectoryLock,

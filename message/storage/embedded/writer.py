@@ -31,8 +31,8 @@ from typing import Any
 
 from cluster.contracts.message import SaveBatch
 from cluster.errors import EnckeError, InDoubtError, StorageError, UnavailableError
-from message.storage.config import EmbeddedSettings
 from message.storage.counters import Tally
+from message.storage.embedded.config import EmbeddedSettings
 from message.storage.embedded.save import Saver
 from message.storage.outage import Outage
 

@@ -15,7 +15,7 @@ import pymysql
 from pymysql.constants import CLIENT, ER
 
 from cluster.errors import ConfigError
-from message.storage.config import MysqlSettings
+from message.storage.mysql.config import MysqlSettings
 from message.storage.servers import ServerUrl
 
 # The server's wall clock in microseconds, read when the statement gets there, not when it was

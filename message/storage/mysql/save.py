@@ -16,8 +16,8 @@ from cluster.mids import MAX_SENT_LEAD, STEP, TICKS_PER_SECOND, settle
 from cluster.model import Mid
 from message.storage.checks import fenced, too_far, too_late
 from message.storage.clock import HeardClock, to_whole_s
-from message.storage.config import StoreLimits
 from message.storage.counters import Tally
+from message.storage.limits import StoreLimits
 from message.storage.mysql.connection import Connection, Row, literal, literals
 from message.storage.mysql.keys import (
     KEY_COLUMNS,

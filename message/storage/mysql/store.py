@@ -20,10 +20,11 @@ from cluster.errors import DeadlinePassedError, EnckeError
 from cluster.model import Key, Mid, StoreServer
 from message.storage.checks import require_device, require_incarnation, require_key
 from message.storage.clock import HeardClock
-from message.storage.config import MysqlSettings, StoreLimits
 from message.storage.counters import StoreCounters, Tally
 from message.storage.expiry import Expiry
+from message.storage.limits import StoreLimits
 from message.storage.mysql import changes, reads
+from message.storage.mysql.config import MysqlSettings
 from message.storage.mysql.connection import Connection, connect_options
 from message.storage.mysql.keys import keep_clock
 from message.storage.mysql.worker import Done, Work

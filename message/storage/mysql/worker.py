@@ -27,8 +27,9 @@ import pymysql
 from cluster.contracts.message import SaveBatch
 from cluster.errors import ConfigError, EnckeError, InDoubtError, StorageError, UnavailableError
 from message.storage.clock import HeardClock
-from message.storage.config import MysqlSettings, StoreLimits
 from message.storage.counters import Tally
+from message.storage.limits import StoreLimits
+from message.storage.mysql.config import MysqlSettings
 from message.storage.mysql.connection import Connection, Trouble, explain, trouble
 from message.storage.mysql.save import GroupSave, UnknownIncarnationError, introduce
 

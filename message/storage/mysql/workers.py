@@ -16,9 +16,10 @@ import pymysql
 from cluster.errors import ConfigError
 from cluster.model import Key
 from message.storage.clock import HeardClock
-from message.storage.config import MysqlSettings, StoreLimits
 from message.storage.counters import Tally
 from message.storage.guarantees import Promise
+from message.storage.limits import StoreLimits
+from message.storage.mysql.config import MysqlSettings
 from message.storage.mysql.connection import Connection, Trouble, explain, trouble
 from message.storage.mysql.durability import guarantee, read_settings
 from message.storage.mysql.schema import check_version, schema_version

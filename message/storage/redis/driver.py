@@ -6,7 +6,7 @@ from typing import Any
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 
-from message.storage.config import RedisSettings
+from message.storage.redis.config import RedisSettings
 
 
 def connection_factory(url: str, settings: RedisSettings) -> Any:

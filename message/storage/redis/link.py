@@ -25,8 +25,8 @@ from redis.asyncio.connection import AbstractConnection
 
 from cluster.errors import EnckeError, InDoubtError, StorageError, UnavailableError
 from message.storage.checks import not_open
-from message.storage.config import RedisSettings
 from message.storage.outage import Outage
+from message.storage.redis.config import RedisSettings
 from message.storage.redis.driver import abort, connection_factory, drop
 from message.storage.redis.requests import Call, OnAnswer, pack_arguments, settle
 from message.storage.redis.scripts import Script

@@ -10,8 +10,8 @@ from cluster.mids import STEP
 from cluster.model import Key, Message, Mid
 from message.storage.checks import require_key
 from message.storage.clock import HeardClock
-from message.storage.config import StoreLimits
 from message.storage.counters import StoreCounters
+from message.storage.limits import StoreLimits
 from message.storage.redis.link import RedisLink
 from message.storage.redis.members import read_members
 from message.storage.redis.scripts import Scripts

@@ -8,8 +8,8 @@ from cluster.contracts.message import Outcome, SaveBatch, SaveReply, SaveResult
 from cluster.errors import EnckeError
 from cluster.model import Mid
 from message.storage.checks import fenced, too_far, too_late
-from message.storage.config import StoreLimits
 from message.storage.counters import Tally
+from message.storage.limits import StoreLimits
 
 _OUTCOMES = {b"%d" % outcome: outcome for outcome in Outcome}
 # Asking the class for it is a call in Python.

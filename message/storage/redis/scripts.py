@@ -33,7 +33,7 @@ from __future__ import annotations
 from hashlib import sha1
 
 from cluster.mids import MAX_SENT_LEAD, STEP, TICKS_PER_SECOND
-from message.storage.config import StoreLimits
+from message.storage.limits import StoreLimits
 from message.storage.redis import lua
 from message.storage.rules import FENCE_S, ID_GRACE_S, SECONDS_PER_DAY
 from message.storage.trimming import with_slack

@@ -31,11 +31,12 @@ from cluster.errors import (
 from cluster.model import Key, Mid, StoreServer
 from message.storage.checks import require_device, require_incarnation, require_key
 from message.storage.clock import HeardClock
-from message.storage.config import RedisSettings, StoreLimits
 from message.storage.counters import StoreCounters
 from message.storage.expiry import Expiry
 from message.storage.guarantees import Promise
+from message.storage.limits import StoreLimits
 from message.storage.outage import Outage, Refusals
+from message.storage.redis.config import RedisSettings
 from message.storage.redis.durability import guarantee, read_settings
 from message.storage.redis.link import RedisLink
 from message.storage.redis.reads import Reads

@@ -13,7 +13,7 @@ from cluster.errors import ConfigError, StorageError, TooLargeError
 from cluster.model import Key, Mid
 from cluster.stats import Stats
 from message.storage.build import init_mysql_schema
-from message.storage.config import MysqlSettings
+from message.storage.mysql.config import MysqlSettings
 from message.storage.mysql.connection import Connection
 from message.storage.mysql.durability import guarantee
 from message.storage.mysql.schema import MIGRATIONS, init_schema, schema_sql
