@@ -227,7 +227,14 @@ class CometNode:
         """See CometService.status()."""
         hub = self._hub
         pushes = self._metrics.pushes.value
-        return CometStatus(hub.connection_count, hub.channel_count, self._capacity, pushes)
+        return CometStatus(
+            hub.connection_count,
+            hub.channel_count,
+            self._capacity,
+            pushes,
+            name=self._config.name,
+            fault=self.ready_fault(),
+        )
 
     # -- own affairs
 

@@ -68,6 +68,8 @@ class _Numbers(msgspec.Struct, frozen=True):
     channels: int | None = None
     capacity: int | None = None
     stores: list[Guarantee] | None = None
+    # Why it does not serve, though it answers.
+    fault: str | None = None
 
 
 class NodeListing:
@@ -140,7 +142,11 @@ class NodeListing:
         match node.kind:
             case NodeKind.COMET:
                 comet = await self._services.comets(node).status()
-                return _Numbers(comet.connections, comet.pushes, comet.channels, comet.capacity)
+                if comet.name not in ("", node.name):
+                    raise UnavailableError(f"{comet.name} answers at its address: see comet.rpc_advertise")
+                return _Numbers(
+                    comet.connections, comet.pushes, comet.channels, comet.capacity, fault=comet.fault
+                )
             case NodeKind.MESSAGE:
                 if node.is_draining:
                     raise UnavailableError("it takes no more calls")
@@ -177,7 +183,7 @@ class NodeListing:
             channels=numbers.channels if numbers else None,
             capacity=numbers.capacity if numbers else None,
             stores=numbers.stores if numbers else None,
-            fault=told if isinstance(told, str) else None,
+            fault=told.fault if isinstance(told, _Numbers) else told,
         )
 
 

@@ -71,6 +71,10 @@ class CometStatus(msgspec.Struct, frozen=True, array_like=True):
     capacity: int
     # Keys pushed to since it was started, whatever became of it.
     pushes: int = 0
+    # Of the node that answers; "" = of a version that does not tell.
+    name: str = ""
+    # Why it serves no key now, though it runs; None = it serves.
+    fault: str | None = None
 
 
 class CometService(Protocol):

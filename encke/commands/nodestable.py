@@ -113,7 +113,9 @@ def _state(node: dict[str, Any]) -> str:
     state = str(node.get("state", ""))
     if node.get("gone_s") is not None:
         return f"{state} {uptime(node['gone_s'])} ago"
-    return f"{state}, silent" if node.get("fault") and state != "draining" else state
+    if not node.get("fault") or state == "draining":
+        return state
+    return f"{state}, silent" if node.get("connections") is None else f"{state}, not ready"
 
 
 def _notes(answer: dict[str, Any], nodes: Sequence[dict[str, Any]]) -> list[str]:

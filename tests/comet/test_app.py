@@ -14,6 +14,7 @@ from cluster.errors import NotOwnerError, StorageError, UnavailableError
 from cluster.membership import Membership
 from cluster.model import Key, NodeInfo, NodeKind, NodeName
 from cluster.registry.base import Snapshot
+from comet.config import CometConfig
 from tests.comet.nodes import Core, running_core
 from tests.support.eventually import eventually, eventually_told
 from tests.support.peer import Peer
@@ -86,6 +87,7 @@ async def test_node_tells_how_busy_it_is_and_who_is_connected(tmp_path: Path) ->
         mid = (await core.push("bob", 1)).mids[0]
         status = await core.node.status()
         assert (status.connections, status.channels) == (3, 2)
+        assert (status.name, status.fault) == (CometConfig().name, None)
         tcp, ws = await core.node.connections(BOB)
         assert (tcp.transport, tcp.device, tcp.sent, tcp.unread_bytes) == ("tcp", "phone", mid, 0)
         assert (ws.transport, ws.device, ws.sent) == ("ws", "", mid)

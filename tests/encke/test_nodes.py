@@ -89,6 +89,7 @@ ANSWER = {
             ],
         ),
         node("message", "message-2", fault="no answer within 1 s"),
+        node("message", "message-3", connections=4, fault="serves nobody"),
     ],
     "registry": "suspended",
 }
@@ -96,8 +97,8 @@ ANSWER = {
 
 def test_each_node_has_one_line_where_there_is_room() -> None:
     lines = lines_of(ANSWER, 0)
-    assert [line.split()[1] for line in lines[:6]] == [
-        "NAME", "comet-1", "comet-2", "message-1", "message-2", "web-1",
+    assert [line.split()[1] for line in lines[:7]] == [
+        "NAME", "comet-1", "comet-2", "message-1", "message-2", "message-3", "web-1",
     ]  # fmt: skip
     assert re.fullmatch(r"comet +comet-1 +died 12s ago +0\.1\.0 +1 +rpc=\S+ ws=\S+", lines[1])
     assert re.fullmatch(
@@ -105,13 +106,15 @@ def test_each_node_has_one_line_where_there_is_room() -> None:
     )
     assert "redis://h:6379/0=everysec redis://i:6379/0=fsync" in lines[3]
     assert "serving, silent" in lines[4]
+    assert "serving, not ready" in lines[5]
 
 
 def test_what_to_look_at_stands_below() -> None:
-    assert lines_of(ANSWER, 0)[6:] == [
+    assert lines_of(ANSWER, 0)[7:] == [
         "! the web node that answers has lost the registry (suspended): the list may be old",
         "! message message-1: redis://h:6379/0: set it to always",
         "! message message-2: no answer within 1 s",
+        "! message message-3: serves nobody",
     ]
 
 

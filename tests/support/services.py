@@ -52,6 +52,9 @@ class ScriptedComet:
         self.refusals: deque[EnckeError] = deque()
         # Nothing but pushes is ever answered.
         self.is_silent = False
+        # What it tells of itself.
+        self.name = ""
+        self.fault: str | None = None
 
     def push(self, push: Push) -> asyncio.Future[PushReply]:
         self.pushes.append(push)
@@ -87,7 +90,9 @@ class ScriptedComet:
     async def status(self) -> CometStatus:
         if self.is_silent:
             await _never()
-        return CometStatus(connections=7, channels=5, capacity=100, pushes=9)
+        return CometStatus(
+            connections=7, channels=5, capacity=100, pushes=9, name=self.name, fault=self.fault
+        )
 
 
 class SilentStore:

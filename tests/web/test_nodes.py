@@ -73,6 +73,24 @@ async def test_node_that_does_not_answer_is_listed_all_the_same(comet: ScriptedC
     assert node["fault"] == "no answer within 0.05 s"
 
 
+async def test_comet_node_that_serves_nobody_says_why(comet: ScriptedComet) -> None:
+    comet.name = "comet-1"
+    comet.fault = "serves nobody: its registration has ended"
+    async with running_web({"comet-1": comet}, no_messages()) as web:
+        node = (await listing(web))["comet/comet-1"]
+    assert (node["state"], node["connections"], node["fault"]) == ("serving", 7, comet.fault)
+
+
+async def test_comet_node_at_the_address_of_another_is_not_believed(
+    comet: ScriptedComet,
+) -> None:
+    comet.name = "comet-2"
+    async with running_web({"comet-1": comet}, no_messages()) as web:
+        node = (await listing(web))["comet/comet-1"]
+    assert (node["state"], node["connections"]) == ("serving", None)
+    assert node["fault"] == "comet-2 answers at its address: see comet.rpc_advertise"
+
+
 async def test_message_node_that_drains_is_not_asked(comet: ScriptedComet) -> None:
     registry = MemoryRegistry()
     async with running_web({"comet-1": comet}, no_messages(), registry=registry) as web:

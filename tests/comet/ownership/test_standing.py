@@ -103,6 +103,7 @@ async def test_a_node_that_is_fenced_while_the_registry_is_away_sends_its_subscr
         assert (await bob.end()).code == 4001
         assert await refusal_of(core) is NotOwnerError
         assert core.node.ready_fault() == "serves nobody: its registration has ended"
+        assert (await core.node.status()).fault == core.node.ready_fault()
         # Also under a membership that it cannot know of.
         newer = Push([Key("bob")], b"1", 0, "p", 0, 5.0, (9, 9))
         with pytest.raises(NotOwnerError):
