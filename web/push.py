@@ -175,7 +175,7 @@ class Pusher:
             EnckeError: no node took any of it; one node's reason.
         """
         try:
-            reply = await self._settled(pending)
+            reply = await self._whole_answer(pending)
         except EnckeError:
             self._metrics.not_pushed.value += 1
             raise
@@ -218,7 +218,7 @@ class Pusher:
             calls.append((group, self._owners.comets(node).push(push)))
         pending.calls = calls
 
-    async def _settled(self, pending: PendingPush) -> PushReply:
+    async def _whole_answer(self, pending: PendingPush) -> PushReply:
         if len(pending.calls) == 1:
             # One node owns all keys: its answer is the answer.
             is_idempotent = pending.is_idempotent

@@ -115,7 +115,7 @@ class QuickPushes:
         counter.value += 1
         return pending
 
-    async def settle(self, pending: PendingPush) -> Answer:
+    async def finish(self, pending: PendingPush) -> Answer:
         """Do what a push still needs, whatever has come of it so far; its answer."""
         try:
             reply = await self._pusher.finish(pending)

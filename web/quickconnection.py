@@ -146,10 +146,10 @@ class QuickConnection(Connection):
         if pushes.take_success(self._pending):
             self._answer(pushes.ok)
         else:
-            self._server.listener.spawn(self._settle(self._pending))
+            self._server.listener.spawn(self._finish(self._pending))
 
-    async def _settle(self, pending: PendingPush) -> None:
-        self._answer(await self._pushes.settle(pending))
+    async def _finish(self, pending: PendingPush) -> None:
+        self._answer(await self._pushes.finish(pending))
 
     def _answer(self, answer: Answer) -> None:
         listener = self._server.listener

@@ -22,7 +22,7 @@ STATUS = Method(4, "status", tuple[()], CometStatus, is_read=True)
 
 FORWARD = Method(11, "forward", tuple[Forward], Held)
 CLOSE_KEY = Method(12, "close_key", tuple[Key], Held)
-SETTLE = Method(13, "settle", tuple[Epoch], list[Key], is_read=True)
+STILL_SAVING = Method(13, "still_saving", tuple[Epoch], list[Key], is_read=True)
 RELEASE = Method(14, "release", tuple[Epoch], bool, is_read=True)
 
 
@@ -57,7 +57,7 @@ def handover_routes(service: HandoverService) -> list[Route]:
     return [
         Route(FORWARD, service.forward),
         Route(CLOSE_KEY, service.close_key),
-        Route(SETTLE, service.settle),
+        Route(STILL_SAVING, service.still_saving),
         Route(RELEASE, service.release),
     ]
 
@@ -95,9 +95,9 @@ class CometStub:
         """See HandoverService.close_key()."""
         return self.client.call(CLOSE_KEY, (key,), self._other_s)
 
-    async def settle(self, epoch: Epoch) -> list[Key]:
-        """See HandoverService.settle()."""
-        return await self.client.call(SETTLE, (epoch,), self._other_s)
+    async def still_saving(self, epoch: Epoch) -> list[Key]:
+        """See HandoverService.still_saving()."""
+        return await self.client.call(STILL_SAVING, (epoch,), self._other_s)
 
     async def release(self, epoch: Epoch) -> bool:
         """See HandoverService.release()."""

@@ -56,7 +56,7 @@ class HandoverService(Protocol):
         """The key was deleted: close its connections that are left, at the key's turn."""
         ...
 
-    async def settle(self, epoch: Epoch) -> list[Key]:
+    async def still_saving(self, epoch: Epoch) -> list[Key]:
         """Which keys of other nodes it has still something in progress for: none but these will be saved for.
 
         Waits a little for them to be done.

@@ -166,7 +166,7 @@ class Link:
             raise UnavailableError("ZooKeeper is away")
         answered: asyncio.Future[Any] = self._loop.create_future()
         # What it is linked to is called in the loop: see LoopHandler.
-        send(client).rawlink(partial(_settle, answered))
+        send(client).rawlink(partial(_answer, answered))
         try:
             async with asyncio.timeout(self._settings.answer_timeout_s):
                 return await answered
@@ -263,7 +263,7 @@ class _Quiet(logging.LoggerAdapter[logging.Logger]):
         return msg, kwargs
 
 
-def _settle(answered: asyncio.Future[Any], result: Any) -> None:
+def _answer(answered: asyncio.Future[Any], result: Any) -> None:
     if answered.done():
         return
     if result.exception is None:

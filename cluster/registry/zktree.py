@@ -80,7 +80,7 @@ class Tree:
     """The znodes of all instances."""
 
     def __init__(self, link: Link, settings: RegistrySettings) -> None:
-        """Nothing is known until settle()."""
+        """Nothing is known until read_stale()."""
         self._link = link
         self._roots = {
             settings.comet_path: NodeKind.COMET,
@@ -122,7 +122,7 @@ class Tree:
         self._stale.update(self._roots, self._directories, self._entries)
         self._unwatched.update(self._entries)
 
-    async def settle(self) -> None:
+    async def read_stale(self) -> None:
         """Read until nothing is stale.
 
         Cancellation: safe; what was not read stays stale.

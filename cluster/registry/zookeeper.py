@@ -178,7 +178,7 @@ class ZooKeeperRegistry:
         try:
             if refreshes:
                 await self._link.sync(self._settings.comet_path)
-            await self._tree.settle()
+            await self._tree.read_stale()
             if not await self._goes_on_upward():
                 self._wake.set()
                 self._refreshes += refreshes

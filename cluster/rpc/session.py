@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 REFUSALS_TOLD_EVERY_S = 60.0
 
 
-class Refusals:
+class RefusedPeers:
     """Says in the log that peers are refused: nodes of this project, with other settings."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class ServerContext:
     config: RpcConfig
     versions: Versions
     metrics: ServerMetrics
-    refusals: Refusals = field(default_factory=Refusals)
+    refusals: RefusedPeers = field(default_factory=RefusedPeers)
     sessions: set[Session] = field(default_factory=set)
     # Handlers that are coroutines, also those whose peer has gone.
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)

@@ -166,7 +166,7 @@ class Succession:
     async def _ask(self, owner: EarlierOwner, membership: Membership) -> bool:
         """Ask for the next that is outstanding; False when there is nothing new."""
         if owner.saving is None or owner.saving:
-            owner.saving = set(await owner.service.settle(membership.epoch))
+            owner.saving = set(await owner.service.still_saving(membership.epoch))
             self._news.set()
             return True
         owner.is_released = await owner.service.release(membership.epoch)
@@ -198,9 +198,9 @@ class Succession:
         while True:
             self._news.clear()
             are_done = all(owner.saving == set() for owner in self._owners.values())
-            is_all_read = await self._read_settled()
+            is_all_read = await self._read_ready()
             if is_all_read and are_done:
-                self._forwarder.settle()
+                self._forwarder.end_reading()
                 return
             if is_all_read:
                 pause_s = FIRST_PAUSE_S
@@ -209,9 +209,9 @@ class Succession:
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, LAST_PAUSE_S)
 
-    async def _read_settled(self) -> bool:
+    async def _read_ready(self) -> bool:
         """Read what can be read by now; False when the store did not answer for some."""
-        settled = self._forwarder.settled_keys
+        read = self._forwarder.read_keys
         is_all_read = True
         keys = self._hub.keys()
         for start in range(0, len(keys), SCAN_SLICE):
@@ -220,14 +220,14 @@ class Succession:
                 some = ready[first : first + READS_AT_ONCE]
                 for key, is_read in zip(some, await asyncio.gather(*map(self._read, some)), strict=True):
                     if is_read:
-                        settled.add(key)
+                        read.add(key)
                     else:
                         is_all_read = False
             await asyncio.sleep(0)
         return is_all_read
 
     def _is_ready(self, key: Key) -> bool:
-        if key in self._forwarder.settled_keys:
+        if key in self._forwarder.read_keys:
             return False
         owners = self._forwarder.earlier_owners(key)
         return bool(owners) and not any(owner.may_save(key) for owner in owners)

@@ -26,7 +26,7 @@ from comet.subscribers.hub import Hub
 from comet.subscribers.outgoing import Outgoing
 
 # An answer waits so long to become the one that is hoped for. Less than callers wait for it.
-SETTLE_WAIT_S = 0.5
+SAVING_WAIT_S = 0.5
 RELEASE_WAIT_S = 1.0
 # Keys in one answer.
 MAX_SAVING = 10_000
@@ -72,8 +72,8 @@ class Yielding:
         """See HandoverService.close_key()."""
         return self._at_turn(key, partial(self._deleter.close_key, key))
 
-    async def settle(self, epoch: Epoch) -> list[Key]:
-        """See HandoverService.settle()."""
+    async def still_saving(self, epoch: Epoch) -> list[Key]:
+        """See HandoverService.still_saving()."""
         if not await self._epochs.wait(epoch):
             raise UnavailableError(NO_NEWS)
         owns = self._ownership.owns
@@ -102,7 +102,7 @@ class Yielding:
         for key in list(keys):
             self._pusher.at_turn(key, partial(done, key))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_WAIT_S):
+            async with asyncio.timeout(SAVING_WAIT_S):
                 await all_done.wait()
 
     def _has_hole(self, message: Forward) -> bool:

@@ -63,7 +63,7 @@ class Entry:
         return self._addresses
 
     def announce_at(self, bound: dict[str, str]) -> None:
-        """Settle the addresses to announce, from those that were bound, by purpose."""
+        """Decide on the addresses to announce, from those that were bound, by purpose."""
         config = self._config
         advertised = {"ws": config.ws_advertise, "tcp": config.tcp_advertise, "rpc": config.rpc_advertise}
         self._addresses = {

@@ -221,7 +221,7 @@ class Standing:
                 if await self._find_out():
                     heard_at = asked_at
                     unanswered = 0
-                    self._settle()
+                    self._go_on()
                     await self._register_anew()
                     continue
                 unanswered += 1
@@ -292,7 +292,7 @@ class Standing:
 
     # -- conclusions
 
-    def _settle(self) -> None:
+    def _go_on(self) -> None:
         self._beat_at = self._told_at = time.monotonic()
         if self._is_halted:
             self._is_halted = False

@@ -57,7 +57,7 @@ def deliver_saved(
         if forwarder is not None and forwarder.is_active:
             prev = None if is_repeat else result.prev
             forwarder.forward(key, mid, push.payload, push.expire_s > 0, prev)
-        job.settle(index, mid, online, is_repeat and not was_in_doubt)
+        job.succeed(index, mid, online, is_repeat and not was_in_doubt)
 
 
 async def fill_holes(context: QueueContext, key: Key, results: Sequence[SaveResult]) -> dict[Mid, int]:
@@ -106,7 +106,7 @@ def deliver_unsaved(
     if channel is None:
         if forwarder is not None and forwarder.is_active:
             forwarder.forward_unsaved(key, context.clocks.now(key), message.payload)
-        job.settle(index, message.mid, 0)
+        job.succeed(index, message.mid, 0)
     else:
         if context.clocks.has_several and not is_exact:
             bound = context.clocks.now(key)
@@ -118,4 +118,4 @@ def deliver_unsaved(
             forwarder.forward_unsaved(key, message.mid, message.payload)
         online = channel.deliver(message)
         context.metrics.deliveries.value += online
-        job.settle(index, message.mid, online)
+        job.succeed(index, message.mid, online)

@@ -79,9 +79,9 @@ class Forwarder:
         self._earlier: Sequence[Interval] = ()
         self._owners: dict[str, EarlierOwner] = {}
         # Every earlier owner is done with saving, and what it has saved was read.
-        self._is_settled = True
+        self._is_all_read = True
         # Keys of which that is so already.
-        self.settled_keys: set[Key] = set()
+        self.read_keys: set[Key] = set()
         self._trails: dict[Key, _Trail] = {}
 
     def begin(self, epoch: Epoch, earlier: Sequence[Interval], owners: dict[str, EarlierOwner]) -> None:
@@ -95,14 +95,14 @@ class Forwarder:
         self._epoch = epoch
         self._earlier = earlier
         self._owners = owners
-        self._is_settled = False
-        self.settled_keys = set()
+        self._is_all_read = False
+        self.read_keys = set()
         self.is_active = bool(owners)
 
-    def settle(self) -> None:
+    def end_reading(self) -> None:
         """No earlier owner will save any more, and what it has saved was read."""
-        self._is_settled = True
-        self.settled_keys = set()
+        self._is_all_read = True
+        self.read_keys = set()
 
     def end(self) -> None:
         """No key has an earlier owner any more."""
@@ -128,7 +128,7 @@ class Forwarder:
 
     def must_read(self, key: Key) -> bool:
         """Whether an earlier owner may have saved for a key what was not read here."""
-        if self._is_settled or key in self.settled_keys:
+        if self._is_all_read or key in self.read_keys:
             return False
         return bool(self.earlier_owners(key))
 

@@ -18,7 +18,7 @@ _NO_MID = Mid(0)
 class PushJob(msgspec.Struct, eq=False):
     """Results of one push, by index of its keys.
 
-    Every index is settled or failed exactly once; the last one answers. A
+    Every index succeeds or fails exactly once; the last one answers. A
     struct: made in a third of the time of a class. begin() makes one.
     """
 
@@ -69,7 +69,7 @@ class PushJob(msgspec.Struct, eq=False):
             on_done,
         )
 
-    def settle(self, index: int, mid: Mid, online: int, is_repeat: bool = False) -> None:
+    def succeed(self, index: int, mid: Mid, online: int, is_repeat: bool = False) -> None:
         """One key is done."""
         self._mids[index] = mid
         self._online[index] = online

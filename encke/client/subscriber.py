@@ -101,7 +101,7 @@ class Subscriber:
         self._inbox = Inbox(options.buffer_bytes)
         self._last_mid = Mid(resume) if isinstance(resume, int) else Mid(0)
         # A subscription was accepted, or the keeper has ended.
-        self._has_settled = asyncio.Event()
+        self._is_decided = asyncio.Event()
         self._error: Exception | None = None
         # Live from entering to close().
         self._session: aiohttp.ClientSession | None = None
@@ -133,7 +133,7 @@ class Subscriber:
         self._keeper = Keeper(self._wanted, self._options, locator, self._inbox, self._report)
         self._task = asyncio.create_task(self._run(self._keeper))
         try:
-            await self._has_settled.wait()
+            await self._is_decided.wait()
             if self._error is not None:
                 raise self._error
         except BaseException:
@@ -217,12 +217,12 @@ class Subscriber:
             self._error = error
             self._inbox.close(error)
         finally:
-            self._has_settled.set()
+            self._is_decided.set()
 
     def _report(self, status: Status) -> None:
         if isinstance(status, Connected):
             log.debug("subscribed: key=%s node=%s", self.key, status.address)
-            self._has_settled.set()
+            self._is_decided.set()
         else:
             log.debug("reconnecting: key=%s reason=%s code=%d", self.key, status.reason, status.code)
         if self._on_status is not None:

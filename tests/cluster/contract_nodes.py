@@ -138,8 +138,8 @@ class Handover:
     def close_key(self, key: Key) -> asyncio.Future[Held]:
         return self._held("close_key", key)
 
-    async def settle(self, epoch: Epoch) -> list[Key]:
-        self.asked.append(("settle", epoch))
+    async def still_saving(self, epoch: Epoch) -> list[Key]:
+        self.asked.append(("still_saving", epoch))
         return [BOB]
 
     async def release(self, epoch: Epoch) -> bool:

@@ -83,7 +83,7 @@ def test_numbers_on_the_wire_stay() -> None:
         "push": 1, "delete_key": 2, "connections": 3, "status": 4,
     }  # fmt: skip
     assert {route.method.name: route.method.number for route in handover_routes(Handover())} == {
-        "forward": 11, "close_key": 12, "settle": 13, "release": 14,
+        "forward": 11, "close_key": 12, "still_saving": 13, "release": 14,
     }  # fmt: skip
 
 
@@ -158,13 +158,13 @@ async def test_every_question_of_a_comet_node_to_another_arrives_and_is_answered
 
         assert await stub.forward(FORWARD) == HELD
         assert await stub.close_key(BOB) == HELD
-        assert await stub.settle((1, 2)) == [BOB]
+        assert await stub.still_saving((1, 2)) == [BOB]
         assert await stub.release((1, 2)) is True
 
         assert handover.asked == [
             ("forward", FORWARD),
             ("close_key", BOB),
-            ("settle", (1, 2)),
+            ("still_saving", (1, 2)),
             ("release", (1, 2)),
         ]
 

@@ -13,7 +13,7 @@ from cluster.rpc.client import RpcClient
 from cluster.rpc.config import RpcConfig
 from cluster.rpc.connector import GOOD_LIFE_S, pause_s
 from cluster.rpc.server import RpcServer
-from cluster.rpc.session import Refusals
+from cluster.rpc.session import RefusedPeers
 from tests.cluster.rpc_nodes import ALERT, CHANGE, ECHO, LOOK, QUICK, SERVICE, error_of, pair
 from tests.support.eventually import eventually
 from tests.support.proxy import Way
@@ -316,7 +316,7 @@ async def test_peer_that_does_not_answer_was_tried_also_while_it_is_dialled_agai
 
 
 def test_refusals_are_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
-    refusals = Refusals()
+    refusals = RefusedPeers()
     for now in (100.0, 101.0, 159.9, 160.0, 219.0):
         refusals.take(f"peer-{now}", "wrong shared secret", now)
     assert [record.getMessage() for record in caplog.records] == [

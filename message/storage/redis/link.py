@@ -28,7 +28,7 @@ from message.storage.checks import not_open
 from message.storage.outage import Outage
 from message.storage.redis.config import RedisSettings
 from message.storage.redis.driver import abort, connection_factory, drop
-from message.storage.redis.requests import Call, OnAnswer, pack_arguments, settle
+from message.storage.redis.requests import Call, OnAnswer, answer_future, pack_arguments
 from message.storage.redis.scripts import Script
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class RedisLink:
             UnavailableError: not sent. InDoubtError: sent, not answered. StorageError: refused.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        self.send(script, len(arguments), pack_arguments(arguments), partial(settle, future))
+        self.send(script, len(arguments), pack_arguments(arguments), partial(answer_future, future))
         return future
 
     def send(self, script: Script, count: int, packed: bytes, on_answer: OnAnswer) -> None:

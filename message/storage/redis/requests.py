@@ -50,7 +50,7 @@ class Call(msgspec.Struct, eq=False):
         return b"*%d\r\n$4\r\nEVAL\r\n$%d\r\n%b\r\n%b" % (self.count + 2, len(body), body, self.packed)
 
 
-def settle(future: asyncio.Future[Any], answer: Any) -> None:
+def answer_future(future: asyncio.Future[Any], answer: Any) -> None:
     """Hand an answer to who waits for a future of it."""
     if future.done():
         # Nobody waits any more.
