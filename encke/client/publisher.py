@@ -14,7 +14,7 @@ import aiohttp
 
 from encke.client.backoff import Backoff
 from encke.client.errors import PushError
-from encke.client.failures import push_failure
+from encke.client.failures import Attempt, attempt_tracing, push_failure
 from encke.client.pushes import (
     Progress,
     Push,
@@ -30,8 +30,6 @@ _JSON = {"Content-Type": "application/json"}
 # Pushes are tried again sooner than subscriptions: a caller waits.
 _BACKOFF_BASE_S = 0.1
 _BACKOFF_MAX_S = 5.0
-# Of an attempt's time.
-_CONNECT_SHARE = 0.9
 # An attempt that is cut sooner tells less than the one before it.
 _SHORTEST_ATTEMPT_S = 0.05
 
@@ -102,6 +100,7 @@ class Publisher:
             headers=self._headers,
             connector=aiohttp.TCPConnector(limit=self._max_connections),
             timeout=aiohttp.ClientTimeout(total=self._attempt_timeout_s),
+            trace_configs=[attempt_tracing()],
         )
         return self
 
@@ -229,13 +228,16 @@ class Publisher:
         url = f"{self._url}/2/admin/push"
         # Never none at all, also when we were woken late: to aiohttp that is no limit.
         total_s = max(_SHORTEST_ATTEMPT_S, min(self._attempt_timeout_s, time_left_s))
-        # A little less to connect: who had no connection was surely not asked, and the error says so.
-        timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=total_s * _CONNECT_SHARE)
+        timeout = aiohttp.ClientTimeout(total=total_s)
+        attempt = Attempt()
         try:
-            async with session.post(url, data=body, headers=_JSON, timeout=timeout) as response:
+            async with session.post(
+                url, data=body, headers=_JSON, timeout=timeout, trace_request_ctx=attempt
+            ) as response:
                 return parse_answer(await response.read(), push_id, response.status)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            return PushReply(push_id, [], [], push_failure(self._url, error, push_id))
+            failure = push_failure(self._url, error, push_id, was_connected=attempt.has_connection)
+            return PushReply(push_id, [], [], failure)
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
