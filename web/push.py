@@ -80,8 +80,8 @@ class Pusher:
         self._id_prefix = id_prefix
         self._made_ids = 0
         self._idempotency_ttl_s = idempotency_ttl_s
-        # Answers to first tries that somebody waits for, by when that ends; in that order, because
-        # all of them wait equally long. One timer for all: one each would cost 3 us a push.
+        # Answers to first tries that somebody waits for, by when that ends; in that order: who would
+        # come before another has a timer of its own. One timer for all: one each would cost 3 us a push.
         self._waiting: dict[asyncio.Future[PushReply], float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -274,9 +274,12 @@ class Pusher:
             raise InDoubtError("no answer in time")
         if future.done():
             return future.result()
-        if pending.tries > 1:
-            return await _answer_by(future, pending.answer_by + GRACE_S)
-        self._waiting[future] = pending.answer_by + GRACE_S
+        give_up_at = pending.answer_by + GRACE_S
+        # Nearly all wait equally long and from the moment on at which they were sent. Not so later
+        # tries, lines of a stream, and what the last of several nodes has to say.
+        if pending.tries > 1 or give_up_at < next(reversed(self._waiting.values()), 0.0):
+            return await _answer_by(future, give_up_at)
+        self._waiting[future] = give_up_at
         if self._timer is None:
             self._arm()
         try:
@@ -308,7 +311,7 @@ class Pusher:
 
 
 async def _answer_by(future: asyncio.Future[PushReply], deadline: float) -> PushReply:
-    """The answer to a later try: few enough for a timer of its own."""
+    """An answer with a timer of its own."""
     await asyncio.wait([future], timeout=deadline - asyncio.get_running_loop().time())
     if not future.done():
         future.cancel()
