@@ -20,7 +20,8 @@ class CometMetrics:
         self.in_doubt = stats.counter("saves_in_doubt_total", "Batches whose answer was lost.")
         self.closes = stats.counter("closes_total", "Ended connections, by reason.", "reason")
         self.refusals = stats.counter("refusals_total", "Subscriptions not accepted, by reason.", "reason")
-        # Every message that somebody online did not get from us is counted here (expire 0 too).
+        # Every message that somebody online did not get from us is counted here (expire 0 too), as far
+        # as this process can know: not what the kernel had taken.
         self.drops = stats.counter(
             "drops_total", "Messages not delivered to a connection, by reason.", "reason"
         )

@@ -123,9 +123,9 @@ class Reception:
         if connection.catch_up is not None:
             self._resumer.cancel(connection)
 
-    def on_drop(self) -> None:
-        """Count the message that found no room; what was unread before it was counted as delivered."""
-        self._metrics.drops.inc(CloseReason.SLOW_CONSUMER.label)
+    def on_drop(self, reason: CloseReason, count: int = 1) -> None:
+        """Count them."""
+        self._metrics.drops.inc(reason.label, count)
 
     def on_acknowledge(self, connection: Connection, mid: Mid) -> None:
         """Remember it for the device."""

@@ -250,5 +250,5 @@ class Farewell(TransportUser):
         """End at once."""
         self._transport.abort()
 
-    def connection_lost(self) -> None:
+    def connection_lost(self, unread: int) -> None:
         self._door.went(self)

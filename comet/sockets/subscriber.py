@@ -71,9 +71,9 @@ class SubscriberSocket(TransportUser, Generic[Reader]):
         if self._connection is not None:
             self._connection.close(CloseReason.PEER_CLOSED)
 
-    def connection_lost(self) -> None:
+    def connection_lost(self, unread: int) -> None:
         if self._connection is not None:
-            self._connection.lost()
+            self._connection.lost(unread)
         else:
             self._door.shaken(self)
         self._door.leave()

@@ -49,8 +49,12 @@ class TransportUser:
     def resume_writing(self) -> None:
         """They are down to LOW_WATER."""
 
-    def connection_lost(self) -> None:
-        """The last call."""
+    def connection_lost(self, unread: int) -> None:
+        """The last call.
+
+        Args:
+            unread: writes that the kernel had not taken, the last one perhaps in part.
+        """
 
 
 class SocketTransport:
@@ -184,7 +188,6 @@ class SocketTransport:
         if self._is_ending:
             return
         self._is_ending = self._is_closing = self._is_write_closed = True
-        self._backlog = None
         self.unread_bytes = 0
         self._mask = 0
         self._poller.unwatch(self._socket.fileno())
@@ -199,7 +202,7 @@ class SocketTransport:
     def _flush(self) -> None:
         """Hand the backlog to the kernel, as far as it takes it."""
         backlog = self._backlog
-        while backlog:
+        while backlog and not self._is_ending:
             try:
                 sent = self._socket.sendmsg(list(islice(backlog, MAX_PIECES)), (), _AT_ONCE)
             except BlockingIOError:
@@ -275,9 +278,10 @@ class SocketTransport:
         elif self._socket.fileno() >= 0:
             self._socket.close()
             user = self._user
+            unread = 0 if self._backlog is None else len(self._backlog)
             # Breaks the circle, which the garbage collector would not see: connections are not followed.
             del self._user
-            user.connection_lost()
+            user.connection_lost(unread)
 
 
 def _drop(backlog: deque[bytes | memoryview], size: int) -> None:

@@ -63,8 +63,8 @@ class ConnectionContext(Protocol):
         """The connection has stopped being live: take it out of its channel, count the reason."""
         ...
 
-    def on_drop(self) -> None:
-        """A message found no room."""
+    def on_drop(self, reason: CloseReason, count: int = 1) -> None:
+        """Messages found no room, or had not left this process when the connection ended."""
         ...
 
     def on_acknowledge(self, connection: Connection, mid: Mid) -> None:
@@ -135,7 +135,7 @@ class Connection(msgspec.Struct, eq=False, gc=False):
             return True
         transport = self._transport
         if transport.unread_bytes > self._context.unread_limit_bytes:
-            self._context.on_drop()
+            self._context.on_drop(CloseReason.SLOW_CONSUMER)
             self.close(CloseReason.SLOW_CONSUMER)
             return False
         if not transport.write(frame):
@@ -264,9 +264,17 @@ class Connection(msgspec.Struct, eq=False, gc=False):
             return
         self._context.on_acknowledge(self, mid)
 
-    def lost(self, reason: CloseReason = CloseReason.PEER_LOST) -> None:
-        """The transport has ended; nothing can be written any more."""
-        self._end(reason)
+    def lost(self, unread: int = 0) -> None:
+        """The transport has ended; nothing can be written any more.
+
+        Args:
+            unread: writes that were still in this process: messages that were counted as delivered, but
+                for short answers among them.
+        """
+        self._end(CloseReason.PEER_LOST)
+        if unread:
+            assert self.closed_for is not None
+            self._context.on_drop(self.closed_for, unread)
         self._context.forget(self)
 
     def pause(self) -> None:

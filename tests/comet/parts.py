@@ -22,7 +22,7 @@ class Context:
         self.acknowledged: list[Mid] = []
         self.lingering: list[Connection] = []
         self.forgotten: list[Connection] = []
-        self.dropped = 0
+        self.dropped: dict[CloseReason, int] = {}
         # Takes an ended connection out of its channel, where there is one.
         self.detach: Callable[[Connection], None] = lambda connection: None
 
@@ -30,8 +30,8 @@ class Context:
         self.closes.append(reason)
         self.detach(connection)
 
-    def on_drop(self) -> None:
-        self.dropped += 1
+    def on_drop(self, reason: CloseReason, count: int = 1) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def on_acknowledge(self, connection: Connection, mid: Mid) -> None:
         self.acknowledged.append(mid)

@@ -90,12 +90,19 @@ async def test_stopped_reader_of_one_key_does_not_delay_pushes_to_another(server
     await slow.close()
 
 
-async def test_slow_consumers_are_counted(server: Server) -> None:
-    before = await closes_of(server, "slow_consumer")
+async def test_slow_consumers_are_counted_and_so_is_every_message_that_they_lose(server: Server) -> None:
+    closes, drops, deliveries = await readings(server)
     slow = await subscribe_tcp(server.addresses["tcp"], "counted", version="2", receive_buffer_bytes=1024)
     await push_many(server, "counted", 400, 0)
-    assert await closes_of(server, "slow_consumer") == before + 1
+    closes, drops, deliveries = (
+        after - before
+        for before, after in zip((closes, drops, deliveries), await readings(server), strict=True)
+    )
+    received = await drain(slow)
     await slow.close()
+    assert closes == 1
+    # One found no room; what had not left the process had been counted as delivered.
+    assert deliveries - (drops - 1) == len(received)
 
 
 async def test_message_larger_than_the_limit_still_reaches_a_reader_that_is_not_behind(
@@ -128,7 +135,14 @@ async def test_heartbeats_while_a_large_message_is_under_way_are_no_reason_to_en
     await reader.close()
 
 
-async def closes_of(server: Server, reason: str) -> float:
-    metrics = (await server.ask("status", "GET", "/metrics")).body.decode()
-    prefix = f'encke_closes_total{{reason="{reason}"}} '
-    return sum(float(line.removeprefix(prefix)) for line in metrics.splitlines() if line.startswith(prefix))
+async def readings(server: Server) -> tuple[float, ...]:
+    """Slow consumers closed, messages that they lost, all that was delivered; so far."""
+    lines = (await server.ask("status", "GET", "/metrics")).body.decode().splitlines()
+    names = (
+        'encke_closes_total{reason="slow_consumer"} ',
+        'encke_drops_total{reason="slow_consumer"} ',
+        "encke_deliveries_total ",
+    )
+    return tuple(
+        sum(float(line.removeprefix(name)) for line in lines if line.startswith(name)) for name in names
+    )

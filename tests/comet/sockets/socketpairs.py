@@ -20,6 +20,8 @@ class User(TransportUser):
         self.received = b""
         # In order: made, eof, pause, resume, lost.
         self.told: list[str] = []
+        # Writes that had not gone out at the end.
+        self.unread = 0
         # Done with the bytes, beside keeping them.
         self.on_data: Callable[[bytes], None] = lambda data: None
 
@@ -40,8 +42,9 @@ class User(TransportUser):
     def resume_writing(self) -> None:
         self.told.append("resume")
 
-    def connection_lost(self) -> None:
+    def connection_lost(self, unread: int) -> None:
         self.told.append("lost")
+        self.unread = unread
 
 
 class Pair:

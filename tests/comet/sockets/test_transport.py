@@ -156,6 +156,20 @@ async def test_abort_drops_what_is_unread() -> None:
         pair.transport.abort()
         assert pair.transport.unread_bytes == 0
         await eventually(lambda: pair.user.told == ["made", "pause", "lost"])
+        assert pair.user.unread > 0
+
+
+async def test_end_tells_how_many_writes_had_not_gone_out() -> None:
+    with running_pair() as pair:
+        await fill(pair, HIGH_WATER)
+        waiting = pair.transport.unread_bytes
+        for _ in range(3):
+            pair.transport.write(b"x")
+        assert pair.transport.unread_bytes == waiting + 3
+        pair.transport.abort()
+        await eventually(lambda: pair.user.told[-1] == "lost")
+        # What fill() wrote waits as one piece or more, the last three for certain.
+        assert pair.user.unread > 3
 
 
 async def test_write_eof_comes_after_what_was_written_and_leaves_reading() -> None:

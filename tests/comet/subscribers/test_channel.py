@@ -79,7 +79,7 @@ def test_all_may_be_slow_at_once() -> None:
         transport.unread_bytes = 1001
     assert room.deliver(1080) == 0
     assert len(room.channel) == 0
-    assert room.context.dropped == 3
+    assert room.context.dropped == {CloseReason.SLOW_CONSUMER: 3}
 
 
 def test_only_connection_may_be_slow() -> None:

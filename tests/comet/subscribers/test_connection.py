@@ -51,7 +51,7 @@ def test_slow_consumer_is_aborted_without_a_word_and_the_message_is_counted() ->
     stuck(connection, transport, 1001)
     assert not connection.offer(Mid(80), b"too much")
     assert context.closes == [CloseReason.SLOW_CONSUMER]
-    assert context.dropped == 1
+    assert context.dropped == {CloseReason.SLOW_CONSUMER: 1}
     assert transport.ends == ["abort"]
     assert transport.take() == b""
     assert connection.sent_mid == 0
@@ -71,6 +71,16 @@ def test_one_message_larger_than_the_limit_fits() -> None:
     transport.unread_bytes = 0
     connection.resume()
     assert connection.offer(Mid(160), b"x" * 5000)
+
+
+@pytest.mark.parametrize("reason", [None, CloseReason.HEARTBEAT_MISSED])
+def test_what_had_not_gone_out_at_the_end_is_counted_by_why_it_ended(reason: CloseReason | None) -> None:
+    context = Context()
+    connection, _ = make_connection(context)
+    if reason is not None:
+        connection.close(reason)
+    connection.lost(3)
+    assert context.dropped == {reason or CloseReason.PEER_LOST: 3}
 
 
 def test_message_to_a_transport_that_has_just_failed_is_not_taken() -> None:
@@ -221,7 +231,7 @@ def test_peer_that_asks_without_reading_the_answers_is_a_slow_consumer_and_no_me
     assert context.closes == []
     connection.heartbeat(NOW)
     assert context.closes == [CloseReason.SLOW_CONSUMER]
-    assert context.dropped == 0
+    assert context.dropped == {}
 
 
 def test_peer_that_sends_heartbeats_while_a_large_message_is_under_way_lives_on() -> None:
