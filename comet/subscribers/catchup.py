@@ -34,9 +34,13 @@ HELD_OVERHEAD_BYTES = 256
 class CatchUp:
     """Live messages held for one connection while it catches up."""
 
-    __slots__ = ("_held", "_held_bytes", "_limit_bytes", "_metrics", "has_overflowed")
+    __slots__ = ("_held", "_held_bytes", "_limit_bytes", "_metrics", "has_overflowed", "joined_at")
 
-    def __init__(self, limit_bytes: int, metrics: CometMetrics) -> None:
+    def __init__(self, limit_bytes: int, metrics: CometMetrics, joined_at: Mid) -> None:
+        # The channel's cursor when the connection joined it. What is above comes by here, too: it is
+        # counted as delivered when the channel delivers it, whether it is new to the connection then or
+        # was read before.
+        self.joined_at = joined_at
         # In mid order, because deliveries of a key are.
         self._held: deque[Outgoing] = deque()
         self._held_bytes = 0
@@ -128,7 +132,9 @@ class Resumer:
             find_start: gives the mid to resume from, when it is this connection's turn.
         """
         self._metrics.resumes.inc()
-        connection.catch_up = CatchUp(self._config.resume_hold_bytes, self._metrics)
+        channel = connection.channel
+        assert channel is not None
+        connection.catch_up = CatchUp(self._config.resume_hold_bytes, self._metrics, channel.cursor)
         task = asyncio.create_task(self._guard(connection, connection.catch_up, key, find_start))
         self._tasks[connection] = task
         task.add_done_callback(lambda _: self._tasks.pop(connection))
@@ -169,11 +175,6 @@ class Resumer:
         self, connection: Connection, catch_up: CatchUp, key: Key, find_start: Callable[[], Awaitable[Mid]]
     ) -> None:
         config = self._config
-        channel = connection.channel
-        assert channel is not None
-        # What is above comes by here, too: it is counted as delivered when the channel delivers it,
-        # whether it is new to the connection then or was read before.
-        joined_at = channel.cursor
         position: Mid | None = None
 
         async def read() -> tuple[Mid, Page, int]:
@@ -196,7 +197,9 @@ class Resumer:
                 connection.sent_mid = connection.resumed_mid = min(start, page.clock)
             merged = catch_up.merge(page, connection.sent_mid)
             if self._write(connection, page, merged, start):
-                self._metrics.deliveries.inc(sum(message.mid <= joined_at for message in page.messages))
+                self._metrics.deliveries.inc(
+                    sum(message.mid <= catch_up.joined_at for message in page.messages)
+                )
             position = max(start, merged[-1].mid) if merged else start
             if not page.has_more and not catch_up.has_overflowed:
                 connection.catch_up = None

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cluster.contracts.message import Page
 from cluster.errors import RemoteProtocolError, StorageError, UnavailableError
 from cluster.mids import TICKS_PER_SECOND
-from cluster.model import Message, Mid
+from cluster.model import Key, Message, Mid
 from cluster.stats import Stats
+from cluster.storeclocks import StoreClocks
+from comet.config import CometConfig
 from comet.metrics import CometMetrics
-from comet.subscribers.catchup import HELD_OVERHEAD_BYTES, CatchUp
+from comet.subscribers.catchup import HELD_OVERHEAD_BYTES, CatchUp, Resumer
+from comet.subscribers.channel import Channel
 from comet.subscribers.outgoing import Outgoing
 from tests.comet.nodes import running_core, values
+from tests.comet.parts import make_connection
 from tests.support.eventually import eventually
 from tests.support.subscriber import End
 
@@ -29,7 +35,7 @@ def page(*mids: int, has_more: bool = False) -> Page:
 
 
 def test_a_merge_interleaves_by_mid_and_drops_repeats() -> None:
-    catch_up = CatchUp(10_000, CometMetrics(Stats()))
+    catch_up = CatchUp(10_000, CometMetrics(Stats()), Mid(0))
     for mid in (2, 3, 5, 6):
         catch_up.hold(outgoing(mid))
     merged = catch_up.merge(page(1, 3, 4, has_more=True), Mid(0))
@@ -40,7 +46,7 @@ def test_a_merge_interleaves_by_mid_and_drops_repeats() -> None:
 
 def test_over_the_bound_held_messages_are_dropped_and_the_unsaved_ones_counted() -> None:
     metrics = CometMetrics(Stats())
-    catch_up = CatchUp(3 * (HELD_OVERHEAD_BYTES + 1), metrics)
+    catch_up = CatchUp(3 * (HELD_OVERHEAD_BYTES + 1), metrics, Mid(0))
     catch_up.hold(outgoing(1, is_stored=False))
     catch_up.hold(outgoing(2))
     catch_up.hold(outgoing(3))
@@ -187,7 +193,7 @@ async def test_who_has_gone_does_not_wait_for_his_turn_to_load(tmp_path: Path) -
 
 
 def test_small_held_messages_count_more_than_their_payload() -> None:
-    catch_up = CatchUp(100 * HELD_OVERHEAD_BYTES, CometMetrics(Stats()))
+    catch_up = CatchUp(100 * HELD_OVERHEAD_BYTES, CometMetrics(Stats()), Mid(0))
     for mid in range(1, 101):
         catch_up.hold(outgoing(mid))
     assert catch_up.has_overflowed
@@ -273,6 +279,34 @@ async def test_what_a_resume_has_read_is_counted_once_when_its_push_delivers_it(
         save_gate.set()
         assert (await pushed).online == [1]
         assert core.comet.counted("deliveries_total") == 2
+
+
+class OnePage:
+    """A store that has one page for everybody."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
+        return self._page
+
+
+async def test_what_comes_before_the_first_read_has_begun_is_counted_once() -> None:
+    metrics = CometMetrics(Stats())
+    store: Any = OnePage(page(100))
+    resumer = Resumer(store, StoreClocks(time.monotonic_ns), CometConfig(), metrics)
+    channel = Channel(Key("bob"), Mid(50))
+    connection, transport = make_connection()
+    channel.add(connection)
+    resumer.start(connection, channel.key, resume_from_start)
+    metrics.deliveries.inc(channel.deliver(outgoing(100)))
+    await eventually(lambda: not resumer.active_count)
+    assert transport.take().count(b'"mid":100') == 1
+    assert metrics.deliveries.value == 1
+
+
+async def resume_from_start() -> Mid:
+    return Mid(0)
 
 
 async def test_held_messages_that_are_dropped_and_read_are_counted_once(tmp_path: Path) -> None:

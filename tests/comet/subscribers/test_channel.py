@@ -107,7 +107,7 @@ def test_late_message_is_delivered_to_who_has_not_got_it_and_does_not_take_the_c
 
 def test_connection_that_catches_up_holds_the_message_and_counts() -> None:
     room = Room(TWO, TWO)
-    catch_up = room.connections[0].catch_up = CatchUp(1000, CometMetrics(Stats()))
+    catch_up = room.connections[0].catch_up = CatchUp(1000, CometMetrics(Stats()), Mid(0))
     assert room.deliver(1080) == 2
     assert room.taken() == [b"", frame(1080)]
     assert [message.mid for message in catch_up._take_up_to(None)] == [1080]
@@ -115,7 +115,7 @@ def test_connection_that_catches_up_holds_the_message_and_counts() -> None:
 
 def test_gap_is_told_to_live_connections_of_version_2() -> None:
     room = Room(OLD, ONE, TWO, TWO, TWO)
-    room.connections[3].catch_up = CatchUp(1000, CometMetrics(Stats()))
+    room.connections[3].catch_up = CatchUp(1000, CometMetrics(Stats()), Mid(0))
     room.transports[4].has_failed = True
     assert room.channel.announce_gap(Mid(1240)) == 1
     gap = b'{"gap":{"after":1000,"before":1240}}'

@@ -268,7 +268,7 @@ def test_older_clients_must_not_acknowledge() -> None:
 def test_while_it_catches_up_a_high_acknowledgement_is_ignored() -> None:
     context = Context()
     connection, _ = make_connection(context)
-    connection.catch_up = CatchUp(1000, CometMetrics(Stats()))
+    connection.catch_up = CatchUp(1000, CometMetrics(Stats()), Mid(0))
     connection.acknowledge(Mid(80))
     assert context.acknowledged == []
     assert context.closes == []
