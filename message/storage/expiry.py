@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -32,8 +31,9 @@ class Expiry:
             remove: MessageStore.remove_expired.
             interval_s: pause after everything expired is gone.
             batch: rows at a time; a full batch is followed by the next one at once.
-            saved: how many messages were saved so far, where saving and removing take turns. What is
-                left after a full batch must not grow: the next one is twice what was saved meanwhile.
+            saved: how many messages were saved so far in the same place, where saving and removing take
+                turns. What is left after a full batch must not grow: the next one is twice what was saved
+                meanwhile.
             largest_batch: whatever was saved.
         """
         self._remove = remove
@@ -52,8 +52,7 @@ class Expiry:
         if self._task is None:
             return
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
 
     async def _run(self) -> None:

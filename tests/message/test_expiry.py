@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from cluster.errors import StorageError
@@ -94,3 +96,27 @@ async def test_a_bug_is_logged_with_its_trace_and_does_not_end_it(caplog: pytest
 
 async def test_stop_without_a_start_does_nothing() -> None:
     await Expiry(Removals().remove, interval_s=1, batch=1).stop()
+
+
+async def test_stop_can_be_cancelled() -> None:
+    is_asked, may_end = asyncio.Event(), asyncio.Event()
+
+    async def remove(_: int) -> int:
+        is_asked.set()
+        try:
+            await may_end.wait()
+        finally:
+            await may_end.wait()
+        return 0
+
+    expiry = Expiry(remove, interval_s=3600, batch=10)
+    expiry.start()
+    await is_asked.wait()
+    stopping = asyncio.create_task(expiry.stop())
+    # Cancelled while it waits for a batch that takes its time to end.
+    await asyncio.sleep(0)
+    stopping.cancel()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(10):
+            await stopping

@@ -13,12 +13,16 @@ from cluster.model import Key, Mid
 from cluster.stats import Stats
 from cluster.storering import StoreRing
 from message.storage.build import build_mysql_store, build_redis_store
+from message.storage.counters import StoreCounters
 from message.storage.embedded.config import EmbeddedSettings
 from message.storage.mysql.config import MysqlSettings
 from message.storage.redis.config import RedisSettings
-from message.storage.servers import read_server_url
+from message.storage.redis.store import RedisStore
+from message.storage.servers import REDIS_SCHEMES, read_server_url
 from message.storage.sharded import ShardedStore
+from tests.message.saving import BOB, save_one
 from tests.message.sharded_stores import open_sharded
+from tests.message.stores import limits_with, opened
 from tests.support.servers import RedisServer
 
 
@@ -115,6 +119,20 @@ async def test_server_that_is_away_fails_its_own_keys_only(
         assert 0 < len(theirs) < len(keys)
         assert clock > 0
         assert is_fenced
+
+
+async def test_each_server_counts_what_it_has_saved_itself(
+    plain_redis: RedisServer, second_redis: RedisServer
+) -> None:
+    counters = StoreCounters(Stats())
+
+    def store_at(server: RedisServer) -> RedisStore:
+        url = read_server_url(f"redis://127.0.0.1:{server.port}/0", REDIS_SCHEMES)
+        return RedisStore(url, RedisSettings(), limits_with(), counters)
+
+    async with opened(store_at(plain_redis)) as first, opened(store_at(second_redis)) as second:
+        await save_one(first, BOB, "push")
+    assert (first.saved, second.saved, counters.saved.value) == (1, 0, 1)
 
 
 async def test_store_starts_while_a_server_is_away_and_tells_what_each_promises(

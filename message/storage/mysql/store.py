@@ -60,6 +60,8 @@ class MysqlStore:
         self._server = server
         self._limits = limits
         self._counters = counters
+        # Messages saved by this server since the start; the counters are those of all servers.
+        self.saved = 0
         self._heard = HeardClock(monotonic_ns)
         self._waiting = Waiting(limits)
         self._workers = Workers(server, settings, limits, self._heard, self._deliver)
@@ -67,7 +69,7 @@ class MysqlStore:
             self.remove_expired,
             limits.expiry_interval_s,
             limits.expiry_batch,
-            lambda: counters.saved.value,
+            lambda: self.saved,
             LARGEST_REMOVAL,
         )
 
@@ -235,3 +237,4 @@ class MysqlStore:
             self._waiting.end_writes(len(done.works), payload_bytes)
         counters.commit_seconds.observe(done.took_s)
         counters.add(tally)
+        self.saved += tally.saved

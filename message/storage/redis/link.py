@@ -101,8 +101,7 @@ class RedisLink:
             done, _ = await asyncio.wait([self._task], timeout=limit_s)
             if not done:
                 self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
         self._close(not_open())
 
     def call(self, script: Script, *arguments: bytes) -> asyncio.Future[Any]:

@@ -65,6 +65,8 @@ class RedisStore:
         self._server = server
         self._limits = limits
         self._counters = counters
+        # Messages saved by this server since the start; the counters are those of all servers.
+        self.saved = 0
         self._scripts = Scripts(limits)
         self._heard = HeardClock(monotonic_ns)
         self._promise = Promise(guarantee(server.name, None))
@@ -84,7 +86,7 @@ class RedisStore:
         self._writing, self._reading = link(), link()
         self._reads = Reads(self._reading, self._scripts, limits, counters, self._heard, self._waiting)
         self._expiry = Expiry(
-            self.remove_expired, limits.expiry_interval_s, limits.expiry_batch, lambda: counters.saved.value
+            self.remove_expired, limits.expiry_interval_s, limits.expiry_batch, lambda: self.saved
         )
 
     async def start(self) -> None:
@@ -247,6 +249,7 @@ class RedisStore:
             if single is not None:
                 self._heard.hear(single.clock)
                 self._counters.saved.value += 1
+                self.saved += 1
                 return single
             clock, answer, tally = read_save_reply(said, batch, self._limits)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
@@ -254,6 +257,7 @@ class RedisStore:
             return InDoubtError("redis gave a save an answer that is none")
         self._heard.hear(clock)
         self._counters.add(tally)
+        self.saved += tally.saved
         return answer
 
     async def _change(self, script: Any, key: Key, *arguments: bytes) -> Any:
