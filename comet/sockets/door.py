@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from comet.codec.protocol import CloseReason, Refusal, Subscribe, Wire
+from comet.codec.protocol import CloseReason, Refusal, Subscribe
+from comet.codec.wires import Wire
 from comet.sockets.timers import TimerWheel
 from comet.sockets.transport import SocketTransport, TransportUser
 from comet.subscribers.connection import Connection, Transport

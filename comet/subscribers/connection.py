@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from cluster.model import Mid
-from comet.codec.protocol import HEARTBEAT_GRACE_S, ClientVersion, CloseReason, Wire
+from comet.codec.protocol import HEARTBEAT_GRACE_S, ClientVersion, CloseReason
+from comet.codec.wires import Wire
 
 if TYPE_CHECKING:
     from comet.subscribers.catchup import CatchUp

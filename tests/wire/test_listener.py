@@ -17,11 +17,11 @@ import pytest
 
 from comet.codec.protocol import CloseReason
 from comet.codec.usual import SubscribeReader
+from comet.codec.wires import tcp_wires
 from comet.config import CometConfig
 from comet.sockets.door import MAX_SPARE_SOCKETS, Admission, Door, DoorLimits, OpenSockets
 from comet.sockets.listener import Listener, start_tcp
 from comet.sockets.poller import Poller
-from comet.sockets.tcp import tcp_wires
 from comet.sockets.timers import TimerWheel
 from comet.sockets.transport import SocketTransport, TransportUser
 from tests.comet.sockets.socketpairs import User, running_poller
