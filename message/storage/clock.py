@@ -15,8 +15,8 @@ class StoreTime:
     """What time it is. May be asked from any thread.
 
     The clock of mids never goes back and never runs slower than the monotonic
-    clock while the store is open: comet nodes extrapolate it (cluster/mids.py,
-    StoreClock), and a bound above the store's clock would put a message that is
+    clock while the store is open: comet nodes extrapolate it (StoreClock in
+    cluster/storeclocks.py), and a bound above the store's clock would put a message that is
     not stored above a later one that is. A wall clock that steps forward takes
     the clock of mids with it; stepping back again does not.
     """
