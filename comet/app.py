@@ -19,6 +19,7 @@ from cluster.rpc.server import RpcServer
 from cluster.stats import Stats
 from cluster.storeclocks import StoreClocks
 from cluster.tokens import TokenVerifier
+from comet.clockkeeper import ClockKeeper
 from comet.codec.protocol import CloseReason
 from comet.config import CometConfig
 from comet.keys import Keys
@@ -29,7 +30,6 @@ from comet.sockets.door import OpenSockets
 from comet.sockets.listener import Listener, start_tcp, start_websocket
 from comet.sockets.poller import Poller
 from comet.sockets.timers import TimerWheel
-from comet.storetime import ClockKeeper
 from comet.subscribers.acknowledgements import Acknowledgements
 from comet.subscribers.catchup import Resumer
 from comet.subscribers.closing import close_paced
