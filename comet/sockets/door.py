@@ -30,7 +30,7 @@ INPUT_WINDOW_S = 1.0
 Reader = TypeVar("Reader", covariant=True)
 
 
-class Admission(Protocol):
+class Doorkeeper(Protocol):
     """The way to the hub; see reception.py."""
 
     # Subscribers that this process can hold.
@@ -117,7 +117,7 @@ class Door(Generic[Reader]):
 
     def __init__(
         self,
-        reception: Admission,
+        reception: Doorkeeper,
         wheel: TimerWheel,
         sockets: OpenSockets,
         wires: tuple[Wire, ...],

@@ -19,7 +19,7 @@ from comet.codec.protocol import CloseReason
 from comet.codec.usual import SubscribeReader
 from comet.codec.wires import tcp_wires
 from comet.config import CometConfig
-from comet.sockets.door import MAX_SPARE_SOCKETS, Admission, Door, DoorLimits, OpenSockets
+from comet.sockets.door import MAX_SPARE_SOCKETS, Door, Doorkeeper, DoorLimits, OpenSockets
 from comet.sockets.listener import Listener, start_tcp
 from comet.sockets.poller import Poller
 from comet.sockets.timers import TimerWheel
@@ -31,7 +31,7 @@ from tests.support.peer import Address, Peer
 from tests.support.subscriber import command, subscribe_tcp, subscribe_websocket
 
 # For listeners through which nobody subscribes.
-NOBODY = cast(Admission, None)
+NOBODY = cast(Doorkeeper, None)
 
 
 async def test_accepted_sockets_have_small_buffers_and_no_delay(tmp_path: Path) -> None:
