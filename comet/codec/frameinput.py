@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from cluster.model import Mid
-from comet.codec.frames import Close, CloseCode, Event, Failure, Message, Ping, pong_frame
+from comet.codec.frames import Close, CloseCode, Event, FrameFailure, FrameMessage, Ping, pong_frame
 from comet.codec.protocol import ClientVersion
 
 # Subscribers send heartbeats and acknowledgements, at most 20 bytes each.
@@ -24,7 +24,7 @@ class FrameInput(msgspec.Struct, frozen=True, gc=False):
     pongs: bytes
     # The highest of the acknowledgements; one above what was sent shows in it.
     acknowledged: Mid | None
-    ending: Close | Failure | None
+    ending: Close | FrameFailure | None
 
 
 def read_events(events: list[Event], version: ClientVersion) -> FrameInput:
@@ -32,18 +32,18 @@ def read_events(events: list[Event], version: ClientVersion) -> FrameInput:
     heartbeats = 0
     pongs: list[bytes] = []
     acknowledged: Mid | None = None
-    ending: Close | Failure | None = None
+    ending: Close | FrameFailure | None = None
     for event in events:
         if isinstance(event, Ping):
             pongs.append(pong_frame(event.payload))
-        elif not isinstance(event, Message):
+        elif not isinstance(event, FrameMessage):
             ending = event
         elif event.payload == b"h":
             heartbeats += 1
         elif version >= ClientVersion.TWO and (match := _ACKNOWLEDGEMENT.fullmatch(event.payload)):
             acknowledged = Mid(max(int(match.group(1)), acknowledged or 0))
         else:
-            ending = Failure(CloseCode.PROTOCOL_ERROR, "neither a heartbeat nor an acknowledgement")
+            ending = FrameFailure(CloseCode.PROTOCOL_ERROR, "neither a heartbeat nor an acknowledgement")
             break
     return FrameInput(heartbeats, b"".join(pongs), acknowledged, ending)
 

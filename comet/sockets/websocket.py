@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from comet.codec.frameinput import MAX_MESSAGE_BYTES, is_heartbeat, read_events
-from comet.codec.frames import Close, CloseCode, Failure, FrameDecoder, close_frame
+from comet.codec.frames import Close, CloseCode, FrameDecoder, FrameFailure, close_frame
 from comet.codec.handshake import Rejection
 from comet.codec.protocol import CloseReason, Refusal
 from comet.codec.usual import Handshake, HandshakeReader
@@ -76,7 +76,7 @@ class WebSocketSubscriber(SubscriberSocket[HandshakeReader]):
         now = self._count(len(events) or 1)
         if connection.closed_for is not None:
             # We have said goodbye; only the answer to it matters.
-            if events and isinstance(events[-1], Close | Failure):
+            if events and isinstance(events[-1], Close | FrameFailure):
                 self._transport.close()
             return
         heard = read_events(events, connection.wire.version)
@@ -89,7 +89,7 @@ class WebSocketSubscriber(SubscriberSocket[HandshakeReader]):
         if heard.ending is not None:
             self._end(connection, heard.ending)
 
-    def _end(self, connection: Connection, ending: Close | Failure) -> None:
+    def _end(self, connection: Connection, ending: Close | FrameFailure) -> None:
         if isinstance(ending, Close):
             if connection.closed_for is None:
                 connection.write(close_frame(ending.code))
