@@ -19,7 +19,7 @@ from cluster.registry.znodes import (
     is_left_behind,
     run_of,
 )
-from tests.cluster.registries import comet, message, replace_info, web
+from tests.cluster.registry.registries import comet, message, replace_info, web
 
 ORIGINAL: dict[str, Any] = {"rpc": ["c1:6970"], "tcp": ["c1:6969"], "ws": ["c1:6968"], "weight": 1}
 HOSTS = {"rpc": ("c1:6970",), "tcp": ("c1:6969",), "ws": ("c1:6968",)}

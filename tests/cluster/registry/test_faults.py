@@ -14,7 +14,7 @@ import pytest
 from cluster.addresses import split_address
 from cluster.registry.base import SessionState
 from cluster.registry.zookeeper import ZooKeeperRegistry
-from tests.cluster.registries import Seen, ZooKeeperHarness, comet, message, web
+from tests.cluster.registry.registries import Seen, ZooKeeperHarness, comet, message, web
 from tests.support.eventually import eventually
 from tests.support.proxy import FaultProxy, Way
 from tests.support.zookeeper import ZooKeeper, operator

@@ -1,4 +1,4 @@
-"""The registry of one machine: what is special to it (the rest is in registry_suite.py)."""
+"""The registry of one machine: what is special to it (the rest is in suite.py)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cluster.errors import UnavailableError
 from cluster.registry.base import SessionState
 from cluster.registry.local import LocalRegistry
 from cluster.registry.localserver import MAX_UNREAD_BYTES, RegistryServer
-from tests.cluster.registries import LocalHarness, Seen, comet, message
+from tests.cluster.registry.registries import LocalHarness, Seen, comet, message
 from tests.support.eventually import DEADLINE_S, eventually
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.model import NodeInfo
 from cluster.registry.sharing import MAX_NODES, Sharing
-from tests.cluster.registries import comet, message, web
+from tests.cluster.registry.registries import comet, message, web
 
 
 def at(name: str, rpc: str, **more: str) -> NodeInfo:

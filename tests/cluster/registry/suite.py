@@ -1,6 +1,6 @@
 """What every registry must do: cluster/registry/base.py in tests.
 
-test_registry.py runs it over all of them. It knows nothing of a registry but
+test_conformance.py runs it over all of them. It knows nothing of a registry but
 its harness.
 """
 
@@ -17,7 +17,7 @@ from cluster.members import Members
 from cluster.membership import Membership
 from cluster.model import Key
 from cluster.registry.base import Registry, SessionState, Snapshot
-from tests.cluster.registries import Seen, comet, message, replace_info, web
+from tests.cluster.registry.registries import Seen, comet, message, replace_info, web
 from tests.support.eventually import eventually
 
 BOB = Key("bob")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cluster.registries import LocalHarness, MemoryHarness, ZooKeeperHarness
-from tests.cluster.registry_suite import Harness, RegistrySuite
+from tests.cluster.registry.registries import LocalHarness, MemoryHarness, ZooKeeperHarness
+from tests.cluster.registry.suite import Harness, RegistrySuite
 from tests.support.zookeeper import ZooKeeper
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.cluster.registries import Seen, ZooKeeperHarness
+from tests.cluster.registry.registries import Seen, ZooKeeperHarness
 from tests.support.eventually import eventually
 from tests.support.zookeeper import ZooKeeper
 

@@ -11,7 +11,7 @@ from cluster.contracts.message_rpc import MessageNodes, MessageStub
 from cluster.errors import InDoubtError, UnavailableError
 from cluster.model import Key, Mid
 from cluster.rpc.balancer import Balancer
-from tests.cluster.contract_nodes import (
+from tests.cluster.contracts.nodes import (
     BATCH,
     BOB,
     CLOCK,

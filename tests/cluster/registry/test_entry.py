@@ -8,7 +8,15 @@ import json
 import pytest
 
 from cluster.errors import ConfigError
-from tests.cluster.registries import Seen, ZooKeeperHarness, comet, message, registry_lines, replace_info, web
+from tests.cluster.registry.registries import (
+    Seen,
+    ZooKeeperHarness,
+    comet,
+    message,
+    registry_lines,
+    replace_info,
+    web,
+)
 from tests.support.eventually import eventually
 from tests.support.zookeeper import ZooKeeper, operator
 

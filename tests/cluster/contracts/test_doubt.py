@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from cluster.errors import DeadlinePassedError, InDoubtError, NotOwnerError, UnavailableError
-from tests.cluster.contract_nodes import BATCH, REPLY, Messages, message_node, message_stub, started
+from tests.cluster.contracts.nodes import BATCH, REPLY, Messages, message_node, message_stub, started
 from tests.cluster.rpc_nodes import error_of
 from tests.support.eventually import eventually
 

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.registry.base import SessionState
 from cluster.registry.zkentry import ZooKeeperRegistration
-from tests.cluster.registries import Seen, ZooKeeperHarness, comet
+from tests.cluster.registry.registries import Seen, ZooKeeperHarness, comet
 from tests.support.eventually import eventually
 from tests.support.zookeeper import ZooKeeper, operator
 

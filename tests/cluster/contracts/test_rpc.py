@@ -18,7 +18,7 @@ from cluster.contracts.message_rpc import message_node_routes, message_routes
 from cluster.errors import InDoubtError
 from cluster.model import Mid
 from cluster.rpc.methods import Method, Route
-from tests.cluster.contract_nodes import (
+from tests.cluster.contracts.nodes import (
     AWAY,
     BATCH,
     BOB,

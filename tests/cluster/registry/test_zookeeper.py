@@ -14,7 +14,7 @@ from kazoo.exceptions import NoAuthError
 from cluster.errors import UnavailableError
 from cluster.registry.base import SessionState
 from cluster.registry.zookeeper import ZooKeeperRegistry
-from tests.cluster.registries import Seen, ZooKeeperHarness, comet, message, registry_lines, web
+from tests.cluster.registry.registries import Seen, ZooKeeperHarness, comet, message, registry_lines, web
 from tests.support.eventually import eventually
 from tests.support.zookeeper import MAX_ZNODE_BYTES, ZooKeeper, operator
 
