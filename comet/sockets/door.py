@@ -31,7 +31,7 @@ Reader = TypeVar("Reader", covariant=True)
 
 
 class Doorkeeper(Protocol):
-    """The way to the hub; see reception.py."""
+    """The way to the hub; see comet/reception.py."""
 
     # Subscribers that this process can hold.
     capacity: int

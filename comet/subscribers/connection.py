@@ -25,7 +25,7 @@ MAX_UNREAD_ANSWER_BYTES = 4096
 
 
 class Transport(Protocol):
-    """The part of transport.SocketTransport that a connection uses. Nothing raises."""
+    """The part of SocketTransport (sockets/transport.py) that a connection uses. Nothing raises."""
 
     # Bytes that wait in this process for the subscriber to read.
     unread_bytes: int

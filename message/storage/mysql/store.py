@@ -1,4 +1,4 @@
-"""The MySQL store: one MySQL or MariaDB server. Several of them are put together by sharded.py.
+"""The MySQL store: one MySQL or MariaDB server. Several of them are put together by ../sharded.py.
 
     store.py → workers.py (threads) → worker.py (transactions)
              → save.py, changes.py, reads.py

@@ -1,4 +1,4 @@
-"""The Redis store: one server. Several of them are put together by sharded.py.
+"""The Redis store: one server. Several of them are put together by ../sharded.py.
 
     store.py → scripts.py (what happens in the server)
              → reads.py (what is read of a key) → members.py (messages as stored)
