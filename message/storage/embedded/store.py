@@ -2,9 +2,12 @@
 
 This file is the side of the event loop: queues, futures, counters.
 
-    store.py → writer.py → save.py, changes.py
-             → reads.py → pages.py
-    on disk:   file.py → schema.py, wal.py
+    store.py → writer.py (its thread) → save.py → keys.py (what is known of each key)
+                                      → changes.py (all that is no save)
+             → reads.py (threads) → pages.py
+             → clock.py · durability.py (what the store promises)
+    on disk:   file.py → schema.py, wal.py; backup.py copies it while it is in use
+    rows.py is under all that read or write many rows at a time
 """
 
 from __future__ import annotations
