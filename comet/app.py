@@ -19,17 +19,17 @@ from cluster.rpc.server import RpcServer
 from cluster.stats import Stats
 from cluster.storeclocks import StoreClocks
 from cluster.tokens import TokenVerifier
+from comet.clockkeeper import ClockKeeper
 from comet.codec.protocol import CloseReason
 from comet.config import CometConfig
 from comet.keys import Keys
 from comet.metrics import CometMetrics
-from comet.ownership.entry import Entry
+from comet.ownership.entry import CometEntry
 from comet.reception import Reception
 from comet.sockets.door import OpenSockets
 from comet.sockets.listener import Listener, start_tcp, start_websocket
 from comet.sockets.poller import Poller
 from comet.sockets.timers import TimerWheel
-from comet.storetime import ClockKeeper
 from comet.subscribers.acknowledgements import Acknowledgements
 from comet.subscribers.catchup import Resumer
 from comet.subscribers.closing import close_paced
@@ -71,7 +71,7 @@ class CometNode:
         self._clocks = StoreClocks(time.monotonic_ns)
         self._hub = Hub(self._clocks, config.max_connections_per_key, loop.call_later)
         self._clock_keeper = ClockKeeper(messages, self._clocks, config.store_timeout_s)
-        entry = Entry(
+        entry = CometEntry(
             config,
             registry,
             members,

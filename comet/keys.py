@@ -19,7 +19,7 @@ from comet.handover.moving import Mover
 from comet.handover.succession import Succession
 from comet.handover.yielding import Yielding
 from comet.metrics import CometMetrics
-from comet.ownership.entry import Entry
+from comet.ownership.entry import CometEntry
 from comet.ownership.epochs import EpochGate
 from comet.ownership.ownership import Ownership
 from comet.ownership.standing import Standing
@@ -40,7 +40,7 @@ class Keys:
         config: CometConfig,
         registry: Registry,
         members: Members,
-        entry: Entry,
+        entry: CometEntry,
         messages: MessageService,
         hub: Hub,
         clocks: StoreClocks,

@@ -11,7 +11,8 @@ from functools import partial
 
 from cluster.model import Key, Mid
 from cluster.tokens import TokenVerifier
-from comet.codec.protocol import RESUME_ACKNOWLEDGED, CloseReason, Refusal, Subscribe, Wire
+from comet.codec.protocol import RESUME_ACKNOWLEDGED, CloseReason, Refusal, Subscribe
+from comet.codec.wires import Wire
 from comet.config import CometConfig
 from comet.metrics import CometMetrics
 from comet.ownership.ownership import Ownership

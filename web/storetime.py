@@ -2,8 +2,8 @@
 
 A client takes the answer for "I have seen everything until now", so it must
 not be above the mid of any push that starts after it. The bound that comet
-nodes keep (cluster.mids.StoreClock) advances with a local clock and may run
-ahead of a store whose clock is being slowed or set back; what the store
+nodes keep (cluster.storeclocks.StoreClock) advances with a local clock and may
+run ahead of a store whose clock is being slowed or set back; what the store
 itself has said cannot, because its clock never goes back.
 """
 

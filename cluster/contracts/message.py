@@ -2,7 +2,7 @@
 
 The in-process store implements MessageService itself; a remote message node
 is reached through a client that implements it too. One conformance suite
-(tests/message/store_suite/) states the contract in tests.
+(tests/message/storage/store_suite/) states the contract in tests.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ class MessageNodes:
     """All message nodes as one MessageService: each key has its node, and another when that is down.
 
     A save is tried once: its caller repeats it with the same ids when it is in
-    doubt (comet/pushing/keyqueue.py), and the repeat goes to the node that is up then.
+    doubt (comet/pushing/saving.py), and the repeat goes to the node that is up then.
     What may simply be asked again is asked again here.
     """
 

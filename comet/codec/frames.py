@@ -37,7 +37,7 @@ MAX_FRAGMENTS = 1024
 _CLOSE_CODES = frozenset({*range(1000, 1004), *range(1007, 1015)})
 
 
-class Message(msgspec.Struct, frozen=True, gc=False):
+class FrameMessage(msgspec.Struct, frozen=True, gc=False):
     """A complete message; that of a text is valid UTF-8."""
 
     is_text: bool
@@ -56,22 +56,22 @@ class Close(msgspec.Struct, frozen=True, gc=False):
     code: int | None
 
 
-class Failure(msgspec.Struct, frozen=True, gc=False):
+class FrameFailure(msgspec.Struct, frozen=True, gc=False):
     """The peer broke the protocol or a limit. Nothing follows."""
 
     code: CloseCode
     text: str
 
 
-Event = Message | Ping | Close | Failure
+Event = FrameMessage | Ping | Close | FrameFailure
 
 
 class _BrokenError(Exception):
-    """Leaves the steps of FrameDecoder.feed(); becomes a Failure there."""
+    """Leaves the steps of FrameDecoder.feed(); becomes a FrameFailure there."""
 
     def __init__(self, code: CloseCode, text: str) -> None:
         super().__init__(text)
-        self.failure = Failure(code, text)
+        self.failure = FrameFailure(code, text)
 
 
 class FrameDecoder:
@@ -110,7 +110,7 @@ class FrameDecoder:
         self._wanted = -1
         self._mask = b""
         self._is_final = False
-        # A Close or Failure was given out: what follows is ignored.
+        # A Close or FrameFailure was given out: what follows is ignored.
         self._is_done = False
 
     @property
@@ -193,7 +193,7 @@ class FrameDecoder:
         if self._is_text:
             self._check_text(part, is_complete)
         if is_complete:
-            events.append(Message(self._is_text, bytes(message)))
+            events.append(FrameMessage(self._is_text, bytes(message)))
             self._message = self._text_check = None
         if self._wanted:
             turned = len(part) % 4
@@ -251,17 +251,17 @@ def _read_length(buffer: bytes, position: int) -> tuple[int, int]:
     return length, start + size
 
 
-def _read_close(payload: bytes) -> Close | Failure:
+def _read_close(payload: bytes) -> Close | FrameFailure:
     if not payload:
         return Close(None)
     code = int.from_bytes(payload[:2], "big")
     # A single byte reads as a code below 256.
     if code not in _CLOSE_CODES and not 3000 <= code <= 4999:
-        return Failure(CloseCode.PROTOCOL_ERROR, "invalid close code")
+        return FrameFailure(CloseCode.PROTOCOL_ERROR, "invalid close code")
     try:
         payload[2:].decode()
     except UnicodeDecodeError:
-        return Failure(CloseCode.INVALID_TEXT, "close reason is not valid UTF-8")
+        return FrameFailure(CloseCode.INVALID_TEXT, "close reason is not valid UTF-8")
     return Close(code)
 
 

@@ -44,7 +44,7 @@ class Upgrade(msgspec.Struct, frozen=True, gc=False):
 
     # The 101, to be sent before anything else.
     response: bytes
-    # Undecoded, for read_subscribe().
+    # Undecoded, for read_query().
     query: str
     # Bytes that the request took; what follows are frames.
     size: int
@@ -176,7 +176,7 @@ def _reject(status: int, text: str, header: str = "") -> Rejection:
     return Rejection(status, (head + text).encode())
 
 
-def read_subscribe(query: str) -> tuple[Subscribe | None, ClientVersion]:
+def read_query(query: str) -> tuple[Subscribe | None, ClientVersion]:
     """Read ``key=K&heartbeat=S[&token=T][&ver=V][&mid=M][&dev=D]``; unknown parameters are ignored.
 
     Args:

@@ -1,14 +1,13 @@
 """The subscriber protocol without I/O: what a subscription asks, what the server says.
 
-Transports differ only in framing: a Wire turns the same words into the bytes of
-one transport and one client version. Parsing of what clients send is in
-resp.py (TCP) and handshake.py and frames.py (WebSocket).
+Transports differ only in framing: wires.py turns the same words into the bytes
+of one transport and one client version. Parsing of what clients send is in
+resp.py (TCP) and handshake.py, frames.py and frameinput.py (WebSocket).
 """
 
 from __future__ import annotations
 
 from enum import Enum, IntEnum
-from typing import Protocol
 
 import msgspec
 
@@ -152,27 +151,6 @@ def _is_decimal(text: str, digits: int) -> bool:
     return len(text) <= digits and text.isascii() and text.isdigit()
 
 
-class Wire(Protocol):
-    """The server's words as bytes of one transport and client version. Shared by all its connections."""
-
-    transport: str
-    version: ClientVersion
-    # The answer to a heartbeat, framed.
-    heartbeat: bytes
-
-    def frame(self, document: bytes) -> bytes:
-        """Put one JSON document (message_document(), gap_document()) on the wire."""
-        ...
-
-    def line(self, line: bytes) -> bytes:
-        """A refusal line, framed."""
-        ...
-
-    def farewell(self, reason: CloseReason) -> bytes:
-        """What is said before the connection ends; may be empty."""
-        ...
-
-
 def message_document(mid: Mid, payload: bytes, version: ClientVersion) -> bytes:
     """The JSON of one message in the shape of a client version."""
     if version:
@@ -184,27 +162,3 @@ def message_document(mid: Mid, payload: bytes, version: ClientVersion) -> bytes:
 def gap_document(after: Mid, before: Mid | None) -> bytes:
     """The JSON that announces removed messages between two mids."""
     return b'{"gap":{"after":%d,"before":%b}}' % (after, b"null" if before is None else b"%d" % before)
-
-
-class TcpWire:
-    """RESP-style lines and bulk strings."""
-
-    transport = "tcp"
-    heartbeat = HEARTBEAT_LINE
-
-    def __init__(self, version: ClientVersion) -> None:
-        self.version = version
-
-    def frame(self, document: bytes) -> bytes:
-        """`$LEN`, CRLF, the document, CRLF: in one piece, because some clients read once per message."""
-        return b"$%d\r\n%b\r\n" % (len(document), document)
-
-    def line(self, line: bytes) -> bytes:
-        """Lines stand bare."""
-        return line
-
-    def farewell(self, reason: CloseReason) -> bytes:
-        """`-CODE reason` for version 2, nothing for the others."""
-        if self.version < ClientVersion.TWO or not reason.is_announced:
-            return b""
-        return b"-%d %b\r\n" % (reason.code, reason.text.encode())

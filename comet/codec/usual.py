@@ -13,8 +13,7 @@ from functools import lru_cache
 
 import msgspec
 
-from comet.codec.handshake import MAX_REQUEST_BYTES, Rejection, Upgrade, accept_key, read_request
-from comet.codec.handshake import read_subscribe as read_query
+from comet.codec.handshake import MAX_REQUEST_BYTES, Rejection, Upgrade, accept_key, read_query, read_request
 from comet.codec.protocol import ClientVersion, Subscribe
 from comet.codec.resp import Command, read_command, read_subscribe
 

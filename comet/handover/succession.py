@@ -26,9 +26,9 @@ from comet.subscribers.hub import Hub
 
 log = logging.getLogger(__name__)
 
-# Memberships whose owners may still hold connections. Of more the oldest are forgotten: their
+# Intervals whose owners may still hold connections. Of more the oldest are forgotten: their
 # subscribers are closed by and by, and resume.
-MAX_MEMBERSHIPS = 8
+MAX_INTERVALS = 8
 
 FIRST_PAUSE_S = 0.02
 LAST_PAUSE_S = 1.0
@@ -75,8 +75,8 @@ class Succession:
         self._filler = filler
         self._metrics = metrics
         self._current: Membership | None = None
-        # Earlier ones, oldest first, whose owners are not all done.
-        self._earlier: list[Interval] = []
+        # Oldest first, those whose owners are not all done.
+        self._intervals: list[Interval] = []
         self._owners: dict[str, EarlierOwner] = {}
         # An earlier owner has said something.
         self._news = asyncio.Event()
@@ -97,10 +97,10 @@ class Succession:
         self._current = membership
         if previous.serving_nodes == membership.serving_nodes:
             return
-        self._earlier = [*self._earlier, Interval(previous, membership)][-MAX_MEMBERSHIPS:]
+        self._intervals = [*self._intervals, Interval(previous, membership)][-MAX_INTERVALS:]
         nodes = {
             node.instance: node
-            for interval in self._earlier
+            for interval in self._intervals
             for node in interval.nodes
             if not self._is_own(node)
         }
@@ -111,7 +111,7 @@ class Succession:
         }
         for owner in self._owners.values():
             owner.is_released = not self._is_listed(owner)
-        self._forwarder.begin(membership.epoch, self._earlier, self._owners)
+        self._forwarder.begin(membership.epoch, self._intervals, self._owners)
         self._news = asyncio.Event()
         self._task = asyncio.create_task(self._succeed(membership), name="succession")
         self._tasks.add(self._task)
@@ -136,7 +136,7 @@ class Succession:
             # A fault of ours: the node serves on, and forwards until the next change.
             log.exception("earlier owners are not asked any more")
             return
-        self._earlier = []
+        self._intervals = []
         self._owners = {}
         self._forwarder.end()
 

@@ -16,7 +16,7 @@ from comet.config import CometConfig
 NOTICE_S = 1.0
 
 
-class Entry:
+class CometEntry:
     """One process's registration under the name of its node."""
 
     def __init__(

@@ -76,7 +76,7 @@ class Forwarder:
         self._is_own = is_own
         self._metrics = metrics
         self._epoch: Epoch = (0, 0)
-        self._earlier: Sequence[Interval] = ()
+        self._intervals: Sequence[Interval] = ()
         self._owners: dict[str, EarlierOwner] = {}
         # Every earlier owner is done with saving, and what it has saved was read.
         self._is_all_read = True
@@ -84,16 +84,16 @@ class Forwarder:
         self.read_keys: set[Key] = set()
         self._trails: dict[Key, _Trail] = {}
 
-    def begin(self, epoch: Epoch, earlier: Sequence[Interval], owners: dict[str, EarlierOwner]) -> None:
+    def begin(self, epoch: Epoch, intervals: Sequence[Interval], owners: dict[str, EarlierOwner]) -> None:
         """Forward from now on; replaces what was before.
 
         Args:
             epoch: of the present membership.
-            earlier: the recent memberships.
+            intervals: the recent ones, oldest first.
             owners: by instance, those that serve in one of them, or may have, without this one.
         """
         self._epoch = epoch
-        self._earlier = earlier
+        self._intervals = intervals
         self._owners = owners
         self._is_all_read = False
         self.read_keys = set()
@@ -107,7 +107,7 @@ class Forwarder:
     def end(self) -> None:
         """No key has an earlier owner any more."""
         self.is_active = False
-        self._earlier = ()
+        self._intervals = ()
         self._owners = {}
         self._trails = {}
 
@@ -117,9 +117,9 @@ class Forwarder:
         return sum(not owner.is_released for owner in self._owners.values())
 
     def earlier_owners(self, key: Key) -> list[EarlierOwner]:
-        """Who owned a key under the recent memberships, or may have, without this node."""
+        """Who owned a key in the recent intervals, or may have, without this node."""
         found: dict[str, EarlierOwner] = {}
-        for interval in self._earlier:
+        for interval in self._intervals:
             for node in interval.owners(key):
                 owner = self._owners.get(node.instance)
                 if owner is not None and not self._is_own(node):
@@ -165,7 +165,7 @@ class Forwarder:
         mid = trail.last = max(mid, Mid(trail.last + STEP))
         # Of a single earlier owner nothing is missing that was not forwarded from here. One of
         # several may have stored what it could not forward to another.
-        is_single = len(self._earlier) == 1 and self._earlier[0].is_whole
+        is_single = len(self._intervals) == 1 and self._intervals[0].is_whole
         is_known = is_single or trail.epoch == self._epoch
         self._send(owners, Forward(key, mid, payload, False, trail.stored if is_known else _unknown(mid)))
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from comet.codec.protocol import CloseReason, Refusal, Subscribe, Wire
+from comet.codec.protocol import CloseReason, Refusal, Subscribe
+from comet.codec.wires import Wire
 from comet.sockets.timers import TimerWheel
 from comet.sockets.transport import SocketTransport, TransportUser
 from comet.subscribers.connection import Connection, Transport
@@ -29,8 +30,8 @@ INPUT_WINDOW_S = 1.0
 Reader = TypeVar("Reader", covariant=True)
 
 
-class Admission(Protocol):
-    """The way to the hub; see reception.py."""
+class Doorkeeper(Protocol):
+    """The way to the hub; see comet/reception.py."""
 
     # Subscribers that this process can hold.
     capacity: int
@@ -116,7 +117,7 @@ class Door(Generic[Reader]):
 
     def __init__(
         self,
-        reception: Admission,
+        reception: Doorkeeper,
         wheel: TimerWheel,
         sockets: OpenSockets,
         wires: tuple[Wire, ...],

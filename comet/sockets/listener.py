@@ -13,13 +13,14 @@ from socket import SocketType
 
 from cluster.listening import bound_address, listen
 from comet.codec.usual import HandshakeReader, SubscribeReader
+from comet.codec.wires import tcp_wires, websocket_wires
 from comet.config import CometConfig
-from comet.sockets.door import Admission, Door, DoorLimits, OpenSockets
+from comet.sockets.door import Door, Doorkeeper, DoorLimits, OpenSockets
 from comet.sockets.poller import READABLE, Poller
-from comet.sockets.tcp import TcpSubscriber, tcp_wires
+from comet.sockets.tcp import TcpSubscriber
 from comet.sockets.timers import TimerWheel
 from comet.sockets.transport import SocketTransport, TransportUser
-from comet.sockets.websocket import WebSocketSubscriber, websocket_wires
+from comet.sockets.websocket import WebSocketSubscriber
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ class Listener:
 
 
 async def start_tcp(
-    config: CometConfig, reception: Admission, wheel: TimerWheel, sockets: OpenSockets, poller: Poller
+    config: CometConfig, reception: Doorkeeper, wheel: TimerWheel, sockets: OpenSockets, poller: Poller
 ) -> Listener:
     """Listen for raw TCP subscribers.
 
@@ -156,7 +157,7 @@ async def start_tcp(
 
 
 async def start_websocket(
-    config: CometConfig, reception: Admission, wheel: TimerWheel, sockets: OpenSockets, poller: Poller
+    config: CometConfig, reception: Doorkeeper, wheel: TimerWheel, sockets: OpenSockets, poller: Poller
 ) -> Listener:
     """Listen for WebSocket subscribers.
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from comet.codec.protocol import ClientVersion, CloseReason, Refusal, Subscribe, TcpWire
+from comet.codec.protocol import CloseReason, Refusal, Subscribe
 from comet.codec.resp import Command, read_command, read_input, read_subscribe
 from comet.codec.usual import SubscribeReader
 from comet.sockets.subscriber import SubscriberSocket
 from comet.subscribers.connection import Connection
-
-
-def tcp_wires() -> tuple[TcpWire, ...]:
-    """A wire for each client version."""
-    return tuple(TcpWire(version) for version in ClientVersion)
 
 
 class TcpSubscriber(SubscriberSocket[SubscribeReader]):

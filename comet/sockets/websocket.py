@@ -2,70 +2,20 @@
 
 from __future__ import annotations
 
-import re
-
-import msgspec
-
-from cluster.model import Mid
-from comet.codec.frames import (
-    Close,
-    CloseCode,
-    Event,
-    Failure,
-    FrameDecoder,
-    Message,
-    Ping,
-    close_frame,
-    pong_frame,
-    text_frame,
-)
+from comet.codec.frameinput import MAX_MESSAGE_BYTES, is_heartbeat, read_events
+from comet.codec.frames import Close, CloseCode, FrameDecoder, FrameFailure, close_frame
 from comet.codec.handshake import Rejection
-from comet.codec.protocol import HEARTBEAT_LINE, ClientVersion, CloseReason, Refusal
+from comet.codec.protocol import CloseReason, Refusal
 from comet.codec.usual import Handshake, HandshakeReader
 from comet.sockets.door import Door
 from comet.sockets.subscriber import SubscriberSocket
 from comet.subscribers.connection import Connection
 
-# Subscribers send heartbeats and acknowledgements, at most 20 bytes each.
-MAX_MESSAGE_BYTES = 4096
-
-_ACKNOWLEDGEMENT = re.compile(rb"a([0-9]{1,19})")
 _REASONS = {
     CloseCode.PROTOCOL_ERROR: CloseReason.PROTOCOL_ERROR,
     CloseCode.INVALID_TEXT: CloseReason.BAD_UTF8,
     CloseCode.TOO_BIG: CloseReason.MESSAGE_TOO_BIG,
 }
-
-
-class WebSocketWire:
-    """Text frames, and close frames that tell why."""
-
-    transport = "ws"
-    heartbeat = text_frame(HEARTBEAT_LINE)
-
-    def __init__(self, version: ClientVersion) -> None:
-        self.version = version
-
-    def frame(self, document: bytes) -> bytes:
-        """One text frame."""
-        return text_frame(document)
-
-    def line(self, line: bytes) -> bytes:
-        """One text frame; no line is no frame."""
-        return text_frame(line) if line else b""
-
-    def farewell(self, reason: CloseReason) -> bytes:
-        """A close frame: code and words for version 2, for the others a code of RFC 6455 or none."""
-        if not reason.text:
-            return b""
-        if self.version >= ClientVersion.TWO:
-            return close_frame(reason.code, reason.text)
-        return close_frame(reason.code if reason.code < 3000 else None)
-
-
-def websocket_wires() -> tuple[WebSocketWire, ...]:
-    """A wire for each client version."""
-    return tuple(WebSocketWire(version) for version in ClientVersion)
 
 
 class WebSocketSubscriber(SubscriberSocket[HandshakeReader]):
@@ -115,7 +65,7 @@ class WebSocketSubscriber(SubscriberSocket[HandshakeReader]):
             door.see_out(self._transport, asked.response + words)
 
     def _read(self, connection: Connection, data: bytes) -> None:
-        if _is_heartbeat(data) and self._decoder is None and connection.closed_for is None:
+        if is_heartbeat(data) and self._decoder is None and connection.closed_for is None:
             # Nearly all input of live subscribers.
             connection.heartbeat(self._count(1))
             return
@@ -126,10 +76,10 @@ class WebSocketSubscriber(SubscriberSocket[HandshakeReader]):
         now = self._count(len(events) or 1)
         if connection.closed_for is not None:
             # We have said goodbye; only the answer to it matters.
-            if events and isinstance(events[-1], Close | Failure):
+            if events and isinstance(events[-1], Close | FrameFailure):
                 self._transport.close()
             return
-        heard = _hear(events, connection.wire.version)
+        heard = read_events(events, connection.wire.version)
         if heard.heartbeats:
             connection.heartbeat(now, heard.heartbeats)
         if heard.pongs:
@@ -139,7 +89,7 @@ class WebSocketSubscriber(SubscriberSocket[HandshakeReader]):
         if heard.ending is not None:
             self._end(connection, heard.ending)
 
-    def _end(self, connection: Connection, ending: Close | Failure) -> None:
+    def _end(self, connection: Connection, ending: Close | FrameFailure) -> None:
         if isinstance(ending, Close):
             if connection.closed_for is None:
                 connection.write(close_frame(ending.code))
@@ -149,39 +99,3 @@ class WebSocketSubscriber(SubscriberSocket[HandshakeReader]):
         if not self._transport.is_closing:
             # Its answer could not be read any more: let it see the end at once.
             self._transport.write_eof()
-
-
-class _Heard(msgspec.Struct, frozen=True, gc=False):
-    """What some frames have said."""
-
-    heartbeats: int
-    # Answers to pings, framed.
-    pongs: bytes
-    # The highest of the acknowledgements; one above what was sent shows in it.
-    acknowledged: Mid | None
-    ending: Close | Failure | None
-
-
-def _hear(events: list[Event], version: ClientVersion) -> _Heard:
-    heartbeats = 0
-    pongs: list[bytes] = []
-    acknowledged: Mid | None = None
-    ending: Close | Failure | None = None
-    for event in events:
-        if isinstance(event, Ping):
-            pongs.append(pong_frame(event.payload))
-        elif not isinstance(event, Message):
-            ending = event
-        elif event.payload == b"h":
-            heartbeats += 1
-        elif version >= ClientVersion.TWO and (match := _ACKNOWLEDGEMENT.fullmatch(event.payload)):
-            acknowledged = Mid(max(int(match.group(1)), acknowledged or 0))
-        else:
-            ending = Failure(CloseCode.PROTOCOL_ERROR, "neither a heartbeat nor an acknowledgement")
-            break
-    return _Heard(heartbeats, b"".join(pongs), acknowledged, ending)
-
-
-def _is_heartbeat(data: bytes) -> bool:
-    """Whether it is one whole masked frame, text or binary, with the payload ``h``."""
-    return len(data) == 7 and data[0] in (0x81, 0x82) and data[1] == 0x81 and data[2] ^ data[6] == 0x68

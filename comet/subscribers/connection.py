@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from cluster.model import Mid
-from comet.codec.protocol import HEARTBEAT_GRACE_S, ClientVersion, CloseReason, Wire
+from comet.codec.protocol import HEARTBEAT_GRACE_S, ClientVersion, CloseReason
+from comet.codec.wires import Wire
 
 if TYPE_CHECKING:
     from comet.subscribers.catchup import CatchUp
@@ -24,7 +25,7 @@ MAX_UNREAD_ANSWER_BYTES = 4096
 
 
 class Transport(Protocol):
-    """The part of transport.SocketTransport that a connection uses. Nothing raises."""
+    """The part of SocketTransport (sockets/transport.py) that a connection uses. Nothing raises."""
 
     # Bytes that wait in this process for the subscriber to read.
     unread_bytes: int

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from cluster.model import Mid
-from comet.codec.protocol import ClientVersion, Wire, message_document
+from comet.codec.protocol import ClientVersion, message_document
+from comet.codec.wires import Wire
 
 
 class Outgoing(msgspec.Struct, eq=False, gc=False):

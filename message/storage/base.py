@@ -1,7 +1,7 @@
 """The contract of a store: MessageService plus its life.
 
 What every store promises beyond the types of cluster/contracts/message.py
-(tests/message/store_suite/ is the same in tests):
+(tests/message/storage/store_suite/ is the same in tests):
 
 - **Durable before answered.** A save is answered with success only after it
   is as durable as describe() says.

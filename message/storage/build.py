@@ -6,15 +6,12 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
 
-import pymysql
-from pymysql.constants import ER
-
 from cluster.errors import StorageError
 from cluster.stats import Stats
 from message.storage.counters import StoreCounters, show_state
 from message.storage.limits import StoreLimits
 from message.storage.mysql.config import MysqlSettings
-from message.storage.mysql.connection import Connection, explain
+from message.storage.mysql.connection import DRIVER_ERRORS, Connection, explain, is_denied
 from message.storage.mysql.schema import init_schema
 from message.storage.mysql.store import MysqlStore
 from message.storage.redis.config import RedisSettings
@@ -25,8 +22,6 @@ from message.storage.sharded import ServerStore, ShardedStore
 # A large table of gopush-cluster is written anew, which takes as long as it takes.
 SCHEMA_TIMEOUT_S = 86_400.0
 
-# To the database, to one of its tables, to something of the server.
-_DENIED = {ER.DBACCESS_DENIED_ERROR, ER.TABLEACCESS_DENIED_ERROR, ER.SPECIFIC_ACCESS_DENIED_ERROR}
 _NEEDED = "its user needs SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER and INDEX on the database"
 
 
@@ -74,8 +69,8 @@ def init_mysql_schema(settings: MysqlSettings) -> list[tuple[str, int]]:
         try:
             with closing(Connection(server, patient)) as connection:
                 done.append((server.name, init_schema(connection)))
-        except (pymysql.err.Error, OSError) as error:
-            hint = f": {_NEEDED}" if error.args and error.args[0] in _DENIED else ""
+        except DRIVER_ERRORS as error:
+            hint = f": {_NEEDED}" if is_denied(error) else ""
             raise StorageError(f"{server.name}: {explain(error)}{hint}") from error
     return done
 

@@ -8,16 +8,6 @@ from cluster.contracts.message import Guarantee
 
 log = logging.getLogger(__name__)
 
-_EMBEDDED = {
-    "fsync": "an answered push survives a crash of the machine",
-    "os": "an answered push survives a crash of the process, not of the machine",
-}
-
-
-def of_embedded(location: str, durability: str) -> Guarantee:
-    """What the embedded store promises with a setting of `durability`."""
-    return Guarantee("embedded", location, durability, _EMBEDDED[durability])
-
 
 class Promise:
     """The promise of one server."""

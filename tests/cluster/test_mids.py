@@ -1,4 +1,4 @@
-"""The arithmetic of mids, and the bound of the store's clock, with clocks of the tests' own."""
+"""The arithmetic of mids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from cluster.mids import (
     MAX_SENT_LEAD,
     STEP,
     TICKS_PER_SECOND,
-    StoreClock,
     from_unix_ns,
     settle,
 )
@@ -86,75 +85,3 @@ def test_what_was_sent_more_than_a_second_ahead_of_the_clock_is_ignored() -> Non
     assert settle(clock, Mid(0), bound) == bound + STEP
     assert settle(clock, Mid(0), Mid(bound + STEP)) == clock
     assert settle(clock, Mid(clock + 160), Mid(bound + STEP)) == clock + 160 + STEP
-
-
-class Monotonic:
-    """A monotonic clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.ns = 5_000_000_000
-
-    def __call__(self) -> int:
-        return self.ns
-
-    def pass_ms(self, ms: int) -> int:
-        """Let time pass; what the clock shows then."""
-        self.ns += ms * 1_000_000
-        return self.ns
-
-
-MS = TICKS_PER_SECOND // 1000
-NOON = Mid(1_000_000 * TICKS_PER_SECOND)
-
-
-def test_clock_is_unknown_until_it_is_heard_of() -> None:
-    monotonic = Monotonic()
-    clock = StoreClock(monotonic)
-    assert not clock.is_known
-    clock.hear(NOON, monotonic.ns)
-    assert clock.is_known
-    assert clock.now() == NOON
-
-
-def test_bound_advances_with_the_monotonic_clock_in_whole_steps() -> None:
-    monotonic = Monotonic()
-    clock = StoreClock(monotonic)
-    clock.hear(NOON, monotonic.ns)
-    monotonic.pass_ms(250)
-    assert clock.now() == NOON + 250 * MS
-    monotonic.ns += 4000
-    # 40 ticks later: half a step.
-    assert clock.now() == NOON + 250 * MS
-
-
-def test_later_reading_takes_the_bound_ahead() -> None:
-    monotonic = Monotonic()
-    clock = StoreClock(monotonic)
-    clock.hear(NOON, monotonic.ns)
-    asked = monotonic.pass_ms(10)
-    clock.hear(Mid(NOON + 3_600_000 * MS), asked)
-    assert clock.now() == NOON + 3_600_000 * MS
-
-
-def test_answer_that_was_slow_does_not_take_the_bound_back() -> None:
-    monotonic = Monotonic()
-    clock = StoreClock(monotonic)
-    asked = monotonic.ns
-    # The store read its clock 1 ms after the question; the answer took half a second.
-    reading = Mid(NOON + MS)
-    clock.hear(NOON, asked)
-    monotonic.pass_ms(500)
-    before = clock.now()
-    clock.hear(reading, asked)
-    assert clock.now() == before == NOON + 500 * MS
-
-
-def test_clock_that_was_set_back_takes_the_bound_back() -> None:
-    monotonic = Monotonic()
-    clock = StoreClock(monotonic)
-    clock.hear(NOON, monotonic.ns)
-    asked = monotonic.pass_ms(1000)
-    monotonic.pass_ms(2)
-    # Below what the bound was when we asked: no delay explains that.
-    clock.hear(Mid(NOON - 3_600_000 * MS), asked)
-    assert clock.now() == NOON - 3_600_000 * MS

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster_e2e.six import six_keys, started_run
-from tests.message.mysql_stores import DATABASE, make_empty, query
+from tests.message.storage.mysql_stores import DATABASE, make_empty, query
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.cluster_run import ClusterRun
 from tests.support.history import Push

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cluster.model import Mid
-from comet.codec.protocol import ClientVersion, CloseReason, TcpWire, Wire
+from comet.codec.protocol import ClientVersion, CloseReason
+from comet.codec.wires import TcpWire, Wire
 from comet.subscribers.connection import Connection
 from tests.support.transport import MemoryTransport
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import comet.storetime
+import comet.clockkeeper
 from cluster.errors import NotOwnerError, StorageError, UnavailableError
 from cluster.membership import Membership
 from cluster.model import Key, NodeInfo, NodeKind, NodeName
@@ -125,8 +125,8 @@ async def test_deletion_that_the_store_does_not_answer_is_unavailable_and_closes
 async def test_stores_clock_is_asked_for_again_and_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG, "comet.storetime")
-    monkeypatch.setattr(comet.storetime, "REFRESH_S", 0.01)
+    caplog.set_level(logging.DEBUG, "comet.clockkeeper")
+    monkeypatch.setattr(comet.clockkeeper, "REFRESH_S", 0.01)
     async with running_core(tmp_path) as core:
         before = core.node._clocks.lowest()
         core.way.clock_refusals.append(StorageError("not now"))

@@ -14,7 +14,8 @@ from cluster.registry.memory import MemoryRegistry
 from cluster.stats import Stats
 from cluster.storeclocks import StoreClocks
 from cluster.tokens import TokenVerifier, mint
-from comet.codec.protocol import ClientVersion, CloseReason, Refusal, Subscribe, TcpWire
+from comet.codec.protocol import ClientVersion, CloseReason, Refusal, Subscribe
+from comet.codec.wires import TcpWire
 from comet.config import CometConfig
 from comet.metrics import CometMetrics
 from comet.ownership.ownership import Ownership

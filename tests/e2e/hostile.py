@@ -8,7 +8,7 @@ Where each kind of bad input is tried (against a running server unless said othe
 - admin HTTP, both versions: test_hostile_admin.py
 - tokens, and the limit on bad ones: test_hostile_http.py, test_vectors_push.py
 - configuration and command lines: test_hostile_command.py, tests/cluster/test_config.py, tests/encke
-- frames between nodes: tests/cluster/test_rpc_*.py
+- frames between nodes: tests/cluster/rpc
 - readers that stop: test_slow_consumer.py; too many connections: test_descriptors.py
 """
 

@@ -28,8 +28,8 @@ from message.storage.base import MessageStore
 from message.storage.build import build_redis_store
 from message.storage.embedded.store import EmbeddedStore
 from message.storage.redis.config import RedisSettings
-from tests.message.saving import BOB, batch_of
-from tests.message.stores import limits_with
+from tests.message.storage.saving import BOB, batch_of
+from tests.message.storage.stores import limits_with
 from tests.support.eventually import eventually, eventually_told
 from tests.support.registry import ShakyRegistry
 from tests.support.servers import RedisServer

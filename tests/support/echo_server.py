@@ -7,9 +7,9 @@ from typing import cast
 
 from comet.codec.frames import (
     Close,
-    Failure,
     FrameDecoder,
-    Message,
+    FrameFailure,
+    FrameMessage,
     Opcode,
     Ping,
     close_frame,
@@ -54,14 +54,14 @@ class Echo(asyncio.Protocol):
     def _echo(self, data: bytes) -> None:
         for event in self._decoder.feed(data):
             match event:
-                case Message(is_text, payload):
+                case FrameMessage(is_text, payload):
                     self.transport.write(data_frame(Opcode.TEXT if is_text else Opcode.BINARY, payload))
                 case Ping(payload):
                     self.transport.write(pong_frame(payload))
                 case Close(code):
                     self.transport.write(close_frame(code))
                     self.transport.close()
-                case Failure(code, text):
+                case FrameFailure(code, text):
                     self.transport.write(close_frame(code, text))
                     self.transport.close()
 

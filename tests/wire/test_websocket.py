@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 
 from cluster.model import Key
-from comet.codec.protocol import CloseReason
-from comet.sockets.websocket import WebSocketWire, websocket_wires
 from tests.support.comet import Comet, running_comet
 from tests.support.eventually import eventually
 from tests.support.frames import frame
@@ -277,27 +275,3 @@ async def test_sender_over_the_limit_waits(tmp_path: Path) -> None:
         await subscriber.beat()
         assert time.monotonic() - began > 0.9
         await subscriber.close()
-
-
-# -- what is said
-
-
-def test_farewells_of_all_reasons_fit_their_version() -> None:
-    for wire in websocket_wires():
-        for reason in CloseReason:
-            said = wire.farewell(reason)
-            if not reason.text:
-                assert said == b""
-            elif wire.version == 2:
-                assert said[2:] == reason.code.to_bytes(2, "big") + reason.text.encode()
-            else:
-                assert said in (b"\x88\x00", b"\x88\x02" + reason.code.to_bytes(2, "big"))
-                assert (said == b"\x88\x00") == (reason.code >= 4000)
-
-
-def test_wire_speaks_in_text_frames() -> None:
-    wire: WebSocketWire = websocket_wires()[0]
-    assert wire.heartbeat == HEARTBEAT
-    assert wire.line(b"-p\r\n") == b"\x81\x04-p\r\n"
-    assert wire.line(b"") == b""
-    assert wire.frame(b"{}") == b"\x81\x02{}"

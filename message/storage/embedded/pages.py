@@ -17,7 +17,7 @@ import msgspec
 from cluster.contracts.message import Page
 from cluster.mids import MAX_MID
 from cluster.model import Key, Message, Mid
-from message.storage.clock import StoreTime
+from message.storage.embedded.clock import EmbeddedClock
 from message.storage.embedded.rows import ManyRows
 
 
@@ -50,7 +50,7 @@ _FETCH = ManyRows(
 )
 
 
-def load_pages(connection: sqlite3.Connection, time: StoreTime, loads: Sequence[Load]) -> list[Page]:
+def load_pages(connection: sqlite3.Connection, time: EmbeddedClock, loads: Sequence[Load]) -> list[Page]:
     """Read pages, in the order of the loads. The caller has begun a transaction."""
     now_s = time.wall_s()
     most = max(max(load.max_messages, 1) for load in loads) + 1

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from cluster.contracts.message import Page, Stored
 from cluster.errors import StorageError
 from cluster.model import Key, Mid
-from message.storage.clock import StoreTime
+from message.storage.embedded.clock import EmbeddedClock
 from message.storage.embedded.pages import Load, load_pages
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def is_fenced(connection: sqlite3.Connection, incarnation: str, clock_s: int) ->
     )
 
 
-def inspect(connection: sqlite3.Connection, time: StoreTime, key: Key) -> Stored:
+def inspect(connection: sqlite3.Connection, time: EmbeddedClock, key: Key) -> Stored:
     """Count what is stored for a key and has not expired."""
     counted = connection.execute(
         "SELECT count(*), ifnull(sum(length(m.payload)), 0), ifnull(min(m.mid), 0), ifnull(max(m.mid), 0)"
@@ -69,7 +69,7 @@ class Readers:
     def __init__(
         self,
         connections: Iterable[sqlite3.Connection],
-        time: StoreTime,
+        time: EmbeddedClock,
         on_answered: Callable[[int], None],
     ) -> None:
         """Start the threads. Takes over the connections.

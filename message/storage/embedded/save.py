@@ -15,8 +15,9 @@ from cluster.errors import EnckeError
 from cluster.mids import MAX_SENT_LEAD, TICKS_PER_SECOND, settle
 from cluster.model import Mid
 from message.storage.checks import fenced, too_far, too_late
-from message.storage.clock import StoreTime, to_whole_s
+from message.storage.clock import to_whole_s
 from message.storage.counters import Tally
+from message.storage.embedded.clock import EmbeddedClock
 from message.storage.embedded.config import EmbeddedSettings
 from message.storage.embedded.keys import Keys, KeyState
 from message.storage.embedded.reads import is_fenced
@@ -57,7 +58,9 @@ _Place = tuple[str, int]
 class Saver:
     """Applies groups of saves to one connection."""
 
-    def __init__(self, connection: sqlite3.Connection, settings: EmbeddedSettings, time: StoreTime) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, settings: EmbeddedSettings, time: EmbeddedClock
+    ) -> None:
         self._connection = connection
         self._settings = settings
         self._time = time

@@ -2,9 +2,12 @@
 
 This file is the side of the event loop: queues, futures, counters.
 
-    store.py → writer.py → save.py, changes.py
-             → reads.py → pages.py
-    on disk:   file.py → schema.py, wal.py
+    store.py → writer.py (its thread) → save.py → keys.py (what is known of each key)
+                                      → changes.py (all that is no save)
+             → reads.py (threads) → pages.py
+             → clock.py · durability.py (what the store promises)
+    on disk:   file.py → schema.py, wal.py; backup.py copies it while it is in use
+    rows.py is under all that read or write many rows at a time
 """
 
 from __future__ import annotations
@@ -25,10 +28,12 @@ from cluster.errors import DeadlinePassedError, EnckeError
 from cluster.model import Key, Mid, StoreServer
 from cluster.stats import Stats
 from message.storage.checks import require_device, require_incarnation, require_key
-from message.storage.clock import StoreTime, to_whole_s
+from message.storage.clock import to_whole_s
 from message.storage.counters import StoreCounters, show_state
 from message.storage.embedded import changes, reads
+from message.storage.embedded.clock import EmbeddedClock
 from message.storage.embedded.config import EmbeddedSettings
+from message.storage.embedded.durability import guarantee
 from message.storage.embedded.file import (
     FILE_NAME,
     DirectoryLock,
@@ -40,7 +45,6 @@ from message.storage.embedded.pages import Load
 from message.storage.embedded.save import Saver
 from message.storage.embedded.writer import Change, Work, Writer, Written
 from message.storage.expiry import Expiry
-from message.storage.guarantees import of_embedded
 from message.storage.outage import Outage
 from message.storage.waiting import Waiting
 
@@ -114,7 +118,7 @@ class EmbeddedStore:
 
     def describe(self) -> list[Guarantee]:
         """What this store promises, and whether its disk refuses writes."""
-        return [self._outage.mark(of_embedded(str(self._directory.absolute()), self._settings.durability))]
+        return [self._outage.mark(guarantee(str(self._directory.absolute()), self._settings.durability))]
 
     def start_fault(self) -> str | None:
         """None: see MessageStore.start_fault(). start() has opened the file, or failed."""
@@ -214,7 +218,7 @@ class EmbeddedStore:
             (floor,) = writing.execute(
                 "SELECT max(floor, ifnull((SELECT max(last) FROM keys), 0)) FROM store"
             ).fetchone()
-            time = StoreTime(self._wall_ns, self._monotonic_ns, Mid(floor))
+            time = EmbeddedClock(self._wall_ns, self._monotonic_ns, Mid(floor))
             saver = Saver(writing, self._settings, time)
             reading = []
             for _ in range(self._settings.reader_threads):
@@ -302,5 +306,5 @@ class _Opened:
 
     writing: sqlite3.Connection
     reading: list[sqlite3.Connection]
-    time: StoreTime
+    time: EmbeddedClock
     saver: Saver

@@ -1,4 +1,4 @@
-"""One connection to a MySQL or MariaDB server, used by one thread. PyMySQL is named only here.
+"""One connection to a MySQL or MariaDB server, used by one thread. PyMySQL is imported only here.
 
 What a failure means is decided by when it came: see Trouble.
 """
@@ -22,6 +22,9 @@ from message.storage.servers import ServerUrl
 # sent. Not UNIX_TIMESTAMP(): MariaDB's ends in 2038. The session's time zone is UTC.
 NOW_US = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6))"
 NOW_S = "TIMESTAMPDIFF(SECOND, '1970-01-01', SYSDATE())"
+
+# What connecting and every statement may raise; trouble() and explain() say what it means.
+DRIVER_ERRORS = (pymysql.err.Error, OSError)
 
 # A query's frame around its text.
 PACKET_RESERVE_BYTES = 64 * 1024
@@ -47,6 +50,8 @@ _DEADLOCKS = {ER.LOCK_DEADLOCK}
 _LOST = {1040, 1053, 1927, 2002, 2003, 2006, 2013, 2055}
 # Runs with an option that forbids it (--read-only), is read-only.
 _READ_ONLY = {1290, 1836}
+# To the database, to one of its tables, to something of the server.
+_DENIED = {ER.DBACCESS_DENIED_ERROR, ER.TABLEACCESS_DENIED_ERROR, ER.SPECIFIC_ACCESS_DENIED_ERROR}
 
 
 class Connection:
@@ -56,7 +61,7 @@ class Connection:
         """Connect. Blocks for at most connect_timeout_s.
 
         Raises:
-            pymysql.err.Error, OSError: it does not work.
+            DRIVER_ERRORS: it does not work.
             ConfigError: the address is wrong, or does not do for this server's login.
         """
         try:
@@ -129,6 +134,11 @@ def trouble(error: Exception) -> Trouble:
     if code in _READ_ONLY:
         return Trouble.READ_ONLY
     return Trouble.REFUSED
+
+
+def is_denied(error: Exception) -> bool:
+    """Whether our user lacks a privilege."""
+    return bool(error.args) and error.args[0] in _DENIED
 
 
 def explain(error: Exception) -> str:

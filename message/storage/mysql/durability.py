@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import pymysql
-
 from cluster.contracts.message import Guarantee
-from message.storage.mysql.connection import Connection, Trouble, trouble
+from message.storage.mysql.connection import DRIVER_ERRORS, Connection, Trouble, trouble
 
 _SETTINGS = (
     "innodb_flush_log_at_trx_commit", "sync_binlog", "log_bin", "max_allowed_packet", "read_only", "sql_mode",
@@ -45,14 +43,14 @@ def read_settings(connection: Connection) -> dict[str, str]:
     """Ask a server for what decides about durability; empty when it does not tell.
 
     Raises:
-        pymysql.err.Error, OSError: the connection is lost.
+        DRIVER_ERRORS: the connection is lost.
     """
     names = ", ".join(f"'{name}'" for name in _SETTINGS)
     try:
         # Names that a server does not know are left out, where SELECT @@name would fail. Those of the
         # session where it has its own: a proxy may not have passed on our sql_mode.
         rows = connection.select(f"SHOW SESSION VARIABLES WHERE Variable_name IN ({names})")
-    except pymysql.err.Error as error:
+    except DRIVER_ERRORS as error:
         if trouble(error) is Trouble.LOST:
             raise
         # Servers behind a proxy may forbid it.

@@ -90,7 +90,7 @@ class GroupSave:
 
         Raises:
             UnknownIncarnationError: introduce() them and begin again.
-            pymysql.err.Error: roll back, nothing is saved.
+            DRIVER_ERRORS: roll back, nothing is saved.
         """
         fences = self._load()
         answers = [

@@ -137,7 +137,7 @@ def init_schema(connection: Connection, migrations: Sequence[Migration] = MIGRAT
     Raises:
         ConfigError: the database is of a newer version.
         StorageError: somebody else is at it.
-        pymysql.err.Error: a statement failed; begin again after its cause is mended.
+        DRIVER_ERRORS: a statement failed; begin again after its cause is mended.
     """
     if connection.select("SELECT GET_LOCK(CONCAT('encke_schema.', DATABASE()), 30)")[0][0] != 1:
         raise StorageError("somebody else is changing the schema: try again")

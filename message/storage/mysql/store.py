@@ -1,7 +1,7 @@
-"""The MySQL store: one MySQL or MariaDB server. Several of them are put together by sharded.py.
+"""The MySQL store: one MySQL or MariaDB server. Several of them are put together by ../sharded.py.
 
     store.py → workers.py (threads) → worker.py (transactions)
-             → save.py, changes.py, reads.py
+             → save.py, changes.py, reads.py → keys.py (what is known of each key)
              → connection.py (the driver) · schema.py (tables) · durability.py
 
 The driver blocks, so connections live in threads.

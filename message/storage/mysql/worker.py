@@ -22,15 +22,13 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import pymysql
-
 from cluster.contracts.message import SaveBatch
 from cluster.errors import ConfigError, EnckeError, InDoubtError, StorageError, UnavailableError
 from message.storage.clock import HeardClock
 from message.storage.counters import Tally
 from message.storage.limits import StoreLimits
 from message.storage.mysql.config import MysqlSettings
-from message.storage.mysql.connection import Connection, Trouble, explain, trouble
+from message.storage.mysql.connection import DRIVER_ERRORS, Connection, Trouble, explain, trouble
 from message.storage.mysql.save import GroupSave, UnknownIncarnationError, introduce
 
 log = logging.getLogger(__name__)
@@ -180,7 +178,7 @@ class Worker:
                 continue
             except EnckeError as error:
                 return [error] * len(group), Tally()
-            except (pymysql.err.Error, OSError) as error:
+            except DRIVER_ERRORS as error:
                 if trouble(error) is Trouble.DEADLOCK:
                     continue
                 refusal = self._on_failure(error)
@@ -205,7 +203,7 @@ class Worker:
             return answers, tally
         try:
             connection.execute("COMMIT")
-        except (pymysql.err.Error, OSError) as error:
+        except DRIVER_ERRORS as error:
             self._on_failure(error)
             return [InDoubtError(f"the commit failed: {explain(error)}")] * len(group), Tally()
         return answers, tally
@@ -222,7 +220,7 @@ class Worker:
             names = {work.batch.incarnation for work in group if work.batch is not None}
             introduce(connection, names - {""}, self._heard)
             raise
-        except (pymysql.err.Error, OSError) as error:
+        except DRIVER_ERRORS as error:
             if trouble(error) is not Trouble.LOST:
                 connection.execute("ROLLBACK")
             raise
@@ -242,7 +240,7 @@ class Worker:
             raise UnavailableError(f"the database does not answer: {self._name}")
         try:
             self._connection = self._connect()
-        except (pymysql.err.Error, OSError, ConfigError) as error:
+        except (*DRIVER_ERRORS, ConfigError) as error:
             self._not_before = clocks.monotonic() + self._settings.retry_s
             raise UnavailableError(f"the database does not answer: {self._name}") from error
         return self._connection

@@ -11,8 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from zlib import crc32
 
-import pymysql
-
 from cluster.errors import ConfigError
 from cluster.model import Key
 from message.storage.clock import HeardClock
@@ -20,7 +18,7 @@ from message.storage.counters import Tally
 from message.storage.guarantees import Promise
 from message.storage.limits import StoreLimits
 from message.storage.mysql.config import MysqlSettings
-from message.storage.mysql.connection import Connection, Trouble, explain, trouble
+from message.storage.mysql.connection import DRIVER_ERRORS, Connection, Trouble, explain, trouble
 from message.storage.mysql.durability import guarantee, read_settings
 from message.storage.mysql.schema import check_version, schema_version
 from message.storage.mysql.worker import Done, Work, Worker
@@ -120,7 +118,7 @@ class Workers:
         """Look at the server before the threads do. In a thread."""
         try:
             self._connect().close()
-        except (pymysql.err.Error, OSError) as error:
+        except DRIVER_ERRORS as error:
             self._begin_outage(error)
             log.warning(
                 "the database is away at the start, what it promises is not known: %s: %s",
@@ -132,7 +130,7 @@ class Workers:
         """As _connect(); the operator is told when it begins to fail, and when it works again."""
         try:
             connection = self._connect()
-        except (pymysql.err.Error, OSError, ConfigError) as error:
+        except (*DRIVER_ERRORS, ConfigError) as error:
             self._begin_outage(error)
             raise
         if self.outage.end():

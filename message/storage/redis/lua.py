@@ -68,7 +68,7 @@ local function write_state(name, s)
 end
 """
 
-# ARGV: bound, then what redis_requests.pack_save() packs: of the batch, and three of each item.
+# ARGV: bound, then what requests.pack_save() packs: of the batch, and three of each item.
 # Returns what replies.py reads. Nothing is written before `Writing begins`.
 # Its hot path is a batch of one with a known key: 9 calls of the server.
 SAVE = (

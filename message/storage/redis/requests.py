@@ -22,7 +22,8 @@ from message.storage.rules import payload_hash
 # What a call was answered, or why it was not; called exactly once.
 OnAnswer = Callable[[Any], None]
 
-# Mids are multiples of 16 and therefore exact as doubles, which is what Lua calculates with.
+# Doubles are what Lua calculates with. Mids are exact in them, as multiples of STEP (cluster/mids.py); a
+# deadline is none, and is rounded by less than a microsecond.
 _TWO_DOUBLES = struct.Struct("<dd")
 _HEAD = b"$1\r\n1\r\n" + b"$%d\r\n%b\r\n" * 3
 _ITEM = b"$%d\r\n%b\r\n" * 3
@@ -67,7 +68,7 @@ def pack_arguments(arguments: Iterable[bytes]) -> bytes:
 
 
 def pack_save(batch: SaveBatch, bound: bytes) -> tuple[int, bytes]:
-    """The arguments of redis_scripts.SAVE: how many, its only key and their number included, and all of them.
+    """The arguments of lua.SAVE: how many, its only key and their number included, and all of them.
 
     Few arguments, each made in one go: one by one, and as texts, they cost both sides more.
     """

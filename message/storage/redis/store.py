@@ -1,6 +1,7 @@
-"""The Redis store: one server. Several of them are put together by sharded.py.
+"""The Redis store: one server. Several of them are put together by ../sharded.py.
 
-    store.py → scripts.py (what happens in the server)
+    store.py → scripts.py, lua.py (what happens in the server)
+             → requests.py (a save as the server is asked) · replies.py (what it answers)
              → reads.py (what is read of a key) → members.py (messages as stored)
              → link.py (connections) → driver.py · durability.py (what the server promises)
 

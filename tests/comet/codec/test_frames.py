@@ -11,9 +11,9 @@ from comet.codec.frames import (
     Close,
     CloseCode,
     Event,
-    Failure,
     FrameDecoder,
-    Message,
+    FrameFailure,
+    FrameMessage,
     Opcode,
     Ping,
     close_frame,
@@ -49,27 +49,27 @@ def one_by_one(data: bytes) -> list[bytes]:
 
 
 GOOD = {
-    "text": (frame(1, b"h"), [Message(True, b"h")]),
-    "empty text": (frame(1, b""), [Message(True, b"")]),
-    "binary": (frame(2, b"\xff\x00"), [Message(False, b"\xff\x00")]),
-    "text of 126 bytes": (frame(1, b"x" * 126), [Message(True, b"x" * 126)]),
-    "text of the largest size": (frame(1, b"x" * LIMIT), [Message(True, b"x" * LIMIT)]),
-    "text in other alphabets": (frame(1, "ü€😀".encode()), [Message(True, "ü€😀".encode())]),
-    "two at once": (frame(1, b"a") + frame(2, b"b"), [Message(True, b"a"), Message(False, b"b")]),
+    "text": (frame(1, b"h"), [FrameMessage(True, b"h")]),
+    "empty text": (frame(1, b""), [FrameMessage(True, b"")]),
+    "binary": (frame(2, b"\xff\x00"), [FrameMessage(False, b"\xff\x00")]),
+    "text of 126 bytes": (frame(1, b"x" * 126), [FrameMessage(True, b"x" * 126)]),
+    "text of the largest size": (frame(1, b"x" * LIMIT), [FrameMessage(True, b"x" * LIMIT)]),
+    "text in other alphabets": (frame(1, "ü€😀".encode()), [FrameMessage(True, "ü€😀".encode())]),
+    "two at once": (frame(1, b"a") + frame(2, b"b"), [FrameMessage(True, b"a"), FrameMessage(False, b"b")]),
     "fragments": (
         frame(1, b"a", is_final=False) + frame(0, b"", is_final=False) + frame(0, b"b"),
-        [Message(True, b"ab")],
+        [FrameMessage(True, b"ab")],
     ),
     "a character in two fragments": (
         frame(1, b"\xe2\x82", is_final=False) + frame(0, b"\xac"),
-        [Message(True, "€".encode())],
+        [FrameMessage(True, "€".encode())],
     ),
     "a ping between fragments": (
         frame(1, b"a", is_final=False) + frame(9, b"?") + frame(0, b"b"),
-        [Ping(b"?"), Message(True, b"ab")],
+        [Ping(b"?"), FrameMessage(True, b"ab")],
     ),
     "pings": (frame(9, b"") + frame(9, b"x" * 125), [Ping(b""), Ping(b"x" * 125)]),
-    "a pong that nobody asked for": (frame(10, b"x") + frame(1, b"h"), [Message(True, b"h")]),
+    "a pong that nobody asked for": (frame(10, b"x") + frame(1, b"h"), [FrameMessage(True, b"h")]),
     "close without a code": (frame(8, b""), [Close(None)]),
     "close with a code": (frame(8, b"\x03\xe8bye"), [Close(1000)]),
     "close with a private code": (frame(8, (4999).to_bytes(2, "big")), [Close(4999)]),
@@ -129,9 +129,9 @@ BROKEN = {
 def test_violation_fails_at_its_first_byte_however_it_is_split(data: bytes, code: CloseCode) -> None:
     for chunks in ([data], one_by_one(data)):
         *_, failure = decode(*chunks)
-        assert isinstance(failure, Failure)
+        assert isinstance(failure, FrameFailure)
         assert failure.code is code
-    assert not any(isinstance(event, Failure) for event in decode(data[:-1]))
+    assert not any(isinstance(event, FrameFailure) for event in decode(data[:-1]))
 
 
 def test_text_fails_at_its_first_wrong_byte_inside_a_frame() -> None:
@@ -139,15 +139,15 @@ def test_text_fails_at_its_first_wrong_byte_inside_a_frame() -> None:
     decoder = FrameDecoder(LIMIT)
     assert decoder.feed(data[: 6 + 4]) == []
     (failure,) = decoder.feed(data[6 + 4 : 6 + 5])
-    assert isinstance(failure, Failure)
+    assert isinstance(failure, FrameFailure)
     assert failure.code is CloseCode.INVALID_TEXT
 
 
 def test_messages_before_a_violation_count_and_nothing_after_it() -> None:
     decoder = FrameDecoder(LIMIT)
     first, second = decoder.feed(frame(1, b"h") + b"\x81\x01h" + frame(1, b"h"))
-    assert first == Message(True, b"h")
-    assert isinstance(second, Failure)
+    assert first == FrameMessage(True, b"h")
+    assert isinstance(second, FrameFailure)
     assert decoder.feed(frame(1, b"h")) == []
 
 

@@ -9,8 +9,8 @@ from comet.codec.handshake import (
     MAX_REQUEST_BYTES,
     Rejection,
     Upgrade,
+    read_query,
     read_request,
-    read_subscribe,
 )
 from comet.codec.protocol import RESUME_ACKNOWLEDGED, ClientVersion, Subscribe
 
@@ -199,7 +199,7 @@ ONE, TWO, OLD = ClientVersion.ONE, ClientVersion.TWO, ClientVersion.OLD
     ],
 )
 def test_good_query_becomes_a_subscription(query: str, expected: Subscribe) -> None:
-    assert read_subscribe(query) == (expected, expected.version)
+    assert read_query(query) == (expected, expected.version)
 
 
 @pytest.mark.parametrize(
@@ -223,15 +223,15 @@ def test_good_query_becomes_a_subscription(query: str, expected: Subscribe) -> N
     ],
 )
 def test_wrong_query_is_refused(query: str) -> None:
-    subscribe, _ = read_subscribe(query)
+    subscribe, _ = read_query(query)
     assert subscribe is None
 
 
 def test_version_of_a_refused_client_is_known() -> None:
-    assert read_subscribe("key=%ff&ver=2") == (None, TWO)
-    assert read_subscribe("ver=1") == (None, ONE)
+    assert read_query("key=%ff&ver=2") == (None, TWO)
+    assert read_query("ver=1") == (None, ONE)
 
 
 @given(st.text(alphabet="key=&%+0fhbat\xff", max_size=60))
 def test_any_query_is_read_without_an_error(query: str) -> None:
-    read_subscribe(query)
+    read_query(query)

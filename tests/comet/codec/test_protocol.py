@@ -14,8 +14,6 @@ from comet.codec.protocol import (
     RESUME_ACKNOWLEDGED,
     ClientVersion,
     CloseReason,
-    Refusal,
-    TcpWire,
     client_version,
     gap_document,
     message_document,
@@ -197,39 +195,8 @@ def test_gap_names_where_it_begins_and_ends() -> None:
     assert gap_document(Mid(0), None) == b'{"gap":{"after":0,"before":null}}'
 
 
-# -- the wire
-
-
-def test_tcp_frame_is_one_bulk_string_with_its_length_in_bytes() -> None:
-    wire = TcpWire(TWO)
-    assert wire.frame('{"msg":"ü"}'.encode()) == '$12\r\n{"msg":"ü"}\r\n'.encode()
-    assert wire.heartbeat == b"+h\r\n"
-
-
-@pytest.mark.parametrize("reason", CloseReason)
-def test_tcp_tells_version_2_the_codes_that_it_knows_and_others_nothing(reason: CloseReason) -> None:
-    for version in (OLD, ONE):
-        assert TcpWire(version).farewell(reason) == b""
-    announced = reason.code == 1001 or 4000 <= reason.code < 5000
-    expected = f"-{reason.code} {reason.text}\r\n".encode() if announced else b""
-    assert TcpWire(TWO).farewell(reason) == expected
-    assert expected.count(b"\n") <= 1
+# -- reasons
 
 
 def test_reasons_have_labels_of_their_own() -> None:
     assert len({reason.label for reason in CloseReason}) == len(list(CloseReason))
-
-
-@pytest.mark.parametrize(
-    ("refusal", "line"),
-    [
-        (Refusal.PARAMETER, b"-p\r\n"),
-        (Refusal.NOT_OWNER, b"-n\r\n"),
-        (Refusal.OVERLOADED, b"-c\r\n"),
-        (Refusal.DRAINING, b"-c\r\n"),
-        (Refusal.BAD_TOKEN, b"-a\r\n"),
-        (Refusal.TOO_MANY, b""),
-    ],
-)
-def test_refusals_have_the_lines_of_the_compatible_protocol(refusal: Refusal, line: bytes) -> None:
-    assert TcpWire(TWO).line(refusal.line) == line

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comet.codec.handshake import Rejection, Upgrade, read_request
-from comet.codec.handshake import read_subscribe as read_query
+from comet.codec.handshake import Rejection, Upgrade, read_query, read_request
 from comet.codec.protocol import Subscribe
 from comet.codec.resp import Command, read_command, read_subscribe
 from comet.codec.usual import Handshake, HandshakeReader, SubscribeReader

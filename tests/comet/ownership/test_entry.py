@@ -6,7 +6,7 @@ from cluster.members import Members
 from cluster.model import NodeInfo, NodeKind, NodeName
 from cluster.registry.memory import MemoryRegistry
 from comet.config import CometConfig
-from comet.ownership.entry import Entry
+from comet.ownership.entry import CometEntry
 
 BOUND = {"ws": "0.0.0.0:6968", "tcp": "0.0.0.0:6969", "rpc": "10.0.0.1:6970"}
 ANNOUNCED = {"ws": (":6968",), "tcp": (":6969",), "rpc": ("10.0.0.1:6970",)}
@@ -21,7 +21,7 @@ async def test_entry_knows_its_own_and_its_predecessors_by_name_and_addresses() 
     members = Members(registry)
     left_behind = await registry.register(node("a", "before"))
     await registry.register(node("b", "other"))
-    entry = Entry(
+    entry = CometEntry(
         CometConfig(name="a"), registry, members, instance="i", version="", started_at=0.0, is_in_cluster=True
     )
     try:

@@ -6,9 +6,9 @@ import pytest
 
 from cluster.model import Key, Mid
 from cluster.stats import Stats
-from comet.codec.protocol import ClientVersion, CloseReason, TcpWire
+from comet.codec.protocol import ClientVersion, CloseReason
+from comet.codec.wires import TcpWire, WebSocketWire
 from comet.metrics import CometMetrics
-from comet.sockets.websocket import WebSocketWire
 from comet.subscribers.catchup import CatchUp
 from comet.subscribers.channel import Channel
 from comet.subscribers.connection import Connection

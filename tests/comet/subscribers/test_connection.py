@@ -6,9 +6,9 @@ import pytest
 
 from cluster.model import Mid
 from cluster.stats import Stats
-from comet.codec.protocol import HEARTBEAT_GRACE_S, ClientVersion, CloseReason, TcpWire
+from comet.codec.protocol import HEARTBEAT_GRACE_S, ClientVersion, CloseReason
+from comet.codec.wires import TcpWire, WebSocketWire
 from comet.metrics import CometMetrics
-from comet.sockets.websocket import WebSocketWire
 from comet.subscribers.catchup import CatchUp
 from comet.subscribers.connection import MAX_UNREAD_ANSWER_BYTES, Connection
 from tests.comet.parts import NOW, Context, make_connection

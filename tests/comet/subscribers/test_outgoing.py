@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cluster.model import Mid
-from comet.codec.protocol import ClientVersion, TcpWire
-from comet.sockets.websocket import WebSocketWire
+from comet.codec.protocol import ClientVersion
+from comet.codec.wires import TcpWire, WebSocketWire
 from comet.subscribers.outgoing import Outgoing
 
 TCP = [TcpWire(version) for version in ClientVersion]

@@ -1,0 +1,150 @@
+"""All message nodes as one: which is asked, and what another is asked after it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cluster.contracts.message import SaveBatch
+from cluster.contracts.message_rpc import MessageNodes, MessageStub
+from cluster.errors import InDoubtError, UnavailableError
+from cluster.model import Key, Mid
+from cluster.rpc.balancer import Balancer
+from tests.cluster.contracts.nodes import (
+    BATCH,
+    BOB,
+    CLOCK,
+    PAGE,
+    REPLY,
+    SERVER,
+    STORED,
+    Messages,
+    Node,
+    message_node,
+    message_stub,
+    started,
+)
+from tests.cluster.rpc_nodes import error_of
+from tests.support.eventually import eventually
+from tests.support.proxy import Way
+
+# -- all message nodes as one
+
+
+def balanced(*nodes: Node) -> tuple[MessageNodes, Balancer[MessageStub]]:
+    balancer = Balancer[MessageStub]()
+    balancer.replace({f"message-{n}": (message_stub(node), 1) for n, node in enumerate(nodes)})
+    return MessageNodes(balancer), balancer
+
+
+async def test_without_a_message_node_saves_can_be_tried_again_later() -> None:
+    nodes, _ = balanced()
+
+    assert type(await error_of(nodes.save(BATCH))) is UnavailableError
+    with pytest.raises(UnavailableError, match="no message node"):
+        await nodes.clock()
+
+
+async def test_each_key_has_its_message_node() -> None:
+    all_messages = [Messages(), Messages()]
+    node_a, node_b = (message_node(messages) for messages in all_messages)
+    async with started(node_a, node_b):
+        nodes, _ = balanced(node_a, node_b)
+        for _ in range(2):
+            for n in range(20):
+                await nodes.save(SaveBatch(Key(f"key-{n}"), BATCH.items, Mid(0), CLOCK))
+
+        keys = [[asked[1].key for asked in messages.asked] for messages in all_messages]
+        assert keys[0]
+        assert keys[1]
+        assert not set(keys[0]) & set(keys[1])
+
+
+async def test_loss_of_a_message_node_moves_its_saves_with_the_same_ids() -> None:
+    all_messages = [Messages(), Messages()]
+    for messages in all_messages:
+        messages.save_result = asyncio.get_running_loop().create_future()
+    node_a, node_b = (message_node(messages) for messages in all_messages)
+    async with started(node_a, node_b):
+        nodes, _ = balanced(node_a, node_b)
+        first = nodes.save(BATCH)
+        await eventually(lambda: any(messages.asked for messages in all_messages))
+        lost = 0 if all_messages[0].asked else 1
+
+        (node_a, node_b)[lost].proxy.refuse()
+        assert type(await error_of(first)) is InDoubtError
+        repeat = nodes.save(BATCH)
+        await eventually(lambda: all_messages[1 - lost].asked)
+
+        other = all_messages[1 - lost]
+        assert other.asked == [("save", BATCH)]
+        assert other.save_result is not None
+        other.save_result.set_result(REPLY)
+        assert await repeat == REPLY
+
+
+async def test_what_can_be_asked_again_is_asked_of_another_node_at_once() -> None:
+    all_messages = [Messages(), Messages()]
+    node_a, node_b = (message_node(messages) for messages in all_messages)
+    async with started(node_a, node_b):
+        nodes, balancer = balanced(node_a, node_b)
+        first = balancer.choose(BOB)
+        lost = node_a if first is not None and first.client is node_a.client else node_b
+        hung = asyncio.create_task(nodes.load_after(BOB, Mid(0), 1, 1))
+        lost.proxy.drop()
+        await asyncio.sleep(0)
+        lost.proxy.refuse()
+
+        assert await hung == PAGE
+        assert await nodes.acknowledged(BOB, "") == 80
+        assert await nodes.inspect(BOB) == STORED
+        await nodes.acknowledge(BOB, "", Mid(80))
+        assert await nodes.clock() == CLOCK
+        assert await nodes.clocks() == [SERVER]
+        assert await nodes.delete_message(BOB, Mid(80)) is True
+        assert await nodes.delete_key(BOB) == 3
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_question_that_fails_everywhere_ends_with_the_error(is_alone: bool) -> None:
+    messages = Messages()
+    messages.error = UnavailableError("busy")
+    node_a, node_b = message_node(messages), message_node(messages)
+    async with started(node_a, node_b):
+        nodes, _ = balanced(node_a) if is_alone else balanced(node_a, node_b)
+
+        with pytest.raises(UnavailableError, match="busy"):
+            await nodes.load_after(BOB, Mid(0), 1, 1)
+
+
+async def test_acknowledgement_in_doubt_is_repeated_on_another_node() -> None:
+    all_messages = [Messages(), Messages()]
+    for messages in all_messages:
+        messages.save_result = asyncio.get_running_loop().create_future()
+    node_a, node_b = (message_node(messages) for messages in all_messages)
+    async with started(node_a, node_b):
+        nodes, balancer = balanced(node_a, node_b)
+        first = balancer.choose(BOB)
+        lost = node_a if first is not None and first.client is node_a.client else node_b
+        lost.proxy.drop(Way.DOWN)
+        asked = all_messages[0 if lost is node_a else 1].asked
+
+        acknowledgement = asyncio.create_task(nodes.acknowledge(BOB, "phone", Mid(80)))
+        await eventually(lambda: asked)
+        lost.proxy.refuse()
+
+        await acknowledgement
+        assert [messages.asked for messages in all_messages] == [[("acknowledge", BOB, "phone", 80)]] * 2
+
+
+async def test_deletion_in_doubt_is_not_repeated() -> None:
+    messages = Messages()
+    messages.error = InDoubtError("lost")
+    node_a, node_b = message_node(messages), message_node(messages)
+    async with started(node_a, node_b):
+        nodes, _ = balanced(node_a, node_b)
+
+        with pytest.raises(InDoubtError):
+            await nodes.delete_key(BOB)
+        assert messages.asked == [("delete_key", BOB)]
