@@ -1,27 +1,40 @@
 """Log lines on stderr, for people or as JSON. Decides their form, not what is logged.
 
-Fields with fixed names stand beside the text: ``log.warning("save failed",
-extra={"key": key, "took_ms": 12})``. Never payloads, never tokens.
+A line ends with its fields, as its template names them: ``log.warning("save in
+doubt: key=%s reason=%r", key, error)``. Never payloads, never tokens.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TextIO
 
-FIELDS = ("key", "mid", "node", "peer", "reason", "took_ms")
-
-# A key comes from outside and may hold quotes or be long; it is quoted and cut.
+# Of a key in a line: strangers choose it, and it may be long. Its field of a JSON line has all of it.
 SHOWN_CHARS = 100
+
+# What a JSON line says of every record: a field of such a name stands in the text only.
+RESERVED = frozenset(("time", "level", "process", "logger", "text", "error"))
 
 # Lines of one place in the code that are logged in a second. Of a store that is away each key has
 # something to tell: thousands of lines, in which nothing else is found, and each keeps the event loop.
 MAX_LINES_PER_S = 20
+
+# A conversion of a template, with the name of its field before it if it is one.
+_CONVERSION = re.compile(
+    r"(?:(?<!\S)([a-z][a-z0-9_]*)=)?"
+    r"(%[-+ #0]*(?:\*|\d+)?(?:\.(?:\*|\d+)?)?[hlL]?([diouxXeEfFgGcrsa%]))"
+)
+# With one of these in it a value does not end where it seems to.
+_AMBIGUOUS = re.compile(r"""[\s"'=]""")
+
+Fields = dict[str, int | float | str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +55,7 @@ class LogConfig:
 
 
 class TextFormatter(logging.Formatter):
-    """``2027-01-02T03:04:05.678Z INFO  comet.push: text key='bob' took_ms=12``"""
+    """``2027-01-02T03:04:05.678Z WARNING comet.pushing.saving: save in doubt: key='b o b' reason=...``"""
 
     def __init__(self, process: str = "") -> None:
         """Prepare; the name of the process stands before the logger's."""
@@ -51,14 +64,13 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         where = self._process + record.name
-        words = [f"{_time(record)} {record.levelname:<7} {where}: {record.getMessage()}"]
-        words += [f"{name}={_shown(value)}" for name, value in _fields(record).items()]
-        line = " ".join(words).replace("\n", "\\n").replace("\r", "\\r")
-        return line + _trace(self, record)
+        text, _ = _said(record)
+        line = f"{_time(record)} {record.levelname:<7} {where}: {text}"
+        return line.replace("\n", "\\n").replace("\r", "\\r") + _trace(self, record)
 
 
 class JsonFormatter(logging.Formatter):
-    """One object: time, level, (process,) logger, text, the fields, and error with its trace."""
+    """One object: time, level, (process,) logger, the same text, its fields, error with its trace."""
 
     def __init__(self, process: str = "") -> None:
         """Prepare; without a name of the process the field is left out."""
@@ -66,18 +78,19 @@ class JsonFormatter(logging.Formatter):
         self._process = {"process": process} if process else {}
 
     def format(self, record: logging.LogRecord) -> str:
+        text, fields = _said(record)
         line: dict[str, object] = {
             "time": _time(record),
             "level": record.levelname.lower(),
             **self._process,
             "logger": record.name,
-            "text": record.getMessage(),
-            **_fields(record),
+            "text": text,
+            **{name: value for name, value in fields.items() if name not in RESERVED},
         }
         trace = _trace(self, record)
         if trace:
             line["error"] = trace.strip()
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return json.dumps(line, ensure_ascii=False)
 
 
 class Sparing(logging.Filter):
@@ -130,18 +143,58 @@ def configure(config: LogConfig, stream: TextIO | None = None, *, process: str =
     logging.getLogger("asyncio").setLevel(max(logging.INFO, logging.getLogger().level))
 
 
+def fill(template: str, args: tuple[object, ...]) -> tuple[str, Fields]:
+    """Put arguments into a template as the operator % does, and take its fields out: `name=%s`.
+
+    In the text, a field of %s is quoted where it could be taken for something
+    else: keys come from strangers. Taken out, numbers are numbers, and all else is text.
+
+    Raises:
+        TypeError: too few arguments, too many, or of another type than the conversion's.
+    """
+    fields: Fields = {}
+    rest = iter(args)
+
+    def put(match: re.Match[str]) -> str:
+        name, conversion, kind = match.groups()
+        if kind == "%":
+            return match[0][:-1]
+        # A star takes its number from the arguments.
+        values = tuple(islice(rest, conversion.count("*") + 1))
+        text = conversion % values
+        if name is None:
+            return text
+        value = values[-1]
+        fields[name] = value if isinstance(value, int | float) and kind not in "oxXc" else text
+        return f"{name}={_shown(name, text) if kind == 's' else text}"
+
+    text = _CONVERSION.sub(put, template)
+    if tuple(rest):
+        raise TypeError("not all arguments converted")
+    return text, fields
+
+
+def _shown(name: str, text: str) -> str:
+    if name == "key" and len(text) > SHOWN_CHARS:
+        text = text[:SHOWN_CHARS] + "..."
+    is_plain = text.isprintable() and not _AMBIGUOUS.search(text) and text
+    return text if is_plain else repr(text)
+
+
 def _time(record: logging.LogRecord) -> str:
     seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
     return f"{seconds}.{int(record.msecs):03d}Z"
 
 
-def _fields(record: logging.LogRecord) -> dict[str, object]:
-    return {name: record.__dict__[name] for name in FIELDS if name in record.__dict__}
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "..."
+def _said(record: logging.LogRecord) -> tuple[str, Fields]:
+    """Its text and its fields."""
+    try:
+        if isinstance(record.msg, str) and isinstance(record.args, tuple) and record.args:
+            return fill(record.msg, record.args)
+        return record.getMessage(), {}
+    except (TypeError, ValueError, KeyError):
+        # Arguments that do not fit, a bug of the caller: what it had to say is not lost.
+        return f"{record.msg} {record.args!r}", {}
 
 
 def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:

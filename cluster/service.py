@@ -149,7 +149,7 @@ class ServiceTasks:
         try:
             await work
         except Exception:
-            log.exception("service task %s failed; the process drains and exits", name)
+            log.exception("a service task failed; the process drains and exits: task=%s", name)
             self.fail()
 
 

@@ -6,6 +6,7 @@ one ends.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -21,6 +22,8 @@ from comet.subscribers.acknowledgements import Acknowledgements
 from comet.subscribers.catchup import Resumer
 from comet.subscribers.connection import Connection, Transport
 from comet.subscribers.hub import Hub
+
+log = logging.getLogger(__name__)
 
 
 class Reception:
@@ -59,6 +62,8 @@ class Reception:
         self._metrics = metrics
         self._unix_time = unix_time
         self._is_draining = False
+        # Asked once: the level stays, and the address that a line tells costs a system call.
+        self._is_telling = log.isEnabledFor(logging.DEBUG)
 
     def drain(self) -> None:
         """Refuse new subscribers from now on."""
@@ -87,6 +92,8 @@ class Reception:
             connection.expire_token_at(now + (expiry - unix_now))
         if not self._hub.attach(key, connection):
             return self._refuse(Refusal.TOO_MANY)
+        if self._is_telling:
+            _tell_in(subscribe, transport, wire)
         if subscribe.resume is not None:
             self._resumer.start(connection, key, self._start_of(subscribe))
         connection.write(greeting + wire.heartbeat)
@@ -115,10 +122,14 @@ class Reception:
     # -- ConnectionContext
 
     def on_close(self, connection: Connection, reason: CloseReason) -> None:
-        """Take it out of its channel, count why, hurry its last acknowledgement."""
+        """Take it out of its channel, count and tell why, hurry its last acknowledgement."""
         key = connection.channel.key if connection.channel is not None else None
         self._hub.detach(connection)
         self._metrics.closes.inc(reason.label)
+        if reason is CloseReason.SLOW_CONSUMER:
+            log.warning("slow consumer, cut: key=%s unread_bytes=%d", key, connection.unread_bytes)
+        if self._is_telling:
+            log.debug("connection ended: key=%s peer=%s reason=%s", key, connection.peer, reason.label)
         if key is not None:
             self._acknowledgements.hurry(key, connection.device)
         if connection.catch_up is not None:
@@ -141,6 +152,17 @@ class Reception:
     def forget(self, connection: Connection) -> None:
         """It has ended; no timer needs it."""
         self._wheel.remove(connection)
+
+
+def _tell_in(subscribe: Subscribe, transport: Transport, wire: Wire) -> None:
+    """Log a subscriber that was let in, with what it wants to resume from."""
+    resume = "no" if subscribe.resume is None else str(subscribe.resume)
+    if subscribe.resume == RESUME_ACKNOWLEDGED:
+        resume = "ack"
+    log.debug(
+        "subscribed: key=%s peer=%s transport=%s resume=%s",
+        *(subscribe.key, transport.peer, wire.transport, resume),
+    )
 
 
 async def _just(mid: Mid) -> Mid:

@@ -212,7 +212,7 @@ class NodeProcess:
             except EnckeError as error:
                 self._waits_for = f"waiting for a message node: {error}"
                 if loop.time() >= tell_at:
-                    log.warning("%s", self._waits_for)
+                    log.warning("waiting for a message node: reason=%s", error)
                     tell_at = math.inf
                 await asyncio.sleep(STORE_RETRY_S)
         self._waits_for = ""

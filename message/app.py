@@ -151,7 +151,7 @@ class MessageNode:
     async def _wait_answered(self) -> None:
         reason = self.fault()
         if reason is not None:
-            log.warning("waiting: %s", reason)
+            log.warning("waiting: reason=%s", reason)
         while self.fault() is not None:
             await asyncio.sleep(STORE_RETRY_S)
             with contextlib.suppress(EnckeError):

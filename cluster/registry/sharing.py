@@ -29,7 +29,8 @@ class Sharing:
         shared = _shared(nodes)
         for one, other in sorted(shared.keys() - self._told):
             log.warning(
-                "two nodes announce one address, which leads to one of them: nodes=%.*s, %.*s addresses=%.*s",
+                "two nodes announce one address, which leads to one of them:"
+                " node=%.*s other=%.*s addresses=%.*s",
                 *(SHOWN_CHARS, one),
                 *(SHOWN_CHARS, other),
                 *(SHOWN_CHARS, ", ".join(shared[one, other])),

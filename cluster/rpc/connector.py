@@ -133,7 +133,7 @@ class Connector:
     def _log_down(self, reason: Exception) -> None:
         if not self._is_down_logged:
             self._is_down_logged = True
-            log.warning("peer down: peer=%s node=%s reason=%r", *self._names, str(reason))
+            log.warning("peer down: peer=%s node=%s reason=%s", *self._names, reason)
 
     def _on_up(self, link: Link, version: int) -> None:
         self.state = State.UP

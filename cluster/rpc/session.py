@@ -99,7 +99,7 @@ class Session:
             self.link.abort(UnavailableError("this node is stopping"))
             return
         if len(sessions) >= self._config.max_connections:
-            log.warning("connection refused: peer=%s reason=%d are connected", self.link.peer, len(sessions))
+            log.warning("too many connections, refused: peer=%s open=%d", self.link.peer, len(sessions))
             self.link.abort(UnavailableError("too many connections"))
             return
         sessions.add(self)
@@ -139,7 +139,7 @@ class Session:
         self._context.sessions.discard(self)
         # Unknown peers are not worth more: a port scan must not fill the log.
         level = logging.INFO if self._is_known else logging.DEBUG
-        log.log(level, "peer gone: peer=%s reason=%r", self.link.peer, str(reason))
+        log.log(level, "peer gone: peer=%s reason=%s", self.link.peer, reason)
 
     def _cancel_timer(self) -> None:
         if self._handshake_timer is not None:

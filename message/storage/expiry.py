@@ -64,7 +64,7 @@ class Expiry:
                 removed = await self._remove(batch)
             except EnckeError as error:
                 if not is_failing:
-                    log.warning("cannot remove expired messages, trying again: %s", error)
+                    log.warning("cannot remove expired messages, trying again: reason=%s", error)
                 is_failing = True
             except Exception:
                 # A bug, perhaps with one row; the others must not stay for ever.

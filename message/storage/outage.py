@@ -75,4 +75,6 @@ class Refusals:
             if now < self._silent_until:
                 return
             self._silent_until = now + REFUSALS_S
-        log.error("%s refuses, perhaps not for the first time: %s: %s", self._what, self._name, words)
+        log.error(
+            "%s refuses, perhaps not for the first time: server=%s reason=%s", self._what, self._name, words
+        )

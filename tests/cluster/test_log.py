@@ -7,10 +7,11 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 import pytest
 
-from cluster.log import MAX_LINES_PER_S, LogConfig, Sparing, configure
+from cluster.log import MAX_LINES_PER_S, RESERVED, SHOWN_CHARS, LogConfig, Sparing, configure, fill
 
 
 @pytest.fixture(autouse=True)
@@ -22,48 +23,154 @@ def restored_root() -> Iterator[None]:
     root.setLevel(level)
 
 
-def logged(config: LogConfig) -> str:
+def lines(template: str, *args: object, form: str = "text") -> list[str]:
+    """What a warning of these makes."""
     stream = io.StringIO()
-    configure(config, stream)
-    log = logging.getLogger("comet.push")
-    log.debug("not shown")
-    log.warning("save of %d\nfailed", 3, extra={"key": "bo\nb", "took_ms": 12, "other": 1})
+    configure(LogConfig(format=form), stream)
+    logging.getLogger("comet.pushing.push").warning(template, *args)
+    return stream.getvalue().splitlines()
+
+
+def said(template: str, *args: object) -> str:
+    """The text of its one line."""
+    (line,) = lines(template, *args)
+    return line.partition(" comet.pushing.push: ")[2]
+
+
+def as_json(template: str, *args: object) -> dict[str, object]:
+    (line,) = lines(template, *args, form="json")
+    found: dict[str, object] = json.loads(line)
+    return found
+
+
+def with_trace(form: str) -> list[str]:
+    stream = io.StringIO()
+    configure(LogConfig(format=form), stream)
     try:
         raise ValueError("bad")
     except ValueError:
-        log.exception("worse")
-    return stream.getvalue()
+        logging.getLogger("comet.pushing.push").exception("worse: key=%s", "bob")
+    return stream.getvalue().splitlines()
 
 
-def test_text_line_has_time_level_logger_and_fields_on_one_line() -> None:
-    first, second, *trace = logged(LogConfig()).splitlines()
+def test_text_line_has_time_level_logger_and_text() -> None:
+    (line,) = lines("save of %d\nfailed: key=%s took_ms=%d", 3, "bob", 12)
     assert re.fullmatch(
-        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARNING comet\.push: save of 3\\nfailed "
-        r"key='bo\\nb' took_ms=12",
-        first,
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARNING comet\.pushing\.push: "
+        r"save of 3\\nfailed: key=bob took_ms=12",
+        line,
     )
-    assert second.endswith("ERROR   comet.push: worse")
+
+
+def test_trace_stands_under_a_text_line_and_inside_a_json_one() -> None:
+    first, *trace = with_trace("text")
+    assert first.endswith("ERROR   comet.pushing.push: worse: key=bob")
     assert trace[-1] == "ValueError: bad"
+    (line,) = with_trace("json")
+    assert json.loads(line)["error"].endswith("ValueError: bad")
 
 
-def test_json_line_is_one_object_with_the_same_fields() -> None:
-    first, second = (json.loads(line) for line in logged(LogConfig(format="json")).splitlines())
-    assert first.pop("time").endswith("Z")
-    assert first == {
+def test_json_line_is_one_object_with_the_fields_of_its_template() -> None:
+    line = as_json("save of %d\nfailed: key=%s took_ms=%g reason=%r", 3, "bo\nb", 1.5, ValueError("bad"))
+    assert str(line.pop("time")).endswith("Z")
+    assert line == {
         "level": "warning",
-        "logger": "comet.push",
-        "text": "save of 3\nfailed",
+        "logger": "comet.pushing.push",
+        "text": "save of 3\nfailed: key='bo\\nb' took_ms=1.5 reason=ValueError('bad')",
         "key": "bo\nb",
-        "took_ms": 12,
+        "took_ms": 1.5,
+        "reason": "ValueError('bad')",
     }
-    assert second["error"].endswith("ValueError: bad")
 
 
-def test_long_field_is_cut() -> None:
-    stream = io.StringIO()
-    configure(LogConfig(), stream)
-    logging.getLogger("x").info("a", extra={"key": "k" * 500})
-    assert len(stream.getvalue()) < 200
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("bob", "bob"),
+        ("b:o-b@c/d", "b:o-b@c/d"),
+        ("bö", "bö"),
+        ("", "''"),
+        ("b ob", "'b ob'"),
+        ("x key=evil", "'x key=evil'"),
+        ("a=b", "'a=b'"),
+        ("'", '"\'"'),
+        ('b"b', "'b\"b'"),
+        ("b\n", "'b\\n'"),
+        ("\x1b[2J", "'\\x1b[2J'"),
+        ("b\u2028b", "'b\\u2028b'"),
+        ("b\u202eb", "'b\\u202eb'"),
+        (PurePosixPath("/a b"), "'/a b'"),
+        (7, "7"),
+    ],
+)
+def test_field_that_could_be_taken_for_more_is_quoted(value: object, shown: str) -> None:
+    assert said("full: key=%s reason=none", value) == f"full: key={shown} reason=none"
+
+
+def test_what_is_no_field_or_was_quoted_by_its_template_is_left_as_it_is() -> None:
+    assert said("%s: web.max=%s reason=%r", "a b", "c d", "e f") == "a b: web.max=c d reason='e f'"
+
+
+def test_long_key_is_cut_in_the_text_only() -> None:
+    key = "k" * 500
+    assert said("full: key=%s", key) == f"full: key={'k' * SHOWN_CHARS}..."
+    assert said("full: key=%s", " " + key) == f"full: key=' {'k' * (SHOWN_CHARS - 1)}...'"
+    assert as_json("full: key=%s", key)["key"] == key
+    assert said("full: reason=%s", key) == f"full: reason={key}"
+
+
+@pytest.mark.parametrize(
+    ("template", "args", "fields"),
+    [
+        ("key=%s", ("bob",), {"key": "bob"}),
+        ("%d%% of %s: key=%s", (5, "all", "bob"), {"key": "bob"}),
+        ("x: key=%.*s mid=%05d", (3, "bobby", 12), {"key": "bob", "mid": 12}),
+        ("x: took_ms=%*.1f", (8, 1.25), {"took_ms": 1.25}),
+        ("x: node=%-8s peer=%s", ("a", None), {"node": "a       ", "peer": "None"}),
+        ("x: session=%x", (255,), {"session": "ff"}),
+        ("x: mid=%s", (2**62,), {"mid": 2**62}),
+        ("x: epoch=%s", ((1, 2),), {"epoch": "(1, 2)"}),
+        ("x: rate=%% key=%s", ("bob",), {"key": "bob"}),
+        ("unnamed %s and web.most=%d (key=%s)", ("a", 1, "b"), {}),
+    ],
+)
+def test_conversions_are_those_of_python_and_the_named_ones_are_fields(
+    template: str, args: tuple[object, ...], fields: dict[str, object]
+) -> None:
+    text, found = fill(template, args)
+    assert text.replace("'", "") == template % args
+    assert found == fields
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize(
+    ("template", "args", "text"),
+    [
+        ("100% key=%s", (), "100% key=%s"),
+        (ValueError("bad"), (), "bad"),
+        ("key=%(key)s", ({"key": "bob"},), "key=bob"),
+        ("key=%s mid=%d", ("bob",), "key=%s mid=%d ('bob',)"),
+        ("key=%s", ("bob", 1), "key=%s ('bob', 1)"),
+        ("mid=%d", ("bob",), "mid=%d ('bob',)"),
+        ("key=%(key)s", ({"mid": 1},), "key=%(key)s {'mid': 1}"),
+    ],
+)
+def test_arguments_that_do_not_fit_cost_the_fields_and_not_the_line(
+    template: str, args: tuple[object, ...], text: str, form: str
+) -> None:
+    if form == "text":
+        assert said(template, *args) == text
+    else:
+        assert as_json(template, *args).keys() == {"time", "level", "logger", "text"}
+        assert as_json(template, *args)["text"] == text
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED))
+def test_field_does_not_replace_what_a_json_line_says_of_every_record(name: str) -> None:
+    line, plain = as_json(f"x: {name}=%s", "evil"), as_json("x")
+    assert line["text"] == f"x: {name}=evil"
+    assert line.keys() == plain.keys()
+    assert "evil" not in {value for field, value in line.items() if field != "text"}
 
 
 def test_level_is_the_least_that_is_logged() -> None:
@@ -77,12 +184,12 @@ def test_level_is_the_least_that_is_logged() -> None:
 def test_where_several_processes_log_to_one_place_each_says_who_it_is(form: str) -> None:
     stream = io.StringIO()
     configure(LogConfig(format=form), stream, process="comet-1-0")
-    logging.getLogger("comet.push").warning("late")
+    logging.getLogger("comet.pushing.push").warning("late")
     line = stream.getvalue()
     if form == "json":
         assert json.loads(line)["process"] == "comet-1-0"
     else:
-        assert re.search(r" WARNING comet-1-0 comet\.push: late$", line.strip())
+        assert re.search(r" WARNING comet-1-0 comet\.pushing\.push: late$", line.strip())
 
 
 def test_of_a_flood_some_lines_are_logged_and_the_rest_is_counted() -> None:
@@ -90,7 +197,7 @@ def test_of_a_flood_some_lines_are_logged_and_the_rest_is_counted() -> None:
     configure(LogConfig(level="debug"), stream)
     (handler,) = logging.getLogger().handlers
     handler.filters = [Sparing(lambda: now[0])]
-    log = logging.getLogger("comet.push")
+    log = logging.getLogger("comet.pushing.push")
     for moment in (0.0, 1.5, 3.0):
         now[0] = moment
         for key in range(MAX_LINES_PER_S + 5 if moment < 1 else 1):
@@ -109,7 +216,7 @@ def test_of_a_flood_some_lines_are_logged_and_the_rest_is_counted() -> None:
 def test_who_wants_debug_lines_gets_all_and_a_flood_of_others_is_cut_as_configured() -> None:
     stream = io.StringIO()
     configure(LogConfig(level="debug"), stream)
-    log = logging.getLogger("comet.push")
+    log = logging.getLogger("comet.pushing.push")
     for number in range(10 * MAX_LINES_PER_S):
         log.debug("each %d", number)
         log.error("many %d", number)

@@ -104,7 +104,7 @@ async def test_dead_service_task_drains_and_exits_non_zero(caplog: pytest.LogCap
     application.work_error = RuntimeError("broken")
     assert await run(application) == 1
     assert application.events == ["start", "announce", "drain 1.0", "stop"]
-    assert "service task work failed" in caplog.text
+    assert "a service task failed; the process drains and exits: task=work" in caplog.text
 
 
 async def test_drain_that_takes_too_long_is_cut(

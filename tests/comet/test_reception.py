@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from cluster.registry.memory import MemoryRegistry
 from cluster.stats import Stats
 from cluster.storeclocks import StoreClocks
 from cluster.tokens import TokenVerifier, mint
-from comet.codec.protocol import ClientVersion, CloseReason, Refusal, Subscribe
+from comet.codec.protocol import RESUME_ACKNOWLEDGED, ClientVersion, CloseReason, Refusal, Subscribe
 from comet.codec.wires import TcpWire
 from comet.config import CometConfig
 from comet.metrics import CometMetrics
@@ -30,6 +31,7 @@ from message.storage.embedded.store import EmbeddedStore
 from tests.comet.sockets.test_timers import Loop
 from tests.support.transport import MemoryTransport
 
+LOGGER = "comet.reception"
 TWO = TcpWire(ClientVersion.TWO)
 UNIX = 1_800_000_000.0
 ADDRESSES = {"tcp": ("192.0.2.1:6969",)}
@@ -106,6 +108,11 @@ class Desk:
 
     def refusals(self) -> dict[str, int]:
         return {label: child.value for label, child in self.metrics.refusals.children.items()}
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """What the reception has logged."""
+    return [(record.levelname, record.getMessage()) for record in caplog.records if record.name == LOGGER]
 
 
 async def test_subscriber_is_attached_then_greeted_and_its_deadline_watched(tmp_path: Path) -> None:
@@ -244,6 +251,63 @@ async def test_message_without_room_is_counted_once_and_so_is_the_close(tmp_path
     connection.heartbeat(desk.loop.now)
     assert desk.metrics.drops.children["slow_consumer"].value == 1
     assert desk.closes() == {"slow_consumer": 1}
+
+
+async def test_slow_consumer_is_told_of_with_what_it_has_not_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, LOGGER)
+    desk = await Desk.open(tmp_path, unread_limit_bytes=16 * 1024)
+    connection, transport = desk.let_in()
+    transport.unread_bytes = 16 * 1024 + 1
+    connection.offer(Mid(80), b"x")
+    connection.offer(Mid(160), b"x")
+    desk.let_in("alice")[0].close(CloseReason.PEER_CLOSED)
+    assert told(caplog) == [("WARNING", "slow consumer, cut: key=bob unread_bytes=16385")]
+
+
+async def test_debug_level_tells_of_each_connection_when_it_begins_and_why_it_ends(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, LOGGER)
+    desk = await Desk.open(tmp_path)
+    desk.let_in()[0].close(CloseReason.DELETED)
+    # Of one that its peer has cut the address is not known any more.
+    connection, transport = desk.let_in("alice", resume=Mid(80))
+    transport.has_failed = True
+    connection.lost()
+    desk.let_in("carol", resume=RESUME_ACKNOWLEDGED)[0].close(CloseReason.PEER_CLOSED)
+    assert told(caplog) == [
+        ("DEBUG", "subscribed: key=bob peer=192.0.2.1:1234 transport=tcp resume=no"),
+        ("DEBUG", "connection ended: key=bob peer=192.0.2.1:1234 reason=deleted"),
+        ("DEBUG", "subscribed: key=alice peer=192.0.2.1:1234 transport=tcp resume=80"),
+        ("DEBUG", "connection ended: key=alice peer= reason=peer_lost"),
+        ("DEBUG", "subscribed: key=carol peer=192.0.2.1:1234 transport=tcp resume=ack"),
+        ("DEBUG", "connection ended: key=carol peer=192.0.2.1:1234 reason=peer_closed"),
+    ]
+    await desk.reception._resumer.stop()
+
+
+async def test_transport_that_fails_at_the_greeting_has_begun_before_it_ends(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, LOGGER)
+    desk = await Desk.open(tmp_path)
+    transport = MemoryTransport()
+    transport.has_failed = True
+    desk.ask(transport=transport)
+    assert [text.partition(":")[0] for _, text in told(caplog)] == ["subscribed", "connection ended"]
+
+
+async def test_nobody_asks_for_a_peer_that_is_not_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, LOGGER)
+    desk = await Desk.open(tmp_path)
+    # A system call of each subscriber's.
+    monkeypatch.delattr(MemoryTransport, "peer")
+    desk.let_in()[0].close(CloseReason.DELETED)
+    assert told(caplog) == []
 
 
 async def test_acknowledgement_is_kept_for_the_device_until_the_connection_has_ended(tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ def test_store_that_has_failed_ends_the_process_with_1(tmp_path: Path) -> None:
         assert process.wait(PATIENCE_S) == 1
         assert process.stderr is not None
         log = process.stderr.read()
-        assert "service task store failed" in log
+        assert "a service task failed; the process drains and exits: task=store" in log
         assert "the store has failed: " in log
 
 

@@ -71,7 +71,7 @@ class DirectoryLock:
             os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
         except OSError:
             # A full disk: the lock holds without the number, which is only for people.
-            log.warning("cannot write the process id into %s", directory / LOCK_NAME)
+            log.warning("cannot write the process id: path=%s", directory / LOCK_NAME)
 
     def release(self) -> None:
         """Let others in. The file stays: removing it would race with one who has just opened it."""
@@ -212,7 +212,7 @@ def _check_files(path: Path, settings: EmbeddedSettings) -> bool:
     if lost > 1 and settings.durability == "fsync":
         raise _damaged(wal, f"it is broken before {lost} later commits, which may have been answered")
     if lost > 1:
-        log.warning("%s: %d commits after a torn one are lost", wal, lost)
+        log.warning("commits after a torn one are lost: path=%s commits=%d", wal, lost)
     return False
 
 
@@ -225,7 +225,7 @@ def _check_content(path: Path, settings: EmbeddedSettings, *, is_clean: bool) ->
         if is_clean and path.stat().st_size > settings.check_below_bytes:
             return
         if not is_clean:
-            log.info("%s was not closed orderly, checking it", path)
+            log.info("not closed orderly, checking it: path=%s", path)
         fault = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if fault != "ok":
             raise _damaged(path, " ".join(fault.split()))
@@ -239,7 +239,7 @@ def _open_writing(path: Path, settings: EmbeddedSettings) -> sqlite3.Connection:
         before = migrate(connection)
         after = connection.execute("PRAGMA user_version").fetchone()[0]
         if before != after:
-            log.info("%s: schema version %d is now %d", path, before, after)
+            log.info("the schema is a newer one now: path=%s version=%d before=%d", path, after, before)
     except BaseException:
         connection.close()
         raise

@@ -191,5 +191,5 @@ def _run_query(query: Query[T], connection: sqlite3.Connection) -> T | StorageEr
 
 
 def _storage_error(error: sqlite3.Error) -> StorageError:
-    log.error("cannot read the store: %s (%s)", error, getattr(error, "sqlite_errorname", "?"))
+    log.error("cannot read the store: reason=%s code=%s", error, getattr(error, "sqlite_errorname", "?"))
     return StorageError(f"cannot read the store: {error}")

@@ -281,20 +281,20 @@ class Writer:
             finally:
                 self._connection.execute(f"PRAGMA busy_timeout = {patience_ms}")
         except sqlite3.Error as error:
-            log.warning("cannot begin the write-ahead log anew: %s", error)
+            log.warning("cannot begin the write-ahead log anew: reason=%s", error)
 
     def _log_refusal(self, error: sqlite3.Error) -> None:
         """Log the first failure of an episode; the next message that is stored ends it."""
         is_full = _code(error) in (sqlite3.SQLITE_FULL, *_DISK_REFUSES)
-        what = "disk full" if is_full else "cannot write"
-        reason = f"{what}, messages are not stored: {error} ({error.sqlite_errorname})"
-        if self._outage.begin(reason):
-            log.error("%s", reason)
+        what = ("disk full" if is_full else "cannot write") + ", messages are not stored"
+        reason = f"{error} ({error.sqlite_errorname})"
+        if self._outage.begin(f"{what}: {reason}"):
+            log.error("%s: reason=%s", what, reason)
 
     def _stop_for(self, error: sqlite3.Error) -> None:
         if self._fault is None:
             self._fault = f"{error} ({getattr(error, 'sqlite_errorname', '?')})"
-            log.error("the store stops and must be opened again: %s", self._fault)
+            log.error("the store stops and must be opened again: reason=%s", self._fault)
 
 
 def _is_save(work: Work) -> bool:

@@ -121,7 +121,7 @@ class Workers:
         except DRIVER_ERRORS as error:
             self._begin_outage(error)
             log.warning(
-                "the database is away at the start, what it promises is not known: %s: %s",
+                "the database is away at the start, what it promises is not known: server=%s reason=%s",
                 self._server.name,
                 error,
             )
@@ -134,12 +134,12 @@ class Workers:
             self._begin_outage(error)
             raise
         if self.outage.end():
-            log.info("the database is back: %s", self._server.name)
+            log.info("the database is back: server=%s", self._server.name)
         return connection
 
     def _begin_outage(self, error: Exception) -> None:
         if self.outage.begin(explain(error)):
-            log.error("the database does not answer: %s: %s", self._server.name, explain(error))
+            log.error("the database does not answer: server=%s reason=%s", self._server.name, explain(error))
 
     def _connect(self) -> Connection:
         """A connection to a database with our tables. In a worker's thread."""

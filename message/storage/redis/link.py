@@ -173,7 +173,7 @@ class RedisLink:
                 await self._on_failed_connect(error)
                 continue
             if self._outage.end():
-                log.info("redis is back: %s", self._name)
+                log.info("redis is back: server=%s", self._name)
             self._connection, self._is_stale = connection, False
             self._flush()
             await self._read(connection)
@@ -200,7 +200,9 @@ class RedisLink:
         reason = str(error) or type(error).__name__
         if self._outage.begin(reason):
             log.error(
-                "redis does not answer, messages of its keys are not stored: %s: %s", self._name, reason
+                "redis does not answer, messages of its keys are not stored: server=%s reason=%s",
+                self._name,
+                reason,
             )
         self._fail(self._waiting, UnavailableError(f"redis does not answer: {self._name}"))
         if not self._is_stopping:
@@ -279,7 +281,9 @@ class RedisLink:
         if left_s > 0:
             self._watch = self._loop.call_later(left_s, self._watch_oldest)
         elif self._connection is not None:
-            log.warning("redis did not answer within %s s: %s", self._settings.timeout_s, self._name)
+            log.warning(
+                "redis did not answer in time: server=%s timeout_s=%g", self._name, self._settings.timeout_s
+            )
             abort(self._connection)
 
     def _close(self, reason: EnckeError) -> None:

@@ -105,7 +105,9 @@ class RedisStore:
             await self.clock()
             await self._tell(self._writing.call(self._scripts.clock, b"0", self._bound()))
         except (UnavailableError, StorageError):
-            log.warning("redis is away at the start, what it promises is not known: %s", self._server.name)
+            log.warning(
+                "redis is away at the start, what it promises is not known: server=%s", self._server.name
+            )
         self._expiry.start()
 
     async def stop(self) -> None:

@@ -28,8 +28,8 @@ def test_a_pair_is_told_of_once_while_it_lasts_and_again_when_it_comes_back(
     for _ in range(2):
         sharing.tell([one, other])
     assert lines(caplog) == [
-        "two nodes announce one address, which leads to one of them: nodes=comet comet-1, comet comet-3"
-        " addresses=rpc 10.0.0.1:6970, ws push.example:6968"
+        "two nodes announce one address, which leads to one of them: node=comet comet-1"
+        " other=comet comet-3 addresses=rpc 10.0.0.1:6970, ws push.example:6968"
     ]
 
     sharing.tell([one])

@@ -64,7 +64,7 @@ def test_one_refusal_is_told_in_a_minute_as_an_error(caplog: pytest.LogCaptureFi
     now += 1.0
     refusals.tell("READONLY")
 
-    told = [(record.levelname, record.getMessage().rpartition(": ")[2]) for record in caplog.records]
+    told = [(record.levelname, record.getMessage().rpartition("reason=")[2]) for record in caplog.records]
     assert told == [("ERROR", "OOM"), ("ERROR", "READONLY")]
 
 
