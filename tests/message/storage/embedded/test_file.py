@@ -157,6 +157,24 @@ async def test_file_that_was_cut_is_refused(tmp_path: Path) -> None:
     assert "is damaged" in await refusal(tmp_path)
 
 
+async def test_index_that_disagrees_with_its_table_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = await stored(tmp_path, 10)
+    connection = sqlite3.connect(path)
+    (last,) = connection.execute("SELECT max(mid) FROM messages").fetchone()
+    connection.close()
+    start = (root_page(path, "messages_by_key") - 1) * 4096
+    # The index has one page. The last mid in it is a tick off, and stays in its order.
+    offset = path.read_bytes().index(int(last).to_bytes(8, "big"), start)
+    assert offset < start + 4096
+    flip(path, offset + 7, 1)
+    before = path.read_bytes()
+
+    text = await refusal(tmp_path)
+
+    assert "is damaged" in text
+    assert path.read_bytes() == before
+
+
 async def test_large_file_is_checked_only_after_an_unclean_stop(tmp_path: Path) -> None:
     path = await stored(tmp_path)
     with path.open("r+b") as file:
