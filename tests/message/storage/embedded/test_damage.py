@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +19,8 @@ from message.storage.embedded.store import EmbeddedStore
 from tests.message.storage.embedded.test_crash import flip
 from tests.message.storage.embedded.test_file import root_page
 from tests.message.storage.saving import ALICE, BOB, PLENTY, item, load_all, save, save_one
-from tests.message.storage.stores import open_store, opened, settings_for
+from tests.message.storage.store_suite import unreadable
+from tests.message.storage.stores import damage, open_store, opened, settings_for
 
 PAGE = 4096
 # Ahead of every clock that reads it: nothing expires.
@@ -50,14 +50,6 @@ async def make_store(data_dir: Path, count: int = 40) -> dict[Mid, bytes]:
     async with opened(store):
         results = await save(store, BOB, *(item("", payload_of(number)) for number in range(count)))
     return {result.mid: payload_of(number) for number, result in enumerate(results)}
-
-
-def unreadable(stats: Stats) -> int:
-    """What the store has counted."""
-    (family,) = [one for one in stats.snapshot() if one.name == "store_unreadable_total"]
-    count = family.readings[""]
-    assert isinstance(count, int)
-    return count
 
 
 async def read(data_dir: Path) -> Found:
@@ -145,18 +137,8 @@ def test_checksum_tells_every_bit_of_the_mid_and_whose_message_it_is(bit: int) -
 # -- reading on
 
 
-def damage(store_dir: Path, *mids: Mid) -> None:
-    """Change payloads behind the back of an open store; their length stays."""
-    connection = sqlite3.connect(store_dir / FILE_NAME, isolation_level=None)
-    for mid in mids:
-        connection.execute(
-            "UPDATE messages SET payload = CAST(replace(payload, '1', '2') AS BLOB) WHERE mid = ?", (mid,)
-        )
-    connection.close()
-
-
 async def save_ones(store: EmbeddedStore, count: int) -> list[Mid]:
-    """Messages with a 1 in them."""
+    """Messages of three bytes; their mids."""
     return [result.mid for result in await save(store, BOB, *(item("", b"[1]") for _ in range(count)))]
 
 
