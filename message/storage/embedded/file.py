@@ -36,6 +36,7 @@ READER_CACHE_KIB = 4 * 1024
 MAX_IDLE_LOG_BYTES = 64 * 1024 * 1024
 # Somebody else's writing transaction (a shell on the file) is waited for this long.
 BUSY_TIMEOUT_S = 5.0
+READ_AHEAD_BYTES = 1024 * 1024
 
 
 class DirectoryLock:
@@ -222,15 +223,29 @@ def _check_content(path: Path, settings: EmbeddedSettings, *, is_clean: bool) ->
     try:
         if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise ConfigError([f"{path} is a database of another program"])
-        if is_clean and path.stat().st_size > settings.check_below_bytes:
+        is_small = path.stat().st_size <= settings.check_below_bytes
+        if is_clean and not is_small:
             return
         if not is_clean:
             log.info("not closed orderly, checking it: path=%s", path)
-        fault = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if is_small:
+            _read_ahead(path)
+        # The quick one does not compare the indexes with their tables. Of 256 MB in the page cache it takes
+        # 0.3 to 0.6 s, the other 0.7 s with payloads of 1,000 bytes and 6 s with payloads of 100; of 64 MB
+        # 0.2 to 1.3 s. The time goes into finding each row in each index, and grows faster than the file.
+        check = "integrity_check" if is_small else "quick_check"
+        fault = connection.execute(f"PRAGMA {check}(1)").fetchone()[0]
         if fault != "ok":
             raise _damaged(path, " ".join(fault.split()))
     finally:
         connection.close()
+
+
+def _read_ahead(path: Path) -> None:
+    """Bring a file into the page cache: from a cold disk a check alone takes twice as long, page by page."""
+    with path.open("rb", buffering=0) as file:
+        while file.read(READ_AHEAD_BYTES):
+            pass
 
 
 def _open_writing(path: Path, settings: EmbeddedSettings) -> sqlite3.Connection:

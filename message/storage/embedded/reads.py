@@ -16,11 +16,11 @@ from itertools import repeat
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from cluster.contracts.message import Page, Stored
+from cluster.contracts.message import Stored
 from cluster.errors import StorageError
 from cluster.model import Key, Mid
 from message.storage.embedded.clock import EmbeddedClock
-from message.storage.embedded.pages import Load, load_pages
+from message.storage.embedded.pages import Load, Loaded, load_pages
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +90,9 @@ class Readers:
         for thread in self._threads:
             thread.start()
 
-    def load(self, load: Load) -> asyncio.Future[Page]:
+    def load(self, load: Load) -> asyncio.Future[Loaded]:
         """Read a page; as read()."""
-        future: asyncio.Future[Page] = self._loop.create_future()
+        future: asyncio.Future[Loaded] = self._loop.create_future()
         self._put(load, future)
         return future
 
@@ -150,7 +150,7 @@ class Readers:
         """Read everything in one transaction: a key's mark and its messages belong together."""
         loads = [request for request, _ in jobs if isinstance(request, Load)]
 
-        def read_pages(connection: sqlite3.Connection) -> list[Page]:
+        def read_pages(connection: sqlite3.Connection) -> list[Loaded]:
             return load_pages(connection, self._time, loads) if loads else []
 
         try:

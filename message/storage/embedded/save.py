@@ -19,6 +19,7 @@ from message.storage.clock import to_whole_s
 from message.storage.counters import Tally
 from message.storage.embedded.clock import EmbeddedClock
 from message.storage.embedded.config import EmbeddedSettings
+from message.storage.embedded.damage import checksum
 from message.storage.embedded.keys import Keys, KeyState
 from message.storage.embedded.reads import is_fenced
 from message.storage.embedded.rows import ManyRows
@@ -37,9 +38,9 @@ _KNOWS_ID = (
     "SELECT 1 FROM keys k JOIN ids i ON i.key_id = k.id WHERE k.key = ? AND i.push_id = ? AND i.until > ?"
 )
 _ADD_MESSAGES = ManyRows(
-    "INSERT OR FAIL INTO messages (key_id, mid, expires_at, payload)"
+    "INSERT OR FAIL INTO messages (key_id, mid, expires_at, payload, crc)"
     " SELECT * FROM (VALUES {rows}) WHERE column1 >= 0",
-    width=4,
+    width=5,
 )
 _PUT_IDS = ManyRows(
     "INSERT OR FAIL INTO ids (push_id, key_id, mid, digest, until)"
@@ -207,7 +208,13 @@ class _Group:
         self._tally.saved += 1
         prev = state.stored
         if item.expire_s > 0:
-            self._new_messages += (state.id, mid, self._expiry_base + item.expire_s, bytearray(payload))
+            self._new_messages += (
+                state.id,
+                mid,
+                self._expiry_base + item.expire_s,
+                bytearray(payload),
+                checksum(state.id, mid, payload),
+            )
             state.stored = mid
             state.messages += 1
             state.payload_bytes += len(payload)

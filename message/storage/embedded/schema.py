@@ -97,7 +97,12 @@ def _add_fences(connection: sqlite3.Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Migration, ...] = (_create, _add_fences)
+def _add_checksums(connection: sqlite3.Connection) -> None:
+    # checksum() in damage.py; NULL = the message was saved before there were any.
+    connection.execute("ALTER TABLE messages ADD COLUMN crc INTEGER")
+
+
+MIGRATIONS: tuple[Migration, ...] = (_create, _add_fences, _add_checksums)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:

@@ -7,7 +7,8 @@ This file is the side of the event loop: queues, futures, counters.
              → reads.py (threads) → pages.py
              → clock.py · durability.py (what the store promises)
     on disk:   file.py → schema.py, wal.py; backup.py copies it while it is in use
-    rows.py is under all that read or write many rows at a time
+    rows.py is under all that read or write many rows at a time;
+    damage.py under save.py and pages.py: the checksums of messages
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from message.storage.counters import StoreCounters, show_state
 from message.storage.embedded import changes, reads
 from message.storage.embedded.clock import EmbeddedClock
 from message.storage.embedded.config import EmbeddedSettings
+from message.storage.embedded.damage import DamageReport
 from message.storage.embedded.durability import guarantee
 from message.storage.embedded.file import (
     FILE_NAME,
@@ -78,6 +80,7 @@ class EmbeddedStore:
         self._monotonic_ns = monotonic_ns
         self._directory = Path(settings.data_dir)
         self._counters = StoreCounters(stats)
+        self._damage = DamageReport(self._counters)
         self._waiting = Waiting(settings)
         self._outage = Outage()
         show_state(stats, lambda: self._waiting.writes, self.describe)
@@ -140,7 +143,9 @@ class EmbeddedStore:
     async def load_after(self, key: Key, after: Mid, max_messages: int, max_bytes: int) -> Page:
         """Read a page; see MessageService.load_after()."""
         self._admit_read(key)
-        return await self._readers.load(Load(key, after, max_messages, max_bytes))
+        page, damaged = await self._readers.load(Load(key, after, max_messages, max_bytes))
+        self._damage.add(key, damaged)
+        return page
 
     async def acknowledge(self, key: Key, device: str, mid: Mid) -> None:
         """Remember a device's mid; see MessageService.acknowledge()."""

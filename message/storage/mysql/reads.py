@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 
-import msgspec
-
 from cluster.contracts.message import Page, Stored
 from cluster.mids import MAX_MID
 from cluster.model import Key, Message, Mid
 from message.storage.clock import HeardClock, to_whole_s
 from message.storage.mysql.connection import NOW_S, Connection, Row, literal
 from message.storage.mysql.keys import READ_CLOCK, read_clock
+from message.storage.rules import read_payload
 
 log = logging.getLogger(__name__)
 
@@ -107,12 +106,5 @@ def is_fenced(connection: Connection, heard: HeardClock, incarnation: str) -> bo
 def _read(row: Row) -> Message | None:
     """A message, or None when somebody has written something else there."""
     mid, expires_at, stored = row
-    payload = bytes(stored)
-    try:
-        msgspec.json.decode(payload)
-        if b"\n" in payload or b"\r" in payload:
-            # It could not stand in a frame of the subscriber protocol.
-            payload = msgspec.json.format(payload, indent=-1)
-    except (ValueError, RecursionError):
-        return None
-    return Message(Mid(mid), payload, expires_at)
+    payload = read_payload(bytes(stored))
+    return None if payload is None else Message(Mid(mid), payload, expires_at)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pymysql
 
+from cluster.model import Key, Mid
 from cluster.stats import Stats
 from message.storage.counters import StoreCounters
 from message.storage.mysql.config import MysqlSettings
@@ -75,8 +76,13 @@ def open_mysql(
 
 def mysql_harness(server: MariaServer) -> ServerHarness:
     """The MySQL store on a server that it has for itself."""
+
+    def damage(key: Key, mid: Mid) -> None:
+        query(server, f"UPDATE private_msg SET msg = '{{' WHERE skey = '{key}' AND mid = {mid}")
+
     return ServerHarness(
         server.clock,
-        make=lambda limits: make_store(server.url(DATABASE), limits=limits, timeout_s=20.0),
+        make=lambda limits, stats: make_store(server.url(DATABASE), stats, limits, timeout_s=20.0),
         empty=lambda: make_empty(server),
+        damage=damage,
     )

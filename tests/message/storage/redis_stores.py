@@ -8,6 +8,7 @@ from typing import Any
 
 import redis
 
+from cluster.model import Key, Mid
 from cluster.stats import Stats
 from message.storage.counters import StoreCounters
 from message.storage.redis.config import RedisSettings
@@ -38,9 +39,17 @@ def redis_harness(server: RedisServer) -> ServerHarness:
     """The Redis store on a server that it has for itself."""
     return ServerHarness(
         server.clock,
-        make=lambda limits: make_store(server.url, limits=limits, timeout_s=20.0),
+        make=lambda limits, stats: make_store(server.url, stats, limits, timeout_s=20.0),
         empty=lambda: make_empty(server),
+        damage=lambda key, mid: damage(server.url, key, mid),
     )
+
+
+def damage(url: str, key: Key, mid: Mid) -> None:
+    """Put what is no member of ours in the place of one, if it is there."""
+    with redis.Redis.from_url(url) as client:
+        if client.zremrangebyscore(key, mid, mid):
+            client.zadd(key, {f"not JSON {mid}": mid})
 
 
 def make_empty(server: RedisServer) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 
+from cluster.model import Key, Mid
 from cluster.stats import Stats
 from message.storage.build import build_redis_store
 from message.storage.redis.config import RedisSettings
 from message.storage.sharded import ShardedStore
-from tests.message.storage.redis_stores import make_empty
+from tests.message.storage.redis_stores import damage, make_empty
 from tests.message.storage.server_harness import ServerHarness
 from tests.message.storage.store_suite import Limits
 from tests.message.storage.stores import limits_with, opened
@@ -26,8 +27,12 @@ def sharded_harness(server: RedisServer) -> ServerHarness:
     """Three databases of one Redis as three servers, which share a clock that can be set."""
     urls = tuple(f"redis://127.0.0.1:{server.port}/{n}?weight={n + 1}" for n in range(3))
 
-    def make(limits: Limits) -> ShardedStore:
+    def make(limits: Limits, stats: Stats) -> ShardedStore:
         settings = RedisSettings(servers=urls, timeout_s=20.0)
-        return build_redis_store(settings, limits_with(**asdict(limits)), Stats())
+        return build_redis_store(settings, limits_with(**asdict(limits)), stats)
 
-    return ServerHarness(server.clock, make=make, empty=lambda: make_empty(server))
+    def damage_there(key: Key, mid: Mid) -> None:
+        for url in urls:
+            damage(url.partition("?")[0], key, mid)
+
+    return ServerHarness(server.clock, make=make, empty=lambda: make_empty(server), damage=damage_there)

@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from cluster.model import Mid
 from cluster.stats import Stats
 from message.storage.base import MessageStore
 from message.storage.embedded.config import EmbeddedSettings
+from message.storage.embedded.file import FILE_NAME
 from message.storage.embedded.store import EmbeddedStore
 
 Store = TypeVar("Store", bound=MessageStore)
@@ -47,6 +49,14 @@ async def open_store(
         await store.remove_expired(1)
         await store.remove_expired(1)
         yield store
+
+
+def damage(data_dir: Path, *mids: Mid) -> None:
+    """Change payloads behind the back of an open embedded store. What they weigh stays."""
+    connection = sqlite3.connect(data_dir / FILE_NAME, isolation_level=None)
+    for mid in mids:
+        connection.execute("UPDATE messages SET payload = zeroblob(length(payload)) WHERE mid = ?", (mid,))
+    connection.close()
 
 
 def broken(_: sqlite3.Connection) -> NoReturn:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.model import Key, Mid
 from cluster.stats import Stats
 from message.storage.base import MessageStore
 from message.storage.embedded.store import EmbeddedStore
@@ -14,8 +15,8 @@ from tests.message.storage.clocks import SteppedClock
 from tests.message.storage.mysql_stores import mysql_harness
 from tests.message.storage.redis_stores import redis_harness
 from tests.message.storage.sharded_stores import sharded_harness
-from tests.message.storage.store_suite import Harness, Limits, StoreSuite
-from tests.message.storage.stores import settings_for
+from tests.message.storage.store_suite import Harness, Limits, StoreSuite, unreadable
+from tests.message.storage.stores import damage, settings_for
 from tests.support.servers import MariaServer, RedisServer
 
 
@@ -26,11 +27,13 @@ class EmbeddedHarness:
         self._directory = directory
         self._clock = SteppedClock()
         self._store: EmbeddedStore | None = None
+        self._stats = Stats()
 
     async def open(self, limits: Limits | None = None) -> MessageStore:
         await self._stop()
         settings = settings_for(self._directory, **asdict(limits or Limits()))
-        self._store = EmbeddedStore(settings, Stats(), wall_ns=self._clock.wall_ns)
+        self._stats = Stats()
+        self._store = EmbeddedStore(settings, self._stats, wall_ns=self._clock.wall_ns)
         await self._store.start()
         return self._store
 
@@ -39,6 +42,12 @@ class EmbeddedHarness:
 
     def advance(self, seconds: float) -> None:
         self._clock.advance(seconds)
+
+    def damage(self, key: Key, mid: Mid) -> None:
+        damage(self._directory, mid)
+
+    def left_out(self) -> int:
+        return unreadable(self._stats)
 
     async def _stop(self) -> None:
         if self._store is not None:

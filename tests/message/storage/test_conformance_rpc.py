@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.contracts.message_rpc import SERVICE, MessageStub, MessageTimeouts, message_routes
+from cluster.model import Key, Mid
 from cluster.rpc.client import RpcClient
 from cluster.rpc.config import RpcConfig
 from cluster.rpc.server import RpcServer
@@ -58,6 +59,12 @@ class RpcHarness:
 
     def advance(self, seconds: float) -> None:
         self._harness.advance(seconds)
+
+    def damage(self, key: Key, mid: Mid) -> None:
+        self._harness.damage(key, mid)
+
+    def left_out(self) -> int:
+        return self._harness.left_out()
 
     async def _stop(self) -> None:
         if self._client is not None:

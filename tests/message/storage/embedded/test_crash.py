@@ -242,10 +242,10 @@ async def test_log_of_a_header_alone_is_empty(tmp_path: Path) -> None:
         assert await load_all(store, BOB) == []
 
 
-def flip(path: Path, offset: int) -> None:
-    """Change one byte."""
+def flip(path: Path, offset: int, bits: int = 0xFF) -> None:
+    """Change one byte, or single bits of it."""
     with path.open("r+b") as file:
         file.seek(offset)
         (byte,) = file.read(1)
         file.seek(offset)
-        file.write(bytes([byte ^ 0xFF]))
+        file.write(bytes([byte ^ bits]))

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from cluster.errors import ConfigError, StorageError
+from cluster.stats import Stats
 from message.storage.embedded.file import FILE_NAME, connect, told_to_operator
 from message.storage.embedded.schema import MIGRATIONS, migrate
 from tests.message.storage.embedded.test_crash import acknowledged_until_killed, flip, start_saving
 from tests.message.storage.saving import BOB, load_all, save_one
+from tests.message.storage.store_suite import unreadable
 from tests.message.storage.stores import open_store
 
 SCHEMA_1 = Path(__file__).with_name("schema_1.sql")
@@ -157,6 +159,24 @@ async def test_file_that_was_cut_is_refused(tmp_path: Path) -> None:
     assert "is damaged" in await refusal(tmp_path)
 
 
+async def test_index_that_disagrees_with_its_table_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = await stored(tmp_path, 10)
+    connection = sqlite3.connect(path)
+    (last,) = connection.execute("SELECT max(mid) FROM messages").fetchone()
+    connection.close()
+    start = (root_page(path, "messages_by_key") - 1) * 4096
+    # The index has one page. The last mid in it is a tick off, and stays in its order.
+    offset = path.read_bytes().index(int(last).to_bytes(8, "big"), start)
+    assert offset < start + 4096
+    flip(path, offset + 7, 1)
+    before = path.read_bytes()
+
+    text = await refusal(tmp_path)
+
+    assert "is damaged" in text
+    assert path.read_bytes() == before
+
+
 async def test_large_file_is_checked_only_after_an_unclean_stop(tmp_path: Path) -> None:
     path = await stored(tmp_path)
     with path.open("r+b") as file:
@@ -230,20 +250,44 @@ async def test_rest_of_a_start_that_was_killed_is_replaced(tmp_path: Path) -> No
 # -- versions
 
 
-async def test_file_of_version_1_is_opened_and_brought_up_to_date(tmp_path: Path) -> None:
-    connection = sqlite3.connect(tmp_path / FILE_NAME)
+def make_version_1(path: Path, *changes: str) -> None:
+    """A store of version 1, changed as something else might have."""
+    connection = sqlite3.connect(path)
     connection.executescript(SCHEMA_1.read_text())
+    connection.executescript(";".join(changes))
     connection.close()
+
+
+async def test_file_of_version_1_is_opened_and_brought_up_to_date(tmp_path: Path) -> None:
+    make_version_1(tmp_path / FILE_NAME)
 
     async with open_store(tmp_path) as store:
         assert await load_all(store, BOB) == [b"[1]", b"[2]"]
         assert await store.acknowledged(BOB, "phone") == 17_900_000_000_000_080
         reply = await save_one(store, BOB, "3", b"[3]")
         assert reply.results[0].mid > 17_900_000_000_000_160
+        assert await load_all(store, BOB) == [b"[1]", b"[2]", b"[3]"]
 
     connection = sqlite3.connect(tmp_path / FILE_NAME)
     assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+    # What was stored before has no checksum.
+    rows = connection.execute("SELECT crc IS NULL FROM messages ORDER BY mid").fetchall()
+    assert rows == [(1,), (1,), (0,)]
     connection.close()
+
+
+@pytest.mark.parametrize("poison", [b"not JSON", b'"\xff"', b"{", b"", b"[" * 100_000])
+async def test_value_of_an_older_file_that_is_not_json_is_left_out_counted_and_logged(
+    tmp_path: Path, poison: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_version_1(tmp_path / FILE_NAME, f"UPDATE messages SET payload = x'{poison.hex()}' WHERE id = 1")
+    stats = Stats()
+
+    async with open_store(tmp_path, stats) as store:
+        assert await load_all(store, BOB) == [b"[2]"]
+
+    assert unreadable(stats) == 1
+    assert caplog.text.count("damaged: key=bob mid=17900000000000080") == 1
 
 
 async def test_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:

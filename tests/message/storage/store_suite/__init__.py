@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from tests.message.storage.store_suite.bounds import Bounds
 from tests.message.storage.store_suite.changing import Changing
-from tests.message.storage.store_suite.ground import Harness, Limits
+from tests.message.storage.store_suite.ground import Harness, Limits, unreadable
 from tests.message.storage.store_suite.ids import Ids
 from tests.message.storage.store_suite.lasting import Lasting
 from tests.message.storage.store_suite.reading import Reading
 from tests.message.storage.store_suite.saving import Saving
 
-__all__ = ["Harness", "Limits", "StoreSuite"]
+__all__ = ["Harness", "Limits", "StoreSuite", "unreadable"]
 
 
 class StoreSuite(Saving, Ids, Reading, Bounds, Changing, Lasting):

@@ -8,6 +8,8 @@ from typing import Protocol
 
 import pytest
 
+from cluster.model import Key, Mid
+from cluster.stats import Stats
 from message.storage.base import MessageStore
 
 
@@ -36,6 +38,22 @@ class Harness(Protocol):
     def advance(self, seconds: float) -> None:
         """Step the store's wall clock; negative = back."""
         ...
+
+    def damage(self, key: Key, mid: Mid) -> None:
+        """Put what is no message in the place of one, behind the back of the open store."""
+        ...
+
+    def left_out(self) -> int:
+        """How many stored values the open store has left out of answers."""
+        ...
+
+
+def unreadable(stats: Stats) -> int:
+    """What a store has counted as left out."""
+    (family,) = [one for one in stats.snapshot() if one.name == "store_unreadable_total"]
+    count = family.readings[""]
+    assert isinstance(count, int)
+    return count
 
 
 def text(content: str) -> bytes:

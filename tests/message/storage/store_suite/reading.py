@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cluster.model import Mid
 from message.storage.base import MessageStore
 from tests.message.storage.saving import BOB, PLENTY, item, save
-from tests.message.storage.store_suite.ground import Ground, text
+from tests.message.storage.store_suite.ground import Ground, Harness, text
 
 
 class Reading(Ground):
@@ -34,6 +36,44 @@ class Reading(Ground):
         assert (len(two.messages), two.has_more) == (2, True)
         assert (len(one.messages), one.has_more) == (1, True)
         assert (len(all_of_them.messages), all_of_them.has_more) == (5, False)
+
+    # -- what is no message
+
+    @pytest.mark.parametrize("most", [(1, PLENTY), (PLENTY, 1), (3, PLENTY), (PLENTY, PLENTY)])
+    async def test_pages_go_on_behind_what_is_no_message(
+        self, opened: Harness, most: tuple[int, int], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = await opened.open()
+        saved = await save(store, BOB, *(item(str(n), b"[%d]" % n) for n in range(8)))
+        damaged = [0, 1, 2, 4, 7]
+        for number in damaged:
+            opened.damage(BOB, saved[number].mid)
+
+        found: list[bytes] = []
+        has_more, after = True, Mid(0)
+        while has_more:
+            page = await store.load_after(BOB, after, *most)
+            assert page.messages or not page.has_more
+            found += [message.payload for message in page.messages]
+            has_more = page.has_more
+            after = page.messages[-1].mid if page.messages else after
+
+        assert found == [b"[3]", b"[5]", b"[6]"]
+        # A page may be read up to one that the next begins with.
+        assert opened.left_out() >= len(damaged)
+        assert "key=bob" in caplog.text
+
+    async def test_message_behind_one_that_is_none_has_it_as_its_predecessor(self, opened: Harness) -> None:
+        store = await opened.open()
+        first, second = await save(store, BOB, item("1", b"[1]"), item("2", b"[2]"))
+        opened.damage(BOB, second.mid)
+
+        (third,) = await save(store, BOB, item("3", b"[3]"))
+        page = await store.load_after(BOB, first.mid, PLENTY, PLENTY)
+
+        assert third.prev == second.mid
+        assert [message.mid for message in page.messages] == [third.mid]
+        assert page.trimmed == 0
 
     # -- looking
 
