@@ -4,7 +4,7 @@ This file is the side of the event loop: queues, futures, counters.
 
     store.py → writer.py → save.py, changes.py
              → reads.py → pages.py
-    on disk:   file.py → schema.py, wal.py
+    on disk:   file.py → directory.py, schema.py, wal.py
 """
 
 from __future__ import annotations
