@@ -79,6 +79,15 @@ class CometConfig:
             "min": 1,
         },
     )
+    token_failures_per_minute: int = field(
+        default=60,
+        metadata={
+            "doc": "Refused subscriber tokens per address before its subscriptions are closed without a word,"
+            " so that guessing is slow. An address that has shown a good token never waits: behind a"
+            " balancer all subscribers have the same. 0: no limit.",
+            "min": 0,
+        },
+    )
     max_pending_keys: int = field(
         default=400_000,
         metadata={"doc": "Keys of pushes in progress; more are refused. Protects memory.", "min": 1},

@@ -229,6 +229,7 @@ def test_reasons_have_labels_of_their_own() -> None:
         (Refusal.DRAINING, b"-c\r\n"),
         (Refusal.BAD_TOKEN, b"-a\r\n"),
         (Refusal.TOO_MANY, b""),
+        (Refusal.TOO_MANY_TOKENS, b""),
     ],
 )
 def test_refusals_have_the_lines_of_the_compatible_protocol(refusal: Refusal, line: bytes) -> None:
