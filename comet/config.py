@@ -69,7 +69,7 @@ class CometConfig:
     )
     unread_limit_bytes: int = field(
         default=1024 * 1024,
-        metadata={"doc": "Unread data above which a subscriber is closed as slow (4002).", "min": 16 * 1024},
+        metadata={"doc": "Unread data above which a subscriber is cut as slow.", "min": 16 * 1024},
     )
     max_frames_per_s: int = field(
         default=1000,

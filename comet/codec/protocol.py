@@ -42,6 +42,7 @@ class CloseReason(Enum):
 
     DRAINING = (1001, "going away", "draining")
     MOVED = (4001, "another node owns the key now", "moved")
+    # Never said (Connection.close()); the code is reserved, because clients know it.
     SLOW_CONSUMER = (4002, "unread data over the limit", "slow_consumer")
     HEARTBEAT_MISSED = (4003, "no heartbeat in time", "heartbeat_missed")
     DELETED = (4004, "the key was deleted", "deleted")
