@@ -69,7 +69,7 @@ class CometConfig:
     )
     unread_limit_bytes: int = field(
         default=1024 * 1024,
-        metadata={"doc": "Unread data above which a subscriber is closed as slow (4002).", "min": 16 * 1024},
+        metadata={"doc": "Unread data above which a subscriber is cut as slow.", "min": 16 * 1024},
     )
     max_frames_per_s: int = field(
         default=1000,
@@ -77,6 +77,15 @@ class CometConfig:
             "doc": "Frames that one subscriber may send in a second; then it is not read from for a second. "
             "64 heartbeats in a row count as one over TCP.",
             "min": 1,
+        },
+    )
+    token_failures_per_minute: int = field(
+        default=60,
+        metadata={
+            "doc": "Refused subscriber tokens per address before its subscriptions are closed without a word,"
+            " so that guessing is slow. An address that has shown a good token never waits: behind a"
+            " balancer all subscribers have the same. 0: no limit.",
+            "min": 0,
         },
     )
     max_pending_keys: int = field(

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from cluster.failurelimiter import FailureLimiter
 from cluster.model import Key, Mid
 from cluster.tokens import TokenVerifier
 from comet.codec.protocol import RESUME_ACKNOWLEDGED, CloseReason, Refusal, Subscribe
@@ -56,6 +57,8 @@ class Reception:
         self._ownership = ownership
         self._verifier = verifier
         self._is_token_required = verifier.is_required
+        # Of bad tokens, by address.
+        self._guesses = FailureLimiter(config.token_failures_per_minute, wheel.now)
         self._resumer = resumer
         self._acknowledgements = acknowledgements
         self._wheel = wheel
@@ -86,9 +89,15 @@ class Reception:
             self, transport, wire, subscribe.device, subscribe.heartbeat_s, now, int(unix_now)
         )
         if self._is_token_required:
+            address = transport.peer.rpartition(":")[0]
+            # Before the token is looked at: a guesser must not learn that this one would be good.
+            if self._guesses.wait_s(address):
+                return self._refuse(Refusal.TOO_MANY_TOKENS)
             expiry = self._verifier.expiry(key, subscribe.token, unix_now)
             if expiry is None:
+                self._guesses.add_failure(address)
                 return self._refuse(Refusal.BAD_TOKEN)
+            self._guesses.trust(address)
             connection.expire_token_at(now + (expiry - unix_now))
         if not self._hub.attach(key, connection):
             return self._refuse(Refusal.TOO_MANY)

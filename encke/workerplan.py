@@ -119,13 +119,16 @@ def serve_plans(config: EnckeConfig, count: int) -> list[WorkerPlan]:
     ]
 
 
-def check_binds(binds: Sequence[Bind]) -> None:
+def check_binds(binds: Sequence[Bind], other_faults: Sequence[str] = ()) -> None:
     """Find out whether all of them can be listened on, before anything is.
 
+    Args:
+        other_faults: found before, to be told with them.
+
     Raises:
-        ConfigError: two are the same, or one cannot be bound.
+        ConfigError: two are the same, one cannot be bound, or there are other faults.
     """
-    faults = [*_overlaps(binds)] or bind_faults(binds)
+    faults = [*([*_overlaps(binds)] or bind_faults(binds)), *other_faults]
     if faults:
         raise ConfigError(faults)
 

@@ -28,6 +28,7 @@ PURE = (
     "cluster/addresses.py",
     "cluster/errors.py",
     "cluster/exposition.py",
+    "cluster/failurelimiter.py",
     "cluster/mids.py",
     "cluster/model.py",
     "cluster/ring.py",

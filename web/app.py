@@ -14,6 +14,7 @@ from cluster.addresses import advertised_address
 from cluster.contracts.message import MessageService
 from cluster.contracts.web import WebStatus
 from cluster.errors import ConfigError
+from cluster.failurelimiter import FailureLimiter
 from cluster.members import Members
 from cluster.model import NodeInfo, NodeKind, NodeName
 from cluster.peers import NodeServices
@@ -26,7 +27,7 @@ from web.asking import StoreQuestions
 from web.config import WebConfig
 from web.departures import Departures
 from web.inspect import Inspector
-from web.limits import ByteBudget, FailureLimiter
+from web.limits import ByteBudget
 from web.listener import Listener
 from web.locate import Locator
 from web.metrics import WebMetrics

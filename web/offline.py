@@ -7,11 +7,11 @@ from functools import partial
 
 from cluster.contracts.message import MessageService
 from cluster.errors import RequestError
+from cluster.failurelimiter import FailureLimiter
 from cluster.model import Key, Message, Mid
 from cluster.tokens import TokenVerifier
 from web.asking import StoreQuestions
 from web.dialect import Dialect
-from web.limits import FailureLimiter
 from web.metrics import WebMetrics
 from web.params import key_param, mid_param
 from web.payload import json_string

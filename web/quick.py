@@ -14,10 +14,10 @@ import logging
 import re
 
 from cluster.errors import EnckeError
+from cluster.failurelimiter import FailureLimiter
 from cluster.model import MAX_KEY_BYTES, Key
 from web.access import Access, Verdict
 from web.connection import MAX_HEADER_FIELDS
-from web.limits import FailureLimiter
 from web.metrics import WebMetrics
 from web.params import expire_param, key_param, parse_query
 from web.payload import canonical

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from cluster.errors import EnckeError
+from cluster.failurelimiter import FailureLimiter
 from cluster.stats import Counter
 from web.access import Access, Verdict
 from web.dialect import COMPATIBLE, OLDEST
 from web.inspect import Inspector
-from web.limits import FailureLimiter
 from web.locate import Locator
 from web.metrics import WebMetrics
 from web.nodes import NodeListing

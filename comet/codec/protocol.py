@@ -41,6 +41,7 @@ class CloseReason(Enum):
 
     DRAINING = (1001, "going away", "draining")
     MOVED = (4001, "another node owns the key now", "moved")
+    # Never said (Connection.close()); the code is reserved, because clients know it.
     SLOW_CONSUMER = (4002, "unread data over the limit", "slow_consumer")
     HEARTBEAT_MISSED = (4003, "no heartbeat in time", "heartbeat_missed")
     DELETED = (4004, "the key was deleted", "deleted")
@@ -56,6 +57,7 @@ class CloseReason(Enum):
     PEER_CLOSED = (1000, "", "peer_closed")
     PEER_LOST = (1006, "", "peer_lost")
     HANDSHAKE_TIMEOUT = (1006, "", "handshake_timeout")
+    TOO_MANY_TOKENS = (1006, "", "too_many_tokens")
 
     def __init__(self, code: int, text: str, label: str) -> None:
         self.code = code
@@ -78,6 +80,9 @@ class Refusal(Enum):
     # The compatible protocol closes without a line here.
     TOO_MANY = (b"", CloseReason.TOO_MANY)
     DRAINING = (b"-c\r\n", CloseReason.DRAINING)
+    # Its address has to wait. Whatever was said would cost a farewell, and -a would be wrong of a good
+    # token: its bearer would stay away, or get another in vain.
+    TOO_MANY_TOKENS = (b"", CloseReason.TOO_MANY_TOKENS)
 
     def __init__(self, line: bytes, reason: CloseReason) -> None:
         self.line = line

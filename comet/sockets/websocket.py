@@ -62,7 +62,8 @@ class WebSocketSubscriber(SubscriberSocket[HandshakeReader]):
             self._connection = admitted
         else:
             words = wire.line(admitted.line) + wire.farewell(admitted.reason)
-            door.see_out(self._transport, asked.response + words)
+            # Without words not even the 101, which would only keep the peer here.
+            door.see_out(self._transport, asked.response + words if words else b"")
 
     def _read(self, connection: Connection, data: bytes) -> None:
         if is_heartbeat(data) and self._decoder is None and connection.closed_for is None:

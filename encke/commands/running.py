@@ -44,12 +44,14 @@ def run_application(config: EnckeConfig, command: str, build: Callable[[Stats], 
     """Run until a signal; 0 after an orderly drain.
 
     Raises:
-        ConfigError: an address cannot be bound.
+        ConfigError: an address cannot be bound, or the data directory cannot be used.
     """
     from cluster.errors import ConfigError
+    from encke.datadir import directory_faults
     from encke.ports import bind_faults
 
     faults = bind_faults(listener.bind(config) for listener in LISTENERS[command])
+    faults += directory_faults(config, command)
     if faults:
         raise ConfigError(faults)
     return run_process(config, build, command=command)
@@ -58,7 +60,7 @@ def run_application(config: EnckeConfig, command: str, build: Callable[[Stats], 
 def run_process(
     config: EnckeConfig, build: Callable[[Stats], Application], *, command: str = "", worker: str = ""
 ) -> int:
-    """The same without a look at the addresses before.
+    """The same without a look at the addresses and the directory before.
 
     Args:
         command: what its operator has typed; empty for a worker, of whose settings another process tells.

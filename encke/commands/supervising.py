@@ -34,13 +34,15 @@ def run_workers(
         serving: see Supervisor.
 
     Raises:
-        ConfigError: an address cannot be bound.
+        ConfigError: an address cannot be bound, or the data directory cannot be used.
     """
+    from encke.datadir import directory_faults
     from encke.supervisor import Supervisor
     from encke.workerplan import check_binds
 
     status = status_listener(command)
-    check_binds([status.bind(config), *(bind for plan in plans for bind in plan.binds)])
+    binds = [status.bind(config), *(bind for plan in plans for bind in plan.binds)]
+    check_binds(binds, directory_faults(config, command))
     return run_process(
         config,
         lambda stats: Supervisor(config, plans, status.address(config), stats, say, serving=serving),

@@ -179,6 +179,34 @@ async def test_token_is_asked_for_when_there_is_a_secret(tmp_path: Path) -> None
     desk.let_in(token=desk.token("bob", 60))
 
 
+async def test_address_of_many_bad_tokens_waits_whatever_it_shows_and_others_do_not(tmp_path: Path) -> None:
+    desk = await Desk.open(tmp_path, secrets=("s3cret",), token_failures_per_minute=3)
+    for _ in range(3):
+        assert desk.ask(token="guess", transport=MemoryTransport("192.0.2.9:1"))[0] is Refusal.BAD_TOKEN
+    for token in ("guess", desk.token("bob", 600)):
+        assert desk.ask(token=token, transport=MemoryTransport("192.0.2.9:2"))[0] is Refusal.TOO_MANY_TOKENS
+    assert desk.refusals() == {"bad_token": 3, "too_many_tokens": 2}
+    desk.let_in(token=desk.token("bob", 600), transport=MemoryTransport("192.0.2.8:1"))
+    desk.loop.advance(20.5)
+    desk.let_in(token=desk.token("bob", 600), transport=MemoryTransport("192.0.2.9:3"))
+
+
+async def test_address_that_has_shown_a_good_token_never_waits(tmp_path: Path) -> None:
+    desk = await Desk.open(tmp_path, secrets=("s3cret",), token_failures_per_minute=3)
+    desk.let_in(token=desk.token("bob", 60), transport=MemoryTransport("[2001:db8::1]:1"))
+    for port in range(2, 12):
+        refusal, _ = desk.ask(token="guess", transport=MemoryTransport(f"[2001:db8::1]:{port}"))
+        assert refusal is Refusal.BAD_TOKEN
+    desk.let_in(token=desk.token("bob", 60), transport=MemoryTransport("[2001:db8::1]:12"))
+
+
+@pytest.mark.parametrize("settings", [{"secrets": ()}, {"token_failures_per_minute": 0}])
+async def test_without_secrets_or_a_limit_no_address_waits(tmp_path: Path, settings: dict[str, Any]) -> None:
+    desk = await Desk.open(tmp_path, **{"secrets": ("s3cret",), "token_failures_per_minute": 1, **settings})
+    answers = {desk.ask(f"key-{n}", token="guess")[0] for n in range(5)}
+    assert Refusal.TOO_MANY_TOKENS not in answers
+
+
 async def test_full_node_refuses_until_somebody_leaves(tmp_path: Path) -> None:
     desk = await Desk.open(tmp_path, capacity=2)
     first, _ = desk.let_in("a")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import run_encke
-from tests.support.system import ANY_PORTS, KINDS, Server, ServerFailedError, running
+from tests.support.system import ANY_PORTS, KINDS, Server, running
 
 USAGE = {
     "no arguments": (),
@@ -107,23 +107,45 @@ def test_port_in_use_is_told_with_its_holder(tmp_path: Path, kind: str) -> None:
         held.listen()
         port = held.getsockname()[1]
         done = run_encke("serve", *ANY_PORTS, f"--{kind}-bind=127.0.0.1:{port}", cwd=tmp_path)
-    assert done.returncode not in (0, -9)
+    assert done.returncode == 2
     assert str(port) in done.stderr
     assert "in use" in done.stderr
     assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_data_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+# Commands that open the embedded store, a port of each, and what chooses its directory.
+STORING: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "serve": (("serve", *ANY_PORTS), "public", "--data-dir or message.data_dir"),
+    "workers": (("serve", "--workers", "2", *ANY_PORTS), "public", "--data-dir or message.data_dir"),
+    "message": (("message", "--rpc-bind=127.0.0.1:0"), "status", "message.data_dir"),
+}
+
+
+@pytest.mark.parametrize("name", STORING)
+def test_port_in_use_and_directory_that_cannot_be_made_are_told_at_once(tmp_path: Path, name: str) -> None:
+    command, taken, chosen_with = STORING[name]
     (tmp_path / "file").write_text("")
-    done = run_encke("serve", *ANY_PORTS, "--data-dir", "file/data", cwd=tmp_path)
-    assert done.returncode not in (0, -9)
-    assert "file/data" in done.stderr
-    assert "Traceback" not in done.stderr
+    environ = {"ENCKE_MESSAGE__DATA_DIR": "file/data"}
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        port = held.getsockname()[1]
+        bind = f"--{taken}-bind=127.0.0.1:{port}"
+        done = run_encke(*command, bind, cwd=tmp_path, environ=environ)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    told_port, told_directory = done.stderr.splitlines()
+    assert told_port.startswith(f"encke: port {port} for ")
+    assert told_directory == (
+        f"encke: cannot use file/data as data directory: Not a directory; choose another with {chosen_with}"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_data_directory_in_use_is_refused(tmp_path: Path) -> None:
+def test_data_directory_in_use_is_told_with_its_holder(tmp_path: Path) -> None:
     with running(Server(tmp_path / "first")) as first:
-        second = Server(tmp_path / "second", flags=("--data-dir", str(first.data_dir)))
-        with pytest.raises(ServerFailedError, match="use"):
-            second.start()
+        done = run_encke("serve", *ANY_PORTS, "--data-dir", str(first.data_dir), cwd=tmp_path)
+        assert done.returncode == 2
+        assert f"{first.data_dir} is in use by another process (pid {first.pid})" in done.stderr
         assert first.is_running

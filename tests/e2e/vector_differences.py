@@ -156,7 +156,13 @@ PUSHED |= {
     )
 }
 
-# Vectors that are more than a request and an answer have tests of their own in test_vectors*.py.
+PUSHED["mprivate_one_node_dead"] = Pushed(
+    "the others take over the keys of a dead node; until then they are named as failed, as recorded, "
+    "after web.request_timeout_s in which they are tried again"
+)
+
+# Vectors that are more than a request and an answer have tests of their own in test_vectors*.py,
+# those of two comet nodes in tests/cluster_e2e/test_vectors.py.
 SCENES = {
     "tcp_65th_subscriber",
     "tcp_after_one_left",
@@ -169,10 +175,12 @@ SCENES = {
     "ws_auth_bad_token",
     "auth_ok_after_rpc_New",
     "auth_token_reusable",
+    "moved_key_push",
+    "ws_wrong_node",
+    "mprivate_one_node_dead",
 }
 
 _OLD_STATUS_PAGE = "the original's status page; /metrics on the status port takes its place"
-_CLUSTER = "needs a second comet node: one process is all there is here"
 
 # Vectors that describe the original's own affairs, and are not replayed.
 NOT_REPLAYED = {
@@ -185,7 +193,4 @@ NOT_REPLAYED = {
     "comet2_stat": _OLD_STATUS_PAGE,
     "slow_consumer_close": "the limit is in bytes here and nothing stored is lost: test_slow_consumer.py",
     "ws_heartbeat_timeout": "takes 35 s: test_clock.py lets the time pass faster",
-    "moved_key_push": _CLUSTER,
-    "ws_wrong_node": _CLUSTER,
-    "mprivate_one_node_dead": _CLUSTER,
 }

@@ -35,7 +35,8 @@ def test_port_in_use_ends_it_before_anything_is_started(command: str, tmp_path: 
 
 
 def test_worker_that_cannot_start_ends_all_and_says_why(tmp_path: Path) -> None:
-    (tmp_path / "data").write_text("not a directory")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "store.db").write_text("not a database")
     done = run_encke("serve", "--workers", "2", "--data-dir", "data", *ANY_PORTS, cwd=tmp_path)
     assert done.returncode == 1
     assert "encke: message-1: " in done.stderr

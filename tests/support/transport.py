@@ -6,7 +6,8 @@ from __future__ import annotations
 class MemoryTransport:
     """What comet.connection.Transport asks for. Nothing is read from it by itself: take() does."""
 
-    def __init__(self) -> None:
+    def __init__(self, peer: str = "192.0.2.1:1234") -> None:
+        self._peer = peer
         # Written and not taken.
         self.unread = b""
         # What the connection is told; set by the test, whatever is unread above.
@@ -39,4 +40,4 @@ class MemoryTransport:
 
     @property
     def peer(self) -> str:
-        return "" if self.has_failed else "192.0.2.1:1234"
+        return "" if self.has_failed else self._peer

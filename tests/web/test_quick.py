@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from cluster.failurelimiter import FailureLimiter
 from cluster.members import Members
 from cluster.model import Key
 from cluster.registry.memory import MemoryRegistry
@@ -14,7 +15,6 @@ from tests.support.services import ScriptedComet
 from tests.support.web import comet_info
 from tests.web.quick_requests import post
 from web.access import Access
-from web.limits import FailureLimiter
 from web.metrics import WebMetrics
 from web.owners import Owners
 from web.push import Pusher

@@ -173,6 +173,19 @@ async def test_bad_token_is_answered_with_a(tmp_path: Path) -> None:
         assert await answer_of(comet, command("sub", "k", "30", good) + b"x") == b"+h\r\n"
 
 
+async def test_address_of_many_bad_tokens_is_closed_without_a_word_even_with_a_good_one(
+    tmp_path: Path,
+) -> None:
+    async with running_comet(tmp_path, secrets=("s3cret",), token_failures_per_minute=2) as comet:
+        for _ in range(2):
+            assert await answer_of(comet, command("sub", "k", "30", "guess")) == b"-a\r\n"
+        good = mint("s3cret", Key("k"), int(time.time()) + 600)
+        for token in ("guess", good):
+            for version in ("", "1.0", "2"):
+                assert await answer_of(comet, command("sub", "k", "30", token, version)) == b""
+        assert comet.counted("refusals_total", "too_many_tokens") == 6
+
+
 async def test_connection_ends_when_its_token_expires(tmp_path: Path) -> None:
     async with running_comet(tmp_path, secrets=("s3cret",)) as comet:
         token = mint("s3cret", Key("k"), int(time.time()) + 2)

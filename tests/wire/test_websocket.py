@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cluster.model import Key
+from cluster.tokens import mint
 from tests.support.comet import Comet, running_comet
 from tests.support.eventually import eventually
 from tests.support.frames import frame
@@ -163,6 +164,20 @@ async def test_missing_token_is_told_with_a_code_to_version_2_only(
         assert await subscriber.receive() == Line(line)
         assert await subscriber.receive() == end
         await subscriber.close()
+
+
+@pytest.mark.parametrize("version", ["", "2"])
+async def test_address_of_many_bad_tokens_is_not_even_upgraded(tmp_path: Path, version: str) -> None:
+    async with running_comet(tmp_path, secrets=("s",), token_failures_per_minute=1) as comet:
+        subscriber = await subscribe_websocket(comet.ws, "k", version=version)
+        assert await subscriber.receive() == Line(b"-a\r\n")
+        await subscriber.close()
+        for token in ("guess", mint("s", Key("k"), 4_000_000_000)):
+            peer = await Peer.connect(comet.ws)
+            await peer.send(handshake(f"/sub?key=k&heartbeat=30&token={token}&ver={version}", "h")[0])
+            assert await peer.read_to_end() == b""
+            await peer.close()
+        assert comet.counted("refusals_total", "too_many_tokens") == 2
 
 
 async def test_one_connection_too_many_is_told_by_the_close_frame_alone(tmp_path: Path) -> None:

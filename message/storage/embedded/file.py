@@ -7,7 +7,6 @@ orderly has no log left.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import sqlite3
@@ -18,13 +17,13 @@ from types import TracebackType
 
 from cluster.errors import ConfigError
 from message.storage.embedded.config import EmbeddedSettings
+from message.storage.embedded.directory import LOCK_NAME, make_locked
 from message.storage.embedded.schema import APPLICATION_ID, migrate
 from message.storage.embedded.wal import lost_commits
 
 log = logging.getLogger(__name__)
 
 FILE_NAME = "store.db"
-LOCK_NAME = "lock"
 HEADER = b"SQLite format 3\0"
 # The first with JSON functions whatever it was built with; STRICT tables came one before.
 MIN_SQLITE = (3, 38, 0)
@@ -48,25 +47,7 @@ class DirectoryLock:
         Raises:
             ConfigError: it is in use, or cannot be made or written.
         """
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise ConfigError([f"cannot use {directory} as data directory: {error.strerror}"]) from error
-        except ValueError as error:
-            # The locale's encoding has no such characters, or there is a NUL among them.
-            raise ConfigError([f"cannot use {directory} as data directory: {error}"]) from error
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(self._descriptor)
-            raise ConfigError(
-                [
-                    f"{directory} is in use by another process (pid {holder}): "
-                    "stop it, or choose another data_dir"
-                ]
-            ) from error
+        self._descriptor = make_locked(directory)
         try:
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -6,7 +6,7 @@ This file is the side of the event loop: queues, futures, counters.
                                       → changes.py (all that is no save)
              → reads.py (threads) → pages.py
              → clock.py · durability.py (what the store promises)
-    on disk:   file.py → schema.py, wal.py; backup.py copies it while it is in use
+    on disk:   file.py → directory.py, schema.py, wal.py; backup.py copies it while it is in use
     rows.py is under all that read or write many rows at a time;
     damage.py under save.py and pages.py: the checksums of messages
 """

@@ -38,6 +38,7 @@ def test_tcp_tells_version_2_the_codes_that_it_knows_and_others_nothing(reason: 
         (Refusal.DRAINING, b"-c\r\n"),
         (Refusal.BAD_TOKEN, b"-a\r\n"),
         (Refusal.TOO_MANY, b""),
+        (Refusal.TOO_MANY_TOKENS, b""),
     ],
 )
 def test_refusals_have_the_lines_of_the_compatible_protocol(refusal: Refusal, line: bytes) -> None:

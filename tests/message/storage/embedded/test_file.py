@@ -96,7 +96,10 @@ async def test_directory_that_cannot_be_made_is_refused_with_the_reason(tmp_path
 
     text = await refusal(tmp_path / "file" / "data")
 
-    assert re.fullmatch(r"cannot use \S+/file/data as data directory: Not a directory", text)
+    assert re.fullmatch(
+        r"cannot use \S+/file/data as data directory: Not a directory; choose another with message.data_dir",
+        text,
+    )
 
 
 # What the encoding of file names cannot say: in UTF-8 a surrogate, in others most letters.
