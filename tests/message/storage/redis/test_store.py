@@ -104,6 +104,12 @@ async def test_tls_checks_the_certificate(tmp_path: Path, certificate: Path) -> 
         ({}, "fsync", ""),
         ({"appendfsync": "everysec"}, "everysec", "appendfsync"),
         ({"appendfsync": "no"}, "os", "appendfsync"),
+        ({"no-appendfsync-on-rewrite": "yes"}, "os", "set no-appendfsync-on-rewrite to no"),
+        (
+            {"appendfsync": "everysec", "no-appendfsync-on-rewrite": "yes"},
+            "os",
+            "set no-appendfsync-on-rewrite to no",
+        ),
         ({"appendonly": "no"}, "none", "ANSWERED PUSHES ARE LOST"),
         ({"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}, "fsync", "MESSAGES ARE EVICTED"),
         ({"maxmemory": "100mb", "maxmemory-policy": "noeviction"}, "fsync", ""),
