@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.errors import ConfigError, StorageError, TooLargeError
+from cluster.errors import ConfigError, StorageError, TooLargeError, UnavailableError
 from cluster.model import Key, Mid
 from cluster.stats import Stats
 from message.storage.build import init_mysql_schema
@@ -297,6 +297,36 @@ async def test_message_over_the_servers_packet_is_refused_and_its_neighbours_are
 async def test_unix_socket_is_used(server: MariaServer) -> None:
     async with open_mysql(f"mysql://root@localhost/{DATABASE}?unix_socket={server.socket}") as store:
         await save_one(store, BOB, "1", b"[1]")
+
+
+async def test_tls_checks_the_certificate_and_the_name(
+    tmp_path: Path, certificate: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = certificate.with_name("key.pem")
+    with MariaServer(tmp_path / "server", f"--ssl-cert={certificate}", f"--ssl-key={key}") as server:
+        make_empty(server)
+        query(
+            server,
+            "CREATE USER guest IDENTIFIED BY 'pw' REQUIRE SSL",
+            f"GRANT ALL ON {DATABASE}.* TO guest",
+        )
+        plain = f"mysql://guest:pw@127.0.0.1:{server.port}/{DATABASE}"
+        encrypted = plain.replace("mysql:", "mysqls:")
+        trusting = f"{encrypted}?ssl_ca={certificate}"
+        async with open_mysql(trusting) as store:
+            await save_one(store, BOB, "1", b"[1]")
+            assert await load_all(store, BOB) == [b"[1]"]
+        wrong = {
+            plain: "Access denied",
+            encrypted: "self-signed certificate",
+            trusting.replace("127.0.0.1", "localhost"): "Hostname mismatch",
+        }
+        for url, reason in wrong.items():
+            caplog.clear()
+            async with open_mysql(url) as store:
+                with pytest.raises(UnavailableError):
+                    await store.clock()
+            assert reason in caplog.text
 
 
 async def test_server_that_has_answered_once_is_no_fault(server: MariaServer) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,22 +63,6 @@ async def test_password_is_asked_for_and_never_shown(
     everything = caplog.text + told + str(refused.value)
     assert "s3cret" not in everything
     assert "wr0ng" not in everything
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """Of 127.0.0.1, with its key beside it; nobody but itself vouches for it."""
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
-            *("-nodes", "-keyout", "key.pem", "-out", "cert.pem", "-days", "1", "-subj", "/CN=redis"),
-            *("-addext", "subjectAltName=IP:127.0.0.1"),
-        ],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-    )
-    return tmp_path / "cert.pem"
 
 
 async def test_tls_checks_the_certificate(tmp_path: Path, certificate: Path) -> None:
