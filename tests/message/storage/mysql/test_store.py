@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -297,6 +298,23 @@ async def test_message_over_the_servers_packet_is_refused_and_its_neighbours_are
 async def test_unix_socket_is_used(server: MariaServer) -> None:
     async with open_mysql(f"mysql://root@localhost/{DATABASE}?unix_socket={server.socket}") as store:
         await save_one(store, BOB, "1", b"[1]")
+
+
+@pytest.mark.parametrize("password", ["s3cret", "pü", "p€", "@:/?#%"])
+async def test_password_of_any_characters_is_taken(server: MariaServer, password: str) -> None:
+    query(
+        server,
+        "SET NAMES utf8mb4",
+        f"CREATE OR REPLACE USER 'guest'@'127.0.0.1' IDENTIFIED BY '{password}'",
+        f"GRANT ALL ON {DATABASE}.* TO 'guest'@'127.0.0.1'",
+    )
+    try:
+        url = server.url(DATABASE).replace("root@", f"guest:{quote(password, safe='')}@")
+        async with open_mysql(url) as store:
+            await save_one(store, BOB, "1", b"[1]")
+            assert await load_all(store, BOB) == [b"[1]"]
+    finally:
+        query(server, "DROP USER 'guest'@'127.0.0.1'")
 
 
 async def test_tls_checks_the_certificate_and_the_name(
