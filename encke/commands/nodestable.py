@@ -14,6 +14,8 @@ NARROWEST = 6
 HEAD = ("KIND", "NAME", "STATE", "SHARE", "CONNS", "KEYS", "PUSHES", "UP")
 MORE = ("VERSION", "WEIGHT", "STORE", "ADDRESSES")
 _NUMBERS = {"SHARE", "CONNS", "KEYS", "PUSHES", "WEIGHT"}
+# Cut in the middle: names differ mostly at their ends.
+_NAMES = {"NAME"}
 
 _KINDS = ("comet", "message", "web")
 _INDENT = "    "
@@ -155,5 +157,6 @@ def _count(number: int | None) -> str:
 
 def _cell(column: str, text: str, width: int) -> str:
     if len(text) > width:
-        return text[: width - 1] + "…"
+        end = (width - 1) // 2 if column in _NAMES else 0
+        return text[: width - 1 - end] + "…" + text[len(text) - end :]
     return text.rjust(width) if column in _NUMBERS else text.ljust(width)

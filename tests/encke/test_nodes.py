@@ -46,8 +46,14 @@ def test_table_fits_the_terminal_by_cutting_the_widest_column(width: int) -> Non
 
 def test_table_stays_readable_on_a_terminal_that_is_too_narrow() -> None:
     assert table(HEAD, [["comet", "comet-1", "1,234,567", "ws=127.0.0.1:6968"]], width=1)[1] == (
-        "comet  comet…  1,234,567  ws=12…"
+        "comet  com…-1  1,234,567  ws=12…"
     )
+
+
+def test_names_that_differ_at_their_end_are_told_apart_when_they_are_cut() -> None:
+    rows = [["comet", f"push-production-eu-west-{number}", "", "ws=h:1"] for number in (1, 2)]
+    lines = table(HEAD, rows, width=40)
+    assert [line.split()[1] for line in lines[1:]] == ["push-pro…-west-1", "push-pro…-west-2"]
 
 
 @pytest.mark.parametrize(
