@@ -89,7 +89,7 @@ def _row(node: dict[str, Any]) -> list[str]:
         _count(node.get("connections")),
         _count(node.get("channels")),
         _count(node.get("pushes")),
-        "" if node.get("gone_s") is not None else uptime(node.get("uptime_s") or 0.0),
+        _uptime(node),
     ]
 
 
@@ -118,6 +118,12 @@ def _state(node: dict[str, Any]) -> str:
     if not node.get("fault") or state == "draining":
         return state
     return f"{state}, silent" if node.get("connections") is None else f"{state}, not ready"
+
+
+def _uptime(node: dict[str, Any]) -> str:
+    # 0: it does not say when it was started.
+    seconds = node.get("uptime_s") or 0.0
+    return uptime(seconds) if seconds and node.get("gone_s") is None else ""
 
 
 def _notes(answer: dict[str, Any], nodes: Sequence[dict[str, Any]]) -> list[str]:

@@ -115,6 +115,13 @@ def test_each_node_has_one_line_where_there_is_room() -> None:
     assert "serving, not ready" in lines[5]
 
 
+def test_node_that_does_not_say_when_it_was_started_has_no_uptime() -> None:
+    answer = {"nodes": [node("web", "a", uptime_s=0.0), node("web", "b", uptime_s=0.4)]}
+    silent, fresh = lines_of(answer, 0)[1:]
+    assert silent.split()[:4] == ["web", "a", "serving", "0.1.0"]
+    assert fresh.split()[:4] == ["web", "b", "serving", "0s"]
+
+
 def test_what_to_look_at_stands_below() -> None:
     assert lines_of(ANSWER, 0)[7:] == [
         "! the web node that answers has lost the registry (suspended): the list may be old",
