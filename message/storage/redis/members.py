@@ -58,8 +58,8 @@ def _read(score: bytes, member: bytes) -> Message | None:
     try:
         older = msgspec.json.decode(member, type=_Older)
         payload = msgspec.json.format(bytes(older.msg), indent=-1)
-        # Raw is not looked into above, and not checked for UTF-8.
-        msgspec.json.decode(payload)
+        # format() checks the syntax but not the encoding.
+        payload.decode()
     except (ValueError, RecursionError):
         return None
     return Message(Mid(mid), payload, older.expire)
