@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 
-import msgspec
-
+from cluster.canonical import canonical_json
 from cluster.contracts.message import Page, Stored
 from cluster.mids import MAX_MID
 from cluster.model import Key, Message, Mid
@@ -108,10 +107,8 @@ def _read(row: Row) -> Message | None:
     """A message, or None when somebody has written something else there."""
     mid, expires_at, stored = row
     try:
-        # Not decode(): it refuses numbers that no double can hold.
-        payload = msgspec.json.format(bytes(stored), indent=-1)
-        # Which checks the syntax but not the encoding.
-        payload.decode()
+        # It may be gopush-cluster's. One of ours, which stays as it is, cannot be told by its looks.
+        payload = canonical_json(bytes(stored))
     except (ValueError, RecursionError):
         return None
     return Message(Mid(mid), payload, expires_at)

@@ -20,6 +20,7 @@ from message.storage.mysql.durability import guarantee
 from message.storage.mysql.schema import MIGRATIONS, init_schema, schema_sql
 from message.storage.servers import MYSQL_SCHEMES, read_server_url
 from tests.message.storage.mysql_stores import DATABASE, make_empty, make_store, open_mysql, query
+from tests.message.storage.older import OLDER_PAYLOADS
 from tests.message.storage.saving import BOB, batch_of, load_all, save_one
 from tests.message.storage.store_suite import Limits
 from tests.support.servers import MariaServer
@@ -178,6 +179,19 @@ async def test_older_messages_count_towards_the_limits(server: MariaServer) -> N
     assert [message.payload for message in page.messages] == [b"3", b"4", b"[1]"]
     assert page.trimmed == OLD + 2 * 80
     assert deleted == 3
+
+
+@pytest.mark.parametrize(("stored", "read"), OLDER_PAYLOADS)
+async def test_older_messages_are_brought_to_the_canonical_form(
+    server: MariaServer, stored: bytes, read: bytes
+) -> None:
+    soon = int(time.time()) + 600
+    # Also where the mid could be ours.
+    rows = ",".join(f"('bob', {mid}, {soon}, x'{stored.hex()}')" for mid in (OLD, OLD // 80 * 80))
+    query(server, f"INSERT INTO private_msg (skey, mid, ttl, msg) VALUES {rows}")
+
+    async with open_mysql(server.url(DATABASE)) as store:
+        assert await load_all(store, BOB) == [read, read]
 
 
 @pytest.mark.parametrize("poison", [b"not JSON", b'"\xff"', b"{", b"", b"[" * 100_000])

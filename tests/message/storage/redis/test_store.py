@@ -14,6 +14,7 @@ import redis
 from cluster.errors import StorageError, UnavailableError
 from cluster.model import Key, Mid
 from cluster.stats import Stats
+from tests.message.storage.older import OLDER_PAYLOADS
 from tests.message.storage.redis_stores import make_store, open_redis
 from tests.message.storage.saving import BOB, batch_of, load_all, save_one
 from tests.message.storage.store_suite import Limits
@@ -189,6 +190,16 @@ async def test_messages_of_gopush_cluster_are_read_and_go_before_new_ones(
     assert abs(before.messages[0].mid - old) <= 1
     assert reply.results[0].prev >= before.messages[1].mid
     assert [message.payload for message in after.messages] == [b'"two"', b"[4]"]
+
+
+@pytest.mark.parametrize(("stored", "read"), OLDER_PAYLOADS)
+async def test_messages_of_gopush_cluster_are_brought_to_the_canonical_form(
+    plain_redis: RedisServer, client: redis.Redis, stored: bytes, read: bytes
+) -> None:
+    client.zadd("bob", {older(stored.decode()): 13_963_518_743_870_011})
+
+    async with open_redis(plain_redis.url) as store:
+        assert await load_all(store, BOB) == [read]
 
 
 async def test_messages_of_gopush_cluster_count_towards_the_limits(
