@@ -26,6 +26,7 @@ OURS = {*MAY_IMPORT, "tests", "bench"}
 # connection, and can be tested without a loop.
 PURE = (
     "cluster/addresses.py",
+    "cluster/canonical.py",
     "cluster/errors.py",
     "cluster/exposition.py",
     "cluster/failurelimiter.py",

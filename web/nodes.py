@@ -32,7 +32,7 @@ class NodeView(msgspec.Struct, frozen=True):
     addresses: dict[str, tuple[str, ...]]
     weight: int
     version: str
-    # Of one that has gone: when it went.
+    # Of one that has gone: when it went. 0 when it does not say since when it runs.
     uptime_s: float
     # Since when it is gone; null while it is registered.
     gone_s: float | None = None
@@ -166,7 +166,7 @@ class NodeListing:
         told: _Numbers | str | None = None,
     ) -> NodeView:
         numbers = told if isinstance(told, _Numbers) else None
-        uptime_s = self._unix_time() - (gone_s or 0.0) - node.started_at
+        uptime_s = self._unix_time() - (gone_s or 0.0) - node.started_at if node.started_at else 0.0
         return NodeView(
             kind=node.kind.value,
             name=node.name,

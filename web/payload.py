@@ -1,9 +1,7 @@
 """The canonical form of a payload: what is stored and delivered, the same bytes to everyone.
 
-Compact JSON, number text and order of members as pushed, with ``<``, ``>``,
-``&``, U+2028 and U+2029 escaped, so that the bytes can stand in HTML, in a
-script, and as one line of any protocol. Made once, here; everything behind
-the web node passes the bytes on.
+Made once, here, by cluster/canonical.py; everything behind the web node passes
+the bytes on. Stores bring to it what gopush-cluster has left in them.
 """
 
 from __future__ import annotations
@@ -14,18 +12,11 @@ from itertools import accumulate
 
 import msgspec
 
+from cluster.canonical import canonical_json, escape
 from cluster.errors import RequestError, TooLargeError
 
 # Deeper values break parsers of subscribers (and a recursive one of ours).
 MAX_DEPTH = 128
-
-_ESCAPES = (
-    (b"<", b"\\u003c"),
-    (b">", b"\\u003e"),
-    (b"&", b"\\u0026"),
-    (b"\xe2\x80\xa8", b"\\u2028"),
-    (b"\xe2\x80\xa9", b"\\u2029"),
-)
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 # Opening brackets to +1 and closing ones to -1, read as signed bytes.
@@ -48,10 +39,7 @@ def canonical(body: bytes, max_bytes: int) -> bytes:
     if len(body) > max_bytes:
         raise TooLargeError(f"the payload is over {max_bytes} bytes")
     try:
-        # format() checks the syntax but not the encoding.
-        compact = msgspec.json.format(body, indent=-1)
-        if not compact.isascii():
-            compact.decode()
+        payload = canonical_json(body)
     except RecursionError:
         raise RequestError(f"the payload is nested deeper than {MAX_DEPTH}") from None
     except msgspec.DecodeError as error:
@@ -60,30 +48,14 @@ def canonical(body: bytes, max_bytes: int) -> bytes:
         raise RequestError("the payload is not UTF-8") from None
     # Counting is faster than measuring, and nearly always enough; what is short need not even be counted.
     if (
-        len(compact) > MAX_DEPTH
-        and compact.count(b"[") + compact.count(b"{") > MAX_DEPTH
-        and _depth(compact) > MAX_DEPTH
+        len(payload) > MAX_DEPTH
+        and payload.count(b"[") + payload.count(b"{") > MAX_DEPTH
+        and _depth(payload) > MAX_DEPTH
     ):
         raise RequestError(f"the payload is nested deeper than {MAX_DEPTH}")
-    escaped = escape(compact)
-    if len(escaped) > max_bytes:
+    if len(payload) > max_bytes:
         raise TooLargeError(f"the payload is over {max_bytes} bytes when it is escaped")
-    return escaped
-
-
-def escape(json: bytes) -> bytes:
-    """Escape in JSON text what means something in HTML or ends a line in JavaScript.
-
-    These characters occur only inside JSON's strings, so replacing them
-    anywhere changes no value.
-    """
-    # Nearly all payloads need none: four searches cost half of a loop over the table. Not `in`: it first
-    # asks whether bytes are a number, and what it costs to raise and drop that error is ten searches.
-    find = json.find
-    if find(b"<") >= 0 or find(b">") >= 0 or find(b"&") >= 0 or find(b"\xe2\x80") >= 0:
-        for raw, escaped in _ESCAPES:
-            json = json.replace(raw, escaped)
-    return json
+    return payload
 
 
 def json_string(text: str) -> bytes:

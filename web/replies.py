@@ -14,8 +14,8 @@ from http import HTTPStatus
 import msgspec
 
 from cluster import errors
+from cluster.canonical import escape
 from cluster.errors import EnckeError
-from web.payload import escape
 
 
 class Api(Enum):

@@ -14,6 +14,8 @@ NARROWEST = 6
 HEAD = ("KIND", "NAME", "STATE", "SHARE", "CONNS", "KEYS", "PUSHES", "UP")
 MORE = ("VERSION", "WEIGHT", "STORE", "ADDRESSES")
 _NUMBERS = {"SHARE", "CONNS", "KEYS", "PUSHES", "WEIGHT"}
+# Cut in the middle: names differ mostly at their ends.
+_NAMES = {"NAME"}
 
 _KINDS = ("comet", "message", "web")
 _INDENT = "    "
@@ -87,7 +89,7 @@ def _row(node: dict[str, Any]) -> list[str]:
         _count(node.get("connections")),
         _count(node.get("channels")),
         _count(node.get("pushes")),
-        "" if node.get("gone_s") is not None else uptime(node.get("uptime_s") or 0.0),
+        _uptime(node),
     ]
 
 
@@ -116,6 +118,12 @@ def _state(node: dict[str, Any]) -> str:
     if not node.get("fault") or state == "draining":
         return state
     return f"{state}, silent" if node.get("connections") is None else f"{state}, not ready"
+
+
+def _uptime(node: dict[str, Any]) -> str:
+    # 0: it does not say when it was started.
+    seconds = node.get("uptime_s") or 0.0
+    return uptime(seconds) if seconds and node.get("gone_s") is None else ""
 
 
 def _notes(answer: dict[str, Any], nodes: Sequence[dict[str, Any]]) -> list[str]:
@@ -155,5 +163,6 @@ def _count(number: int | None) -> str:
 
 def _cell(column: str, text: str, width: int) -> str:
     if len(text) > width:
-        return text[: width - 1] + "…"
+        end = (width - 1) // 2 if column in _NAMES else 0
+        return text[: width - 1 - end] + "…" + text[len(text) - end :]
     return text.rjust(width) if column in _NUMBERS else text.ljust(width)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from hashlib import blake2b
 
-import msgspec
+from cluster.canonical import canonical_json
 
 # Ids are remembered for this long after the deadline of the save: a repeat that was
 # sent just before the deadline and waited in a queue still finds its first.
@@ -30,12 +30,8 @@ def last_silent_day(now_s: int, device_memory_days: int) -> int:
 
 
 def read_payload(stored: bytes) -> bytes | None:
-    """A payload from a stored value that nobody vouches for, on one line; None if it is not JSON in UTF-8."""
+    """A payload from a stored value that nobody vouches for, in canonical form; None if it is not JSON."""
     try:
-        msgspec.json.decode(stored)
-        if b"\n" in stored or b"\r" in stored:
-            # It could not stand in a frame of the subscriber protocol.
-            return msgspec.json.format(stored, indent=-1)
+        return canonical_json(stored)
     except (ValueError, RecursionError):
         return None
-    return stored

@@ -46,8 +46,14 @@ def test_table_fits_the_terminal_by_cutting_the_widest_column(width: int) -> Non
 
 def test_table_stays_readable_on_a_terminal_that_is_too_narrow() -> None:
     assert table(HEAD, [["comet", "comet-1", "1,234,567", "ws=127.0.0.1:6968"]], width=1)[1] == (
-        "comet  comet…  1,234,567  ws=12…"
+        "comet  com…-1  1,234,567  ws=12…"
     )
+
+
+def test_names_that_differ_at_their_end_are_told_apart_when_they_are_cut() -> None:
+    rows = [["comet", f"push-production-eu-west-{number}", "", "ws=h:1"] for number in (1, 2)]
+    lines = table(HEAD, rows, width=40)
+    assert [line.split()[1] for line in lines[1:]] == ["push-pro…-west-1", "push-pro…-west-2"]
 
 
 @pytest.mark.parametrize(
@@ -107,6 +113,13 @@ def test_each_node_has_one_line_where_there_is_room() -> None:
     assert "redis://h:6379/0=everysec redis://i:6379/0=fsync" in lines[3]
     assert "serving, silent" in lines[4]
     assert "serving, not ready" in lines[5]
+
+
+def test_node_that_does_not_say_when_it_was_started_has_no_uptime() -> None:
+    answer = {"nodes": [node("web", "a", uptime_s=0.0), node("web", "b", uptime_s=0.4)]}
+    silent, fresh = lines_of(answer, 0)[1:]
+    assert silent.split()[:4] == ["web", "a", "serving", "0.1.0"]
+    assert fresh.split()[:4] == ["web", "b", "serving", "0s"]
 
 
 def test_what_to_look_at_stands_below() -> None:

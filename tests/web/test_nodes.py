@@ -36,10 +36,12 @@ async def test_every_node_is_listed_with_its_state_share_and_numbers(comet: Scri
     async with running_web({"comet-1": comet}, no_messages(), registry=registry) as web:
         await registry.register(comet_info("comet-1", instance="second", weight=2, version="1.2"))
         await registry.register(comet_info("comet-1", instance="third", is_draining=True))
-        await registry.register(message_info())
+        await registry.register(message_info(started_at=1.0))
         await registry.register(msgspec.structs.replace(message_info(weight=0), instance="idle"))
         listed = await listing(web)
-    assert listed["message/idle"]["state"] == "standby"
+    # The second does not say when it was started.
+    assert listed["message/m"]["uptime_s"] > 1e9
+    assert (listed["message/idle"]["state"], listed["message/idle"]["uptime_s"]) == ("standby", 0.0)
     first, second = listed["comet/comet-1"], listed["comet/second"]
     assert (first["state"], first["share"], first["connections"], first["channels"]) == ("serving", 1.0, 7, 5)
     assert (first["capacity"], first["weight"], first["pushes"], first["fault"]) == (100, 1, 9, None)

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, unquote_to_bytes, urlsplit
 
 import pymysql
 from pymysql.constants import CLIENT, ER
@@ -166,7 +166,8 @@ def connect_options(server: ServerUrl) -> dict[str, Any]:
         "host": parts.hostname or "127.0.0.1",
         "port": parts.port or 3306,
         "user": unquote(parts.username or "root"),
-        "password": unquote(parts.password or ""),
+        # Bytes: the driver would write a text as latin-1, and servers take passwords as UTF-8.
+        "password": unquote_to_bytes(parts.password or ""),
         "database": database,
     }
     if socket := query.get("unix_socket"):

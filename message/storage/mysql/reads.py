@@ -106,5 +106,6 @@ def is_fenced(connection: Connection, heard: HeardClock, incarnation: str) -> bo
 def _read(row: Row) -> Message | None:
     """A message, or None when somebody has written something else there."""
     mid, expires_at, stored = row
+    # It may be gopush-cluster's. One of ours, which stays as it is, cannot be told by its looks.
     payload = read_payload(bytes(stored))
     return None if payload is None else Message(Mid(mid), payload, expires_at)

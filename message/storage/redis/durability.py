@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 
 from cluster.contracts.message import Guarantee
 
-_SETTINGS = ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy")
+_SETTINGS = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory", "maxmemory-policy")
 
 _LEVELS = {
     "away": (
@@ -29,6 +29,12 @@ _LEVELS = {
         "an answered push survives a crash of the server's process; a crash of its machine may lose what "
         "its system had not written, usually half a minute",
         "set appendfsync to always",
+    ),
+    "not during a rewrite": (
+        "os",
+        "an answered push survives a crash of the server's process; a crash of its machine may lose what "
+        "came since a snapshot or a rewrite of the append-only file began",
+        "set no-appendfsync-on-rewrite to no, and appendfsync to always",
     ),
     "off": (
         "none",
@@ -88,6 +94,9 @@ def guarantee(location: str, settings: Mapping[str, str] | None) -> Guarantee:
         level = "off"
     else:
         level = settings.get("appendfsync", "unknown")
+        # While a child process writes, nothing is synced, whatever appendfsync says.
+        if settings.get("no-appendfsync-on-rewrite") == "yes" and level in ("always", "everysec"):
+            level = "not during a rewrite"
     durability, promise, warning = _LEVELS.get(level, _LEVELS["unknown"])
     warnings = [warning] if warning else []
     policy = settings.get("maxmemory-policy", "noeviction")

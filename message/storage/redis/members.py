@@ -1,8 +1,8 @@
 """Messages as they stand in a sorted set of Redis, ours and those of gopush-cluster.
 
 Ours: ``{"msg":M,"expire":S,"mid":N}`` with the score N; M is the payload as
-it came. Older ones have no mid: theirs is the score. What is neither is
-nobody's message and is left out.
+it came. Older ones have no mid: theirs is the score, and M is brought to the
+canonical form. What is neither is nobody's message and is left out.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from cluster.canonical import canonical_json
 from cluster.mids import MAX_MID
 from cluster.model import Message, Mid
 
@@ -57,9 +58,8 @@ def _read(score: bytes, member: bytes) -> Message | None:
         return None
     try:
         older = msgspec.json.decode(member, type=_Older)
-        payload = msgspec.json.format(bytes(older.msg), indent=-1)
-        # Raw is not looked into above, and not checked for UTF-8.
-        msgspec.json.decode(payload)
+        # Raw is not looked into above.
+        payload = canonical_json(bytes(older.msg))
     except (ValueError, RecursionError):
         return None
     return Message(Mid(mid), payload, older.expire)

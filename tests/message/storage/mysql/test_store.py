@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
-from cluster.errors import ConfigError, StorageError, TooLargeError
+from cluster.errors import ConfigError, StorageError, TooLargeError, UnavailableError
 from cluster.model import Key, Mid
 from cluster.stats import Stats
 from message.storage.build import init_mysql_schema
@@ -19,6 +20,7 @@ from message.storage.mysql.durability import guarantee
 from message.storage.mysql.schema import MIGRATIONS, init_schema, schema_sql
 from message.storage.servers import MYSQL_SCHEMES, read_server_url
 from tests.message.storage.mysql_stores import DATABASE, make_empty, make_store, open_mysql, query
+from tests.message.storage.older import OLDER_PAYLOADS
 from tests.message.storage.saving import BOB, batch_of, load_all, save_one
 from tests.message.storage.store_suite import Limits
 from tests.support.servers import MariaServer
@@ -179,6 +181,19 @@ async def test_older_messages_count_towards_the_limits(server: MariaServer) -> N
     assert deleted == 3
 
 
+@pytest.mark.parametrize(("stored", "read"), OLDER_PAYLOADS)
+async def test_older_messages_are_brought_to_the_canonical_form(
+    server: MariaServer, stored: bytes, read: bytes
+) -> None:
+    soon = int(time.time()) + 600
+    # Also where the mid could be ours.
+    rows = ",".join(f"('bob', {mid}, {soon}, x'{stored.hex()}')" for mid in (OLD, OLD // 80 * 80))
+    query(server, f"INSERT INTO private_msg (skey, mid, ttl, msg) VALUES {rows}")
+
+    async with open_mysql(server.url(DATABASE)) as store:
+        assert await load_all(store, BOB) == [read, read]
+
+
 @pytest.mark.parametrize("poison", [b"not JSON", b'"\xff"', b"{", b"", b"[" * 100_000])
 async def test_poison_is_left_out_counted_and_logged(
     server: MariaServer, poison: bytes, caplog: pytest.LogCaptureFixture
@@ -297,6 +312,53 @@ async def test_message_over_the_servers_packet_is_refused_and_its_neighbours_are
 async def test_unix_socket_is_used(server: MariaServer) -> None:
     async with open_mysql(f"mysql://root@localhost/{DATABASE}?unix_socket={server.socket}") as store:
         await save_one(store, BOB, "1", b"[1]")
+
+
+@pytest.mark.parametrize("password", ["s3cret", "pü", "p€", "@:/?#%"])
+async def test_password_of_any_characters_is_taken(server: MariaServer, password: str) -> None:
+    query(
+        server,
+        "SET NAMES utf8mb4",
+        f"CREATE OR REPLACE USER 'guest'@'127.0.0.1' IDENTIFIED BY '{password}'",
+        f"GRANT ALL ON {DATABASE}.* TO 'guest'@'127.0.0.1'",
+    )
+    try:
+        url = server.url(DATABASE).replace("root@", f"guest:{quote(password, safe='')}@")
+        async with open_mysql(url) as store:
+            await save_one(store, BOB, "1", b"[1]")
+            assert await load_all(store, BOB) == [b"[1]"]
+    finally:
+        query(server, "DROP USER 'guest'@'127.0.0.1'")
+
+
+async def test_tls_checks_the_certificate_and_the_name(
+    tmp_path: Path, certificate: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = certificate.with_name("key.pem")
+    with MariaServer(tmp_path / "server", f"--ssl-cert={certificate}", f"--ssl-key={key}") as server:
+        make_empty(server)
+        query(
+            server,
+            "CREATE USER guest IDENTIFIED BY 'pw' REQUIRE SSL",
+            f"GRANT ALL ON {DATABASE}.* TO guest",
+        )
+        plain = f"mysql://guest:pw@127.0.0.1:{server.port}/{DATABASE}"
+        encrypted = plain.replace("mysql:", "mysqls:")
+        trusting = f"{encrypted}?ssl_ca={certificate}"
+        async with open_mysql(trusting) as store:
+            await save_one(store, BOB, "1", b"[1]")
+            assert await load_all(store, BOB) == [b"[1]"]
+        wrong = {
+            plain: "Access denied",
+            encrypted: "self-signed certificate",
+            trusting.replace("127.0.0.1", "localhost"): "Hostname mismatch",
+        }
+        for url, reason in wrong.items():
+            caplog.clear()
+            async with open_mysql(url) as store:
+                with pytest.raises(UnavailableError):
+                    await store.clock()
+            assert reason in caplog.text
 
 
 async def test_server_that_has_answered_once_is_no_fault(server: MariaServer) -> None:

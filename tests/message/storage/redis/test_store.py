@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import redis
 from cluster.errors import StorageError, UnavailableError
 from cluster.model import Key, Mid
 from cluster.stats import Stats
+from tests.message.storage.older import OLDER_PAYLOADS
 from tests.message.storage.redis_stores import make_store, open_redis
 from tests.message.storage.saving import BOB, batch_of, load_all, save_one
 from tests.message.storage.store_suite import Limits
@@ -66,22 +66,6 @@ async def test_password_is_asked_for_and_never_shown(
     assert "wr0ng" not in everything
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """Of 127.0.0.1, with its key beside it; nobody but itself vouches for it."""
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
-            *("-nodes", "-keyout", "key.pem", "-out", "cert.pem", "-days", "1", "-subj", "/CN=redis"),
-            *("-addext", "subjectAltName=IP:127.0.0.1"),
-        ],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-    )
-    return tmp_path / "cert.pem"
-
-
 async def test_tls_checks_the_certificate(tmp_path: Path, certificate: Path) -> None:
     port = free_port()
     options = ("--tls-port", str(port), "--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem")
@@ -104,6 +88,12 @@ async def test_tls_checks_the_certificate(tmp_path: Path, certificate: Path) -> 
         ({}, "fsync", ""),
         ({"appendfsync": "everysec"}, "everysec", "appendfsync"),
         ({"appendfsync": "no"}, "os", "appendfsync"),
+        ({"no-appendfsync-on-rewrite": "yes"}, "os", "set no-appendfsync-on-rewrite to no"),
+        (
+            {"appendfsync": "everysec", "no-appendfsync-on-rewrite": "yes"},
+            "os",
+            "set no-appendfsync-on-rewrite to no",
+        ),
         ({"appendonly": "no"}, "none", "ANSWERED PUSHES ARE LOST"),
         ({"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}, "fsync", "MESSAGES ARE EVICTED"),
         ({"maxmemory": "100mb", "maxmemory-policy": "noeviction"}, "fsync", ""),
@@ -200,6 +190,16 @@ async def test_messages_of_gopush_cluster_are_read_and_go_before_new_ones(
     assert abs(before.messages[0].mid - old) <= 1
     assert reply.results[0].prev >= before.messages[1].mid
     assert [message.payload for message in after.messages] == [b'"two"', b"[4]"]
+
+
+@pytest.mark.parametrize(("stored", "read"), OLDER_PAYLOADS)
+async def test_messages_of_gopush_cluster_are_brought_to_the_canonical_form(
+    plain_redis: RedisServer, client: redis.Redis, stored: bytes, read: bytes
+) -> None:
+    client.zadd("bob", {older(stored.decode()): 13_963_518_743_870_011})
+
+    async with open_redis(plain_redis.url) as store:
+        assert await load_all(store, BOB) == [read]
 
 
 async def test_messages_of_gopush_cluster_count_towards_the_limits(

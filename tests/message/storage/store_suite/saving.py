@@ -75,6 +75,11 @@ class Saving(Ground):
 
         assert await load_all(store, BOB) == [payload, large]
 
+    async def test_number_that_no_double_can_hold_comes_back(self, store: MessageStore) -> None:
+        await save(store, BOB, item("1", b'{"n":1E+400}'))
+
+        assert await load_all(store, BOB) == [b'{"n":1E+400}']
+
     async def test_equal_payloads_are_stored_each(self, store: MessageStore) -> None:
         await save(store, BOB, item("1", b"[1]"), item("2", b"[1]"))
         await save(store, BOB, item("3", b"[1]"))
