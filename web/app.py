@@ -46,6 +46,10 @@ from web.stream import PushStreams
 
 log = logging.getLogger(__name__)
 
+# Pushes that take long have one of so many parts of web.max_requests; the others are for those
+# that do not take long yet, and for all else.
+HELD_SHARE = 4
+
 
 class WebNode:
     """The public and the admin HTTP API."""
@@ -109,7 +113,9 @@ class WebNode:
         )
         # Random: no other run of any web node may ever make the same push ids.
         prefix = f"{secrets.token_hex(8)}-" if may_lose_answers else ""
-        self._pusher = Pusher(self._owners, self._metrics, prefix, config.idempotency_ttl_s)
+        # In one process with the embedded store nothing fails alone: there is nobody to keep room for.
+        max_held = max(1, config.max_requests // HELD_SHARE) if may_lose_answers else None
+        self._pusher = Pusher(self._owners, self._metrics, prefix, config.idempotency_ttl_s, max_held)
         questions = StoreQuestions(config.request_timeout_s)
         self._store_time = StoreTime(messages, questions, time.monotonic)
         parser = BodyParser(config.max_keys_per_push)
@@ -241,6 +247,7 @@ class WebNode:
                 f"http_{name}_connections", f"Connections of the {name} API.", _connection_count(listener)
             )
         stats.gauge("http_buffered_bytes", "Bytes of request bodies held.", lambda: self._budget.held)
+        stats.gauge("http_held_pushes", "Pushes that take long and go on.", lambda: self._pusher.held_count)
 
 
 def _connection_count(listener: Listener) -> Callable[[], float]:

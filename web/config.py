@@ -116,7 +116,11 @@ class WebConfig:
     )
     max_requests: int = field(
         default=2000,
-        metadata={"doc": "Requests in progress per listener; more are answered 503.", "min": 1},
+        metadata={
+            "doc": "Requests in progress per listener; more are answered 503. Of a cluster's, a quarter may"
+            " be pushes that take long, because a node or store server is away.",
+            "min": 1,
+        },
     )
     max_buffered_bytes: int = field(
         default=256 * MIB,

@@ -7,11 +7,19 @@ its id in every try, so a try that turns out to have been done is not done
 twice. Without the store nobody remembers an id: a push with expire 0 is tried
 again only when surely nothing was delivered (merge.py). Where no answer can be
 lost, ids of our own would only cost the store: pushes have none then.
+
+A push that is not done after HELD_AFTER_S is held: its node does not answer, or waits
+for a store that does not. Only so many are held, and one more is given up: what is
+pushed to a failed node or store server must not fill the listener, which has others to
+serve. Age tells them apart, because a web node does not know which store server has a
+key. Who comes last is given up, not who has waited longest: where all is slow, none
+would be waited for until it is done.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import msgspec
 
@@ -21,6 +29,14 @@ from cluster.model import Epoch, Key
 from web.merge import Merge, may_try_again
 from web.metrics import WebMetrics
 from web.owners import FIRST_PAUSE_S, LAST_PAUSE_S, Owners
+
+log = logging.getLogger(__name__)
+
+# Far above the time of a push whose node and store are there, and above the first pauses of one whose
+# key moves: while all places are taken these go on.
+HELD_AFTER_S = 1.0
+# More for each key: a push to very many takes long where nothing has failed.
+HELD_AFTER_KEY_S = 0.0001
 
 # A node gives up at the timeout of the try and says what it knows; only one that
 # says nothing at all is given up here.
@@ -45,6 +61,8 @@ class PendingPush(msgspec.Struct, eq=False):
     # Keys of one node and its answer. Replaced when some are sent again.
     calls: list[tuple[list[Key], asyncio.Future[PushReply]]]
     tries: int = 1
+    # It has one of the places for pushes that take long.
+    is_held: bool = False
 
     @property
     def is_idempotent(self) -> bool:
@@ -56,6 +74,16 @@ class PendingPush(msgspec.Struct, eq=False):
         """Whether finish() will not have to wait (unless the ring has changed)."""
         return all(future.done() for _, future in self.calls)
 
+    @property
+    def held_at(self) -> float:
+        """From when on it needs a place, unless it is done."""
+        return self.sent_at + HELD_AFTER_S + len(self.keys) * HELD_AFTER_KEY_S
+
+    @property
+    def give_up_at(self) -> float:
+        """When the present try is over."""
+        return self.answer_by + GRACE_S
+
     def abandon(self) -> None:
         """Nobody will look at the answers; the push goes on."""
         for _, future in self.calls:
@@ -65,13 +93,21 @@ class PendingPush(msgspec.Struct, eq=False):
 class Pusher:
     """All pushes of a web node."""
 
-    def __init__(self, owners: Owners, metrics: WebMetrics, id_prefix: str, idempotency_ttl_s: int) -> None:
+    def __init__(
+        self,
+        owners: Owners,
+        metrics: WebMetrics,
+        id_prefix: str,
+        idempotency_ttl_s: int,
+        max_held: int | None = None,
+    ) -> None:
         """Make a pusher. Needs a running loop.
 
         Args:
             id_prefix: its ids start with this, which must be unique for all time; empty = it makes none,
                 because no answer can be lost.
             idempotency_ttl_s: how long a caller's ids are remembered.
+            max_held: pushes that are held at a time; None = all that take long.
         """
         # Kept, because asking for it asks the kernel for the process, three times a push.
         self._loop = asyncio.get_running_loop()
@@ -80,10 +116,16 @@ class Pusher:
         self._id_prefix = id_prefix
         self._made_ids = 0
         self._idempotency_ttl_s = idempotency_ttl_s
-        # Answers to first tries that somebody waits for, by when that ends; in that order: who would
-        # come before another has a timer of its own. One timer for all: one each would cost 3 us a push.
-        self._waiting: dict[asyncio.Future[PushReply], float] = {}
+        # First tries with one key that somebody waits for and that are not held yet; in the order in which
+        # they were sent: who would come before another has a timer of its own. One timer for all: one each
+        # would cost 3 us a push.
+        self._waiting: dict[asyncio.Future[PushReply], PendingPush] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._max_held = max_held
+        # Pushes that are held.
+        self.held_count = 0
+        # One found no place; said when it starts and when it has ended.
+        self._is_full = False
 
     async def push_one(self, key: Key, payload: bytes, expire_s: int) -> str:
         """Push to one key; the code of the error if it failed, else nothing.
@@ -123,6 +165,8 @@ class Pusher:
         self._waiting.pop(future, None)
         if future.cancelled() or future.exception() is not None or future.result().failed:
             return False
+        if pending.is_held:
+            self._let_go(pending)
         self._metrics.pushed.value += 1
         self._metrics.push_seconds.observe(self._loop.time() - pending.sent_at)
         return True
@@ -132,7 +176,7 @@ class Pusher:
 
         The caller calls take_success() when there is an answer.
         """
-        self._waiting[pending.calls[0][1]] = pending.answer_by + GRACE_S
+        self._waiting[pending.calls[0][1]] = pending
         if self._timer is None:
             self._arm()
 
@@ -179,6 +223,9 @@ class Pusher:
         except EnckeError:
             self._metrics.not_pushed.value += 1
             raise
+        finally:
+            if pending.is_held:
+                self._let_go(pending)
         if not reply.failed:
             self._metrics.pushed.value += 1
         elif len(reply.failed) < len(pending.keys):
@@ -233,7 +280,7 @@ class Pusher:
         return await self._merged(pending)
 
     async def _merged(self, pending: PendingPush) -> PushReply:
-        """Put the answers of all nodes together; try again what may be tried again, while there is time."""
+        """Put the answers of all nodes together; try again what may be, while there is time and a place."""
         loop = asyncio.get_running_loop()
         owners = self._owners
         merge = Merge(pending.keys, is_idempotent=pending.is_idempotent)
@@ -250,7 +297,8 @@ class Pusher:
             refused = {key: code for key, code in again.items() if code == NotOwnerError.code}
             if refused:
                 owners.refresh()
-            if not await owners.wait_newer(pending.epoch, pending.deadline, pause_s):
+            may_wait = loop.time() + pause_s < pending.held_at or self._hold(pending)
+            if not (may_wait and await owners.wait_newer(pending.epoch, pending.deadline, pause_s)):
                 merge.give_up(again)
                 return merge.reply()
             if refused and owners.is_cut_off(pending.epoch):
@@ -274,12 +322,12 @@ class Pusher:
             raise InDoubtError("no answer in time")
         if future.done():
             return future.result()
-        give_up_at = pending.answer_by + GRACE_S
-        # Nearly all wait equally long and from the moment on at which they were sent. Not so later
-        # tries, lines of a stream, and what the last of several nodes has to say.
-        if pending.tries > 1 or give_up_at < next(reversed(self._waiting.values()), 0.0):
-            return await _answer_by(future, give_up_at)
-        self._waiting[future] = give_up_at
+        # Nearly all are to one key, and waited for from the moment on at which they were sent. Not so
+        # later tries, and lines of a stream.
+        last = next(reversed(self._waiting.values()), pending)
+        if pending.tries > 1 or len(pending.keys) > 1 or pending.sent_at < last.sent_at:
+            return await self._answer_alone(future, pending)
+        self._waiting[future] = pending
         if self._timer is None:
             self._arm()
         try:
@@ -292,31 +340,66 @@ class Pusher:
         finally:
             self._waiting.pop(future, None)
 
+    async def _answer_alone(self, future: asyncio.Future[PushReply], pending: PendingPush) -> PushReply:
+        """An answer with timers of its own."""
+        if not pending.is_held and pending.held_at < pending.give_up_at:
+            await self._wait(future, pending.held_at)
+            if not (future.done() or self._hold(pending)):
+                future.cancel()
+        if not future.done():
+            await self._wait(future, pending.give_up_at)
+        if future.cancel() or future.cancelled():
+            raise InDoubtError("no answer in time")
+        return future.result()
+
+    async def _wait(self, future: asyncio.Future[PushReply], until: float) -> None:
+        await asyncio.wait([future], timeout=until - self._loop.time())
+
     def _arm(self) -> None:
         first = next(iter(self._waiting.values()), None)
-        loop = asyncio.get_running_loop()
-        self._timer = None if first is None else loop.call_at(first, self._give_up)
+        self._timer = None if first is None else self._loop.call_at(_due(first), self._look)
 
-    def _give_up(self) -> None:
-        now = asyncio.get_running_loop().time()
+    def _look(self) -> None:
+        """Hold the first tries that take long, or give them up."""
+        now = self._loop.time()
         late = []
-        for future, at in self._waiting.items():
-            if at > now:
+        for future, pending in self._waiting.items():
+            if _due(pending) > now:
                 break
-            late.append(future)
-        for future in late:
+            late.append((future, pending))
+        for future, pending in late:
             del self._waiting[future]
-            future.cancel()
+            if pending.give_up_at > now and self._hold(pending):
+                self._loop.call_at(pending.give_up_at, future.cancel)
+            else:
+                future.cancel()
         self._arm()
 
+    def _hold(self, pending: PendingPush) -> bool:
+        """Give a push that takes long a place; False = there is none, it is to be given up."""
+        if pending.is_held:
+            return True
+        if self._max_held is not None and self.held_count >= self._max_held:
+            if not self._is_full:
+                self._is_full = True
+                log.warning("full: %d pushes wait for nodes or stores, more are given up", self.held_count)
+            return False
+        self.held_count += 1
+        pending.is_held = True
+        return True
 
-async def _answer_by(future: asyncio.Future[PushReply], deadline: float) -> PushReply:
-    """An answer with a timer of its own."""
-    await asyncio.wait([future], timeout=deadline - asyncio.get_running_loop().time())
-    if not future.done():
-        future.cancel()
-        raise InDoubtError("no answer in time")
-    return future.result()
+    def _let_go(self, pending: PendingPush) -> None:
+        pending.is_held = False
+        self.held_count -= 1
+        # At half: pushes that come and go at the limit are one episode.
+        if self._is_full and self._max_held is not None and self.held_count <= self._max_held // 2:
+            self._is_full = False
+            log.info("no longer full: %d pushes wait for nodes or stores", self.held_count)
+
+
+def _due(pending: PendingPush) -> float:
+    """When a first try is to be looked at."""
+    return min(pending.held_at, pending.give_up_at)
 
 
 def _retrieve(future: asyncio.Future[PushReply]) -> None:

@@ -11,7 +11,7 @@ from redis import Redis
 
 from cluster.model import Key
 from cluster.storering import StoreRing
-from tests.cluster_e2e.six import COMETS, six_keys, started_run
+from tests.cluster_e2e.six import COMETS, NODES, six_keys, started_run
 from tests.support.cluster import Cluster, owned_by, running_cluster
 from tests.support.eventually import eventually
 from tests.support.servers import RedisServer
@@ -20,6 +20,16 @@ from tests.support.zookeeper import ZooKeeper
 AWAY_S = 1.5
 FROZEN_S = 5.0
 INTERNAL = 65535
+# A web node that takes few requests, and has more time for a push than a test: the pushes to
+# a server that is away would fill it, and stay.
+NARROW_WEB = """
+[web]
+max_requests = 400
+request_timeout_s = 60
+comet_timeout_s = 40
+"""
+# What it holds of them.
+HELD = 100
 
 
 @pytest.fixture
@@ -112,6 +122,40 @@ async def test_redis_that_is_away_fails_its_own_keys_only(
     assert done == {key for key in probes if ring.server_of(Key(key)) == servers[0].url}
     assert 0 < len(done) < len(probes)
     assert run.is_undisturbed(*run.keys)
+
+
+async def test_pushes_to_a_redis_that_is_away_leave_room_for_those_to_the_others(
+    shared: Cluster, servers: list[RedisServer]
+) -> None:
+    web = shared.node("web", "web-1", more=NARROW_WEB)
+    shared.start(*NODES[:-2], others=[web])
+    ring = StoreRing({server.url: 1 for server in servers})
+    keys = [f"p{number}" for number in range(1000)]
+    lost = [key for key in keys if ring.server_of(Key(key)) == servers[1].url][:350]
+    kept = [key for key in keys if ring.server_of(Key(key)) == servers[0].url][:50]
+    servers[1].kill()
+    held: list[asyncio.Task[int]] = []
+
+    def unanswered() -> list[asyncio.Task[int]]:
+        return [task for task in held if not task.done()]
+
+    try:
+        for count in (350, 250):
+            tasks = [asyncio.create_task(web.push(key, 1, 600)) for key in lost[:count]]
+            done = await asyncio.gather(*(web.push(key, 1, 600) for key in kept[:40]))
+            assert set(done) == {0}
+            held += tasks
+            await eventually(lambda: len(unanswered()) <= HELD)
+        assert {task.result() for task in held if task.done()} == {INTERNAL}
+        rest = unanswered()
+        assert len(rest) == HELD
+        # The server is back, and so are they.
+        await asyncio.to_thread(servers[1].start)
+        assert set(await asyncio.gather(*rest)) == {0}
+    finally:
+        for task in held:
+            task.cancel()
+        await asyncio.wait(held)
 
 
 @pytest.mark.parametrize("offset", ["+5s", "-5s"])

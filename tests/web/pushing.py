@@ -39,6 +39,7 @@ class Pushing:
         attempt_s: float = 3.0,
         cut_off_s: float = 2.0,
         id_prefix: str = "web-",
+        max_held: int | None = None,
     ) -> None:
         self.registry = AskedRegistry()
         self.members = Members(self.registry)
@@ -51,7 +52,7 @@ class Pushing:
             attempt_s=attempt_s,
             cut_off_s=cut_off_s,
         )
-        self.pusher = Pusher(self.owners, self.metrics, id_prefix, idempotency_ttl_s=3600)
+        self.pusher = Pusher(self.owners, self.metrics, id_prefix, idempotency_ttl_s=3600, max_held=max_held)
 
     async def add(self, name: str) -> ScriptedComet:
         comet = self.comets[name] = ScriptedComet()
