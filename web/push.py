@@ -8,18 +8,12 @@ twice. Without the store nobody remembers an id: a push with expire 0 is tried
 again only when surely nothing was delivered (merge.py). Where no answer can be
 lost, ids of our own would only cost the store: pushes have none then.
 
-A push that is not done after HELD_AFTER_S is held: its node does not answer, or waits
-for a store that does not. Only so many are held, and one more is given up: what is
-pushed to a failed node or store server must not fill the listener, which has others to
-serve. Age tells them apart, because a web node does not know which store server has a
-key. Who comes last is given up, not who has waited longest: where all is slow, none
-would be waited for until it is done.
+Only so many pushes that take long are held at a time (places.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 
 import msgspec
 
@@ -29,14 +23,7 @@ from cluster.model import Epoch, Key
 from web.merge import Merge, may_try_again
 from web.metrics import WebMetrics
 from web.owners import FIRST_PAUSE_S, LAST_PAUSE_S, Owners
-
-log = logging.getLogger(__name__)
-
-# Far above the time of a push whose node and store are there, and above the first pauses of one whose
-# key moves: while all places are taken these go on.
-HELD_AFTER_S = 1.0
-# More for each key: a push to very many takes long where nothing has failed.
-HELD_AFTER_KEY_S = 0.0001
+from web.places import Places, held_at
 
 # A node gives up at the timeout of the try and says what it knows; only one that
 # says nothing at all is given up here.
@@ -77,7 +64,7 @@ class PendingPush(msgspec.Struct, eq=False):
     @property
     def held_at(self) -> float:
         """From when on it needs a place, unless it is done."""
-        return self.sent_at + HELD_AFTER_S + len(self.keys) * HELD_AFTER_KEY_S
+        return held_at(self.sent_at, len(self.keys))
 
     @property
     def give_up_at(self) -> float:
@@ -121,11 +108,12 @@ class Pusher:
         # would cost 3 us a push.
         self._waiting: dict[asyncio.Future[PushReply], PendingPush] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._max_held = max_held
-        # Pushes that are held.
-        self.held_count = 0
-        # One found no place; said when it starts and when it has ended.
-        self._is_full = False
+        self._places = Places(max_held)
+
+    @property
+    def held_count(self) -> int:
+        """Pushes that take long and are waited for."""
+        return self._places.taken
 
     async def push_one(self, key: Key, payload: bytes, expire_s: int) -> str:
         """Push to one key; the code of the error if it failed, else nothing.
@@ -377,24 +365,13 @@ class Pusher:
 
     def _hold(self, pending: PendingPush) -> bool:
         """Give a push that takes long a place; False = there is none, it is to be given up."""
-        if pending.is_held:
-            return True
-        if self._max_held is not None and self.held_count >= self._max_held:
-            if not self._is_full:
-                self._is_full = True
-                log.warning("full: %d pushes wait for nodes or stores, more are given up", self.held_count)
-            return False
-        self.held_count += 1
-        pending.is_held = True
-        return True
+        if not pending.is_held:
+            pending.is_held = self._places.take()
+        return pending.is_held
 
     def _let_go(self, pending: PendingPush) -> None:
         pending.is_held = False
-        self.held_count -= 1
-        # At half: pushes that come and go at the limit are one episode.
-        if self._is_full and self._max_held is not None and self.held_count <= self._max_held // 2:
-            self._is_full = False
-            log.info("no longer full: %d pushes wait for nodes or stores", self.held_count)
+        self._places.give_back()
 
 
 def _due(pending: PendingPush) -> float:

@@ -47,7 +47,7 @@ async def test_pushes_to_a_silent_node_are_given_up_but_for_some_and_others_go_o
 async def test_pushes_that_no_node_takes_are_given_up_but_for_some(
     patient: Pushing, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "web.push")
+    caplog.set_level(logging.INFO, "web.places")
     comet = await patient.add("a")
     comet.fates.extend([AWAY] * 100)
     tasks = [asyncio.create_task(patient.pusher.push_one(Key(f"k{n}"), b"1", 60)) for n in range(5)]
