@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -258,6 +259,35 @@ async def test_nobody_notices_a_zookeeper_that_is_away_while_the_store_server_of
     assert run.is_undisturbed(*run.keys)
 
 
+async def test_a_zookeeper_that_is_away_while_a_message_node_is_silent_disconnects_nobody(
+    fragile: Cluster, seed: int
+) -> None:
+    start_with_longer_sessions(fragile)
+    run = ClusterRun(fragile, owned_by(TWO, "comet-1", 3) + owned_by(TWO, "comet-2", 3), seed)
+    async with run.under_way():
+        fragile.zookeeper.kill()
+        await run.push_on()
+        # Each of them is the first that somebody would ask.
+        for name in ("message-1", "message-2"):
+            async with run.fault():
+                fragile.nodes[name].freeze()
+                try:
+                    # By its silence, which is later than the end of their sessions would be.
+                    await eventually(lambda name=name: is_told_by_comets(fragile, name, "down"))
+                finally:
+                    fragile.nodes[name].thaw()
+                await eventually(lambda name=name: is_told_by_comets(fragile, name, "up"))
+                await run.push_on()
+    assert run.is_undisturbed(*run.keys)
+
+
+def is_told_by_comets(cluster: Cluster, message: str, state: str) -> bool:
+    """Whether that is the last that each comet node has said of a message node."""
+    host, port = cluster.nodes[message].addresses["rpc"]
+    said = [re.findall(rf"peer (up|down): peer={host}:{port} ", cluster.nodes[name].log) for name in TWO]
+    return all(states[-1] == state for states in said)
+
+
 def start_with_longer_sessions(cluster: Cluster) -> None:
-    """Shorter than others, by default, wait for a store server that is silent."""
+    """Still shorter than it takes to give a silent message node up."""
     cluster.start(others=[cluster.node(kind, name, session_s=LONGER_S) for kind, name in NODES])
