@@ -103,11 +103,12 @@ class Fencer:
         """Whether a comet node's registration has ended; asked by itself or by its successors.
 
         See MessageService.is_fenced(). Who asks has seen the incarnation registered: one that is not
-        in the registry now has ended, and is fenced before the answer says so.
+        in the registry now has ended, and is fenced before the answer says so. Nor is it told no if
+        this node saw it end, and the only servers of the store that have its fence are silent.
         """
         if await self._store.is_fenced(incarnation):
             return True
-        if not await self._is_missing(incarnation):
+        if incarnation not in self._ended and not await self._is_missing(incarnation):
             return False
         await self._store.fence(incarnation)
         log.info("fenced, it is not registered any more: node=%s", incarnation)

@@ -37,6 +37,10 @@ IS_FENCED = Method(9, "is_fenced", tuple[str], bool, is_read=True)
 STATUS = Method(10, "status", tuple[()], MessageStatus, is_read=True)
 CLOCKS = Method(11, "clocks", tuple[()], list[StoreServer], is_read=True)
 
+# A node that has not told who is fenced by then may be stopped: another one is asked, too. Together with
+# FENCED_S of message/storage/sharded.py below a third of a session timeout of a second (Standing).
+NEXT_S = 0.15
+
 R = TypeVar("R")
 
 
@@ -198,8 +202,46 @@ class MessageNodes:
         return await self._ask(Key(""), lambda stub: stub.clocks())
 
     async def is_fenced(self, incarnation: str) -> bool:
-        """See MessageService.is_fenced(); of any node, they all ask the store."""
-        return await self._ask(Key(incarnation), lambda stub: stub.is_fenced(incarnation))
+        """See MessageService.is_fenced(); of any node, they all ask the store.
+
+        A node that is silent is not waited for alone until its connection is given up: a comet node
+        without an answer stops serving before that. The first that tells is believed.
+        """
+        questions: list[asyncio.Task[bool]] = []
+        try:
+            return await self._ask_in_turn(incarnation, questions)
+        finally:
+            for question in questions:
+                question.cancel()
+            await asyncio.gather(*questions, return_exceptions=True)
+
+    async def _ask_in_turn(self, incarnation: str, questions: list[asyncio.Task[bool]]) -> bool:
+        """Ask one node after the other whether it is fenced, until one tells.
+
+        Args:
+            questions: gets what is asked; the caller ends it.
+        """
+        key = Key(incarnation)
+        asked: list[MessageStub] = []
+        error = _nobody()
+        stub = self._balancer.choose(key)
+        waiting: set[asyncio.Task[bool]] = set()
+        while stub is not None or waiting:
+            if stub is not None:
+                asked.append(stub)
+                questions.append(asyncio.create_task(stub.is_fenced(incarnation)))
+                waiting.add(questions[-1])
+            stub = self._balancer.choose_other(key, *asked)
+            done, waiting = await asyncio.wait(
+                waiting, timeout=None if stub is None else NEXT_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            for question in done:
+                try:
+                    return question.result()
+                except UnavailableError as failure:
+                    # Also of a node that has too much to do: this is one small question.
+                    error = failure
+        raise error
 
     async def _ask(
         self, key: Key, ask: Callable[[MessageStub], Awaitable[R]], *, is_repeatable: bool = True

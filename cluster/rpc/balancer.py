@@ -84,9 +84,9 @@ class Balancer(Generic[P]):
                 return peer
         return _hopeful(order) or (order[0] if order else None)
 
-    def choose_other(self, key: str, tried: P) -> P | None:
-        """The peer for what one could not answer. None when no other is up or being connected."""
-        order = tuple(peer for peer in self.order(key) if peer is not tried)
+    def choose_other(self, key: str, *tried: P) -> P | None:
+        """The peer for what some could not answer. None when no other is up or being connected."""
+        order = tuple(peer for peer in self.order(key) if peer not in tried)
         return next((peer for peer in order if peer.is_up), None) or _hopeful(order)
 
 

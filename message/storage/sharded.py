@@ -22,6 +22,10 @@ T = TypeVar("T")
 # Of several servers one that has not told its clock by then is not waited for.
 CLOCK_S = 1.0
 
+# Likewise, who is fenced. Each push waits for this while the registry is away, and a comet node that has no
+# answer after a third of its session timeout asks anew.
+FENCED_S = 0.1
+
 
 class ServerStore(MessageStore, Protocol):
     """A store on one server."""
@@ -144,10 +148,33 @@ class ShardedStore:
     async def is_fenced(self, incarnation: str) -> bool:
         """Whether any server has the incarnation fenced; see MessageStore.is_fenced().
 
+        The first yes is the answer. No is, when one has said so and the silent ones had their time: a
+        server that is silent fails its own keys only, as one that is down does. Why the no holds
+        without it:
+
+        - fence() writes to every server. One that answers now was told then, or was away then and
+          is told when it is back: Fencer tries on.
+        - Until all servers know it, a Fencer that saw the incarnation end says no to nobody about it.
+        - Saves do not rely on this: each server looks for the fence in the saving transaction.
+
+        What remains, with a server that is down as with a silent one: the servers that were told are
+        all away, those that answer were away before and are not told yet, and the message node that
+        is asked has not seen the end, as it was cut off or started later. Then an ended incarnation
+        delivers what is not stored. To take silence for a yes would send all subscribers away
+        whenever one server hangs while the registry is away, though nobody is fenced.
+
         Raises:
             UnavailableError, StorageError: no server has answered.
         """
-        return any(_answers(await _ask_all([store.is_fenced(incarnation) for store in self._stores])))
+        if len(self._stores) == 1:
+            return await self._stores[0].is_fenced(incarnation)
+        questions = [asyncio.create_task(store.is_fenced(incarnation)) for store in self._stores]
+        try:
+            return await _any_says_yes(questions)
+        finally:
+            for question in questions:
+                question.cancel()
+            await asyncio.gather(*questions, return_exceptions=True)
 
     async def remove_expired(self, limit: int) -> int:
         """Free what has expired on each server; see MessageStore.remove_expired()."""
@@ -174,6 +201,23 @@ class ShardedStore:
 
 async def _ask_all(asking: Sequence[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
     return await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def _any_says_yes(questions: Sequence[asyncio.Task[bool]]) -> bool:
+    """The first yes, or that nobody said it: when all have answered, or FENCED_S have passed and one has."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + FENCED_S
+    waiting = set(questions)
+    results: list[bool | BaseException] = []
+    while waiting:
+        left_s = end - loop.time() if False in results else None
+        done, waiting = await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            return False
+        results += await asyncio.gather(*done, return_exceptions=True)
+        if True in results:
+            return True
+    return any(_answers(results))
 
 
 def _answers(results: Sequence[T | BaseException]) -> list[T]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cluster.model import Key
+from cluster.storering import StoreRing
 from tests.support.cluster import SESSION_S, Cluster, owned_by, running_cluster
 from tests.support.cluster_run import ClusterRun
 from tests.support.eventually import eventually
@@ -26,6 +29,8 @@ NODES = (
 )
 # Away for so long that every session would have ended.
 AWAY_S = 2.5 * SESSION_S
+# Some of a session's time is left when a busy machine has held everybody up.
+LONGER_S = 2.0
 
 
 @pytest.fixture
@@ -34,6 +39,23 @@ def fragile(tmp_path: Path, empty_redis: RedisServer) -> Iterator[Cluster]:
     with (
         ZooKeeper(tmp_path / "zookeeper") as zookeeper,
         running_cluster(tmp_path, zookeeper, empty_redis) as described,
+    ):
+        yield described
+
+
+@pytest.fixture
+def second_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server that a test may do anything with."""
+    with RedisServer(tmp_path / "second-redis") as server:
+        yield server
+
+
+@pytest.fixture
+def shared(tmp_path: Path, empty_redis: RedisServer, second_redis: RedisServer) -> Iterator[Cluster]:
+    """As `fragile`, but two servers share the keys."""
+    with (
+        ZooKeeper(tmp_path / "zookeeper") as zookeeper,
+        running_cluster(tmp_path, zookeeper, empty_redis, second_redis) as described,
     ):
         yield described
 
@@ -215,3 +237,57 @@ async def test_a_comet_node_that_nobody_answers_gives_its_keys_up_and_takes_them
             fragile.zookeeper.thaw()
             await run.push_on()
     assert {reader.ends[0].code for reader in run.readers} == {4001}
+
+
+async def test_nobody_notices_a_zookeeper_that_is_away_while_the_store_server_of_other_keys_is_silent(
+    shared: Cluster, empty_redis: RedisServer, second_redis: RedisServer, seed: int
+) -> None:
+    start_with_longer_sessions(shared)
+    ring = StoreRing({server.url: 1 for server in (empty_redis, second_redis)})
+    keys = [key for name in TWO for key in owned_by(TWO, name, 20)]
+    run = ClusterRun(shared, [key for key in keys if ring.server_of(Key(key)) == empty_redis.url], seed)
+    async with run.under_way():
+        shared.zookeeper.kill()
+        await run.push_on()
+        second_redis.freeze()
+        try:
+            await run.push_for(2 * LONGER_S)
+            await run.push_on()
+        finally:
+            second_redis.thaw()
+    assert run.failed_tries == []
+    assert run.is_undisturbed(*run.keys)
+
+
+async def test_a_zookeeper_that_is_away_while_a_message_node_is_silent_disconnects_nobody(
+    fragile: Cluster, seed: int
+) -> None:
+    start_with_longer_sessions(fragile)
+    run = ClusterRun(fragile, owned_by(TWO, "comet-1", 3) + owned_by(TWO, "comet-2", 3), seed)
+    async with run.under_way():
+        fragile.zookeeper.kill()
+        await run.push_on()
+        # Each of them is the first that somebody would ask.
+        for name in ("message-1", "message-2"):
+            async with run.fault():
+                fragile.nodes[name].freeze()
+                try:
+                    # By its silence, which is later than the end of their sessions would be.
+                    await eventually(lambda name=name: is_told_by_comets(fragile, name, "down"))
+                finally:
+                    fragile.nodes[name].thaw()
+                await eventually(lambda name=name: is_told_by_comets(fragile, name, "up"))
+                await run.push_on()
+    assert run.is_undisturbed(*run.keys)
+
+
+def is_told_by_comets(cluster: Cluster, message: str, state: str) -> bool:
+    """Whether that is the last that each comet node has said of a message node."""
+    host, port = cluster.nodes[message].addresses["rpc"]
+    said = [re.findall(rf"peer (up|down): peer={host}:{port} ", cluster.nodes[name].log) for name in TWO]
+    return all(states[-1] == state for states in said)
+
+
+def start_with_longer_sessions(cluster: Cluster) -> None:
+    """Still shorter than it takes to give a silent message node up."""
+    cluster.start(others=[cluster.node(kind, name, session_s=LONGER_S) for kind, name in NODES])

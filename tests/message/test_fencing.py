@@ -21,12 +21,14 @@ class Fences:
 
     def __init__(self, refusals: int = 0, refusal: Exception | None = None) -> None:
         self.taken: list[str] = []
+        self.refused = 0
         self._refusals = refusals
         self._refusal = refusal or UnavailableError("redis is away")
 
     async def fence(self, incarnation: str) -> None:
         if self._refusals:
             self._refusals -= 1
+            self.refused += 1
             raise self._refusal
         self.taken.append(incarnation)
 
@@ -90,6 +92,19 @@ async def test_who_asks_is_not_told_before_the_store_knows() -> None:
         assert fences.taken == []
         assert await fencer.is_fenced("gone")
     assert fences.taken == ["gone"]
+
+
+async def test_who_was_seen_to_end_is_not_told_otherwise_while_the_store_does_not_know() -> None:
+    registry, fences = ShakyRegistry(1.0), Fences(refusals=2)
+    entry = await registry.register(node(NodeKind.COMET, "gone"))
+    ended = entry.instance
+    async with following(registry, fences) as fencer:
+        await entry.withdraw()
+        await eventually(lambda: fences.refused == 1)
+        registry.become(SessionState.SUSPENDED)
+        with pytest.raises(UnavailableError):
+            await fencer.is_fenced(ended)
+        assert await fencer.is_fenced(ended)
 
 
 @pytest.mark.parametrize("state", [SessionState.SUSPENDED, SessionState.LOST])

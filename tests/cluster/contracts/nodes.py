@@ -58,6 +58,9 @@ class Messages:
         self.asked: list[tuple[Any, ...]] = []
         self.save_result: asyncio.Future[SaveReply] | None = None
         self.error: Exception | None = None
+        # While it is cleared nobody is told who is fenced.
+        self.tells = asyncio.Event()
+        self.tells.set()
 
     def save(self, batch: SaveBatch) -> asyncio.Future[SaveReply]:
         self.asked.append(("save", batch))
@@ -92,7 +95,9 @@ class Messages:
         return self._answer([SERVER], "clocks")
 
     async def is_fenced(self, incarnation: str) -> bool:
-        return self._answer(True, "is_fenced", incarnation)
+        fenced = self._answer(True, "is_fenced", incarnation)
+        await self.tells.wait()
+        return fenced
 
     def _answer(self, value: V, *asked: Any) -> V:
         self.asked.append(asked)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from cluster.contracts.message import SaveBatch
 from cluster.contracts.message_rpc import MessageNodes, MessageStub
-from cluster.errors import InDoubtError, UnavailableError
+from cluster.errors import InDoubtError, OverloadedError, RequestError, UnavailableError
 from cluster.model import Key, Mid
 from cluster.rpc.balancer import Balancer
 from tests.cluster.contracts.nodes import (
@@ -26,16 +28,31 @@ from tests.cluster.contracts.nodes import (
     started,
 )
 from tests.cluster.rpc_nodes import error_of
-from tests.support.eventually import eventually
+from tests.support.eventually import DEADLINE_S, eventually
 from tests.support.proxy import Way
+
+GONE = "gone-1"
+ASKED = ("is_fenced", GONE)
 
 # -- all message nodes as one
 
 
-def balanced(*nodes: Node) -> tuple[MessageNodes, Balancer[MessageStub]]:
+def balanced(*nodes: Node, **timeouts: float) -> tuple[MessageNodes, Balancer[MessageStub]]:
     balancer = Balancer[MessageStub]()
-    balancer.replace({f"message-{n}": (message_stub(node), 1) for n, node in enumerate(nodes)})
+    balancer.replace({f"message-{n}": (message_stub(node, **timeouts), 1) for n, node in enumerate(nodes)})
     return MessageNodes(balancer), balancer
+
+
+@asynccontextmanager
+async def three_nodes() -> AsyncIterator[tuple[MessageNodes, list[Messages]]]:
+    """Nodes that are waited for long, and what they are asked: in the order in which GONE comes to them."""
+    all_messages = [Messages() for _ in range(3)]
+    nodes = [message_node(messages) for messages in all_messages]
+    async with started(*nodes):
+        together, balancer = balanced(*nodes, other_s=60.0)
+        clients = [node.client for node in nodes]
+        order = [clients.index(stub.client) for stub in balancer.order(GONE)]
+        yield together, [all_messages[n] for n in order]
 
 
 async def test_without_a_message_node_saves_can_be_tried_again_later() -> None:
@@ -148,3 +165,68 @@ async def test_deletion_in_doubt_is_not_repeated() -> None:
         with pytest.raises(InDoubtError):
             await nodes.delete_key(BOB)
         assert messages.asked == [("delete_key", BOB)]
+
+
+# -- who is fenced
+
+
+async def test_one_node_is_asked_who_is_fenced() -> None:
+    async with three_nodes() as (nodes, all_messages):
+        assert await nodes.is_fenced(GONE)
+
+        assert [messages.asked for messages in all_messages] == [[ASKED], [], []]
+
+
+async def test_a_node_that_does_not_tell_who_is_fenced_keeps_the_others_from_nothing() -> None:
+    async with three_nodes() as (nodes, all_messages):
+        for silent in all_messages[:2]:
+            silent.tells.clear()
+
+        async with asyncio.timeout(DEADLINE_S):
+            assert await nodes.is_fenced(GONE)
+
+        assert [messages.asked for messages in all_messages] == [[ASKED]] * 3
+
+
+async def test_a_node_that_tells_late_who_is_fenced_is_heard() -> None:
+    async with three_nodes() as (nodes, all_messages):
+        late, *others = all_messages
+        late.tells.clear()
+        for other in others:
+            other.error = UnavailableError("the store is away")
+        question = asyncio.create_task(nodes.is_fenced(GONE))
+        await eventually(lambda: all(other.asked for other in others))
+
+        late.tells.set()
+
+        assert await question
+        assert [messages.asked for messages in all_messages] == [[ASKED]] * 3
+
+
+@pytest.mark.parametrize("error", [UnavailableError("busy"), OverloadedError("busy")])
+async def test_nobody_is_told_who_is_fenced_when_no_node_can_tell(error: UnavailableError) -> None:
+    async with three_nodes() as (nodes, all_messages):
+        for messages in all_messages:
+            messages.error = error
+
+        with pytest.raises(type(error), match="busy"):
+            await nodes.is_fenced(GONE)
+
+        assert [messages.asked for messages in all_messages] == [[ASKED]] * 3
+
+
+async def test_an_error_that_another_node_would_not_mend_is_told_at_once() -> None:
+    async with three_nodes() as (nodes, all_messages):
+        all_messages[0].error = RequestError("no incarnation")
+
+        with pytest.raises(RequestError):
+            await nodes.is_fenced(GONE)
+
+        assert [messages.asked for messages in all_messages] == [[ASKED], [], []]
+
+
+async def test_without_a_message_node_nobody_tells_who_is_fenced() -> None:
+    nodes, _ = balanced()
+
+    with pytest.raises(UnavailableError, match="no message node"):
+        await nodes.is_fenced(GONE)

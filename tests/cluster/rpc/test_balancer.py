@@ -124,6 +124,8 @@ def test_other_peer_is_one_that_can_be_asked() -> None:
     first, second, third = balancer.order("bob")
     assert balancer.choose_other("bob", first) is second
     assert balancer.choose_other("bob", second) is first
+    assert balancer.choose_other("bob", first, second) is third
+    assert balancer.choose_other("bob", first, second, third) is None
 
     second.fail(is_connecting=True)
     assert balancer.choose_other("bob", first) is third

@@ -17,9 +17,11 @@ from tests.message.storage.stores import limits_with, opened
 from tests.support.servers import RedisServer
 
 
-def open_sharded(*urls: str, stats: Stats | None = None) -> AbstractAsyncContextManager[ShardedStore]:
+def open_sharded(
+    *urls: str, stats: Stats | None = None, timeout_s: float = 1.0
+) -> AbstractAsyncContextManager[ShardedStore]:
     """An open Redis store over several servers, stopped at the end."""
-    settings = RedisSettings(servers=urls, timeout_s=1.0)
+    settings = RedisSettings(servers=urls, timeout_s=timeout_s)
     return opened(build_redis_store(settings, limits_with(), stats or Stats()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -19,10 +20,11 @@ from message.storage.mysql.config import MysqlSettings
 from message.storage.redis.config import RedisSettings
 from message.storage.redis.store import RedisStore
 from message.storage.servers import REDIS_SCHEMES, read_server_url
-from message.storage.sharded import ShardedStore
+from message.storage.sharded import FENCED_S, ShardedStore
 from tests.message.storage.saving import BOB, save_one
 from tests.message.storage.sharded_stores import open_sharded
 from tests.message.storage.stores import limits_with, opened
+from tests.support.eventually import DEADLINE_S
 from tests.support.servers import RedisServer
 
 
@@ -133,6 +135,40 @@ async def test_each_server_counts_what_it_has_saved_itself(
     async with opened(store_at(plain_redis)) as first, opened(store_at(second_redis)) as second:
         await save_one(first, BOB, "push")
     assert (first.saved, second.saved, counters.saved.value) == (1, 0, 1)
+
+
+async def test_a_silent_server_does_not_keep_the_others_from_telling_who_is_fenced(
+    plain_redis: RedisServer, second_redis: RedisServer
+) -> None:
+    async with open_sharded(plain_redis.url, second_redis.url, timeout_s=60.0) as store:
+        await store.fence("gone-1")
+        second_redis.freeze()
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                answers = [await store.is_fenced(name) for name in ("gone-1", "here-1")]
+        finally:
+            second_redis.thaw()
+
+    assert answers == [True, False]
+
+
+async def test_the_first_server_that_tells_is_waited_for(
+    plain_redis: RedisServer, second_redis: RedisServer
+) -> None:
+    async with open_sharded(plain_redis.url, second_redis.url, timeout_s=60.0) as store:
+        await store.fence("gone-1")
+        plain_redis.freeze()
+        second_redis.freeze()
+        # When those who have not told are not waited for any more.
+        asyncio.get_running_loop().call_later(2 * FENCED_S, plain_redis.thaw)
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                answers = await asyncio.gather(store.is_fenced("gone-1"), store.is_fenced("here-1"))
+        finally:
+            plain_redis.thaw()
+            second_redis.thaw()
+
+    assert answers == [True, False]
 
 
 async def test_store_starts_while_a_server_is_away_and_tells_what_each_promises(
