@@ -1,6 +1,7 @@
 # make serve    run the server            make test         run all tests
 # make check    format, lint, types       make bench        measure
-# make format   do what check asks for    make constraints  take newer dependencies into the image
+# make format   do what check asks for    make soak         the faults of a cluster for an hour
+#                                         make constraints  take newer dependencies into the image
 #
 # Works from a fresh clone on Debian with Python 3.11 or newer. Stamps under
 # .venv make repeated runs quick; `make clean` begins anew.
@@ -26,7 +27,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 install = echo "installing $(1)" >&2 && $(SUDO) apt-get update -qq && \
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null
 
-.PHONY: help serve test check format bench constraints clean system-packages
+.PHONY: help serve test soak check format bench constraints clean system-packages
 
 serve: $(VENV)/.installed
 	$(BIN)/encke serve $(ARGS)
@@ -36,6 +37,17 @@ help:
 
 test: system-packages $(VENV)/.installed-dev
 	$(BIN)/pytest $(ARGS)
+
+# Each round has a seed of its own. Ends with the first that fails, which says its seed, or with the time.
+MINUTES ?= 60
+SEED ?= 1
+soak: system-packages $(VENV)/.installed-dev
+	@end=$$(($$(date +%s) + $(MINUTES) * 60)); seed=$(SEED); \
+	while [ $$(date +%s) -lt $$end ]; do \
+		echo "seed $$seed: make soak SEED=$$seed begins here"; \
+		ENCKE_TEST_FIRST_SEED=$$seed $(BIN)/pytest -q tests/cluster_e2e $(ARGS) || exit 1; \
+		seed=$$((seed + 1)); \
+	done
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -1,8 +1,9 @@
 """One ZooKeeper and one Redis for all tests of this folder; each test has paths and keys of its own.
 
-Tests that take a seed run once in `make test`. For more of them:
+Tests that take a seed run once in `make test`. For more of them, and for all with one seed after the other:
 
     ENCKE_TEST_SEEDS=10 make test ARGS=tests/cluster_e2e
+    make soak MINUTES=60
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from tests.support.zookeeper import ZooKeeper
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """As many seeds as the environment asks for; one if it does not."""
     if "seed" in metafunc.fixturenames:
-        metafunc.parametrize("seed", range(1, int(os.environ.get("ENCKE_TEST_SEEDS", "1")) + 1))
+        first = int(os.environ.get("ENCKE_TEST_FIRST_SEED", "1"))
+        metafunc.parametrize("seed", range(first, first + int(os.environ.get("ENCKE_TEST_SEEDS", "1"))))
 
 
 @pytest.fixture(scope="session")
