@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from cluster.contracts import comet_rpc, message_rpc
 from cluster.contracts.comet import CometService
-from cluster.contracts.comet_rpc import CometStub, CometTimeouts
+from cluster.contracts.comet_rpc import CometStub
 from cluster.contracts.message import MessageNodeService, MessageStatus
 from cluster.contracts.message_rpc import MessageNodes, MessageStub, MessageTimeouts
 from cluster.contracts.web import WebNodeService
@@ -38,11 +38,8 @@ class NodeServices:
 class CometPeers:
     """The comet nodes, each by its entry in the registry."""
 
-    def __init__(
-        self, members: Members, rpc: RpcConfig, timeouts: CometTimeouts, metrics: ClientMetrics | None = None
-    ) -> None:
+    def __init__(self, members: Members, rpc: RpcConfig, metrics: ClientMetrics | None = None) -> None:
         """Begin to connect to those that are registered; needs a running loop."""
-        self._timeouts = timeouts
         self._pool = ClientPool(lambda address: RpcClient(address, comet_rpc.SERVICE, rpc, metrics=metrics))
         self._stubs: dict[str, CometStub] = {}
         members.watch(self._take)
@@ -66,7 +63,7 @@ class CometPeers:
         self._stubs = {
             instance: kept
             if (kept := self._stubs.get(instance)) is not None and kept.client is client
-            else CometStub(client, self._timeouts)
+            else CometStub(client)
             for instance, client in clients.items()
         }
 
@@ -74,7 +71,7 @@ class CometPeers:
         # Never started: each call is answered as not sent.
         address = next(iter(node.addresses.get("rpc", ())), "127.0.0.1:0")
         client = RpcClient(address, comet_rpc.SERVICE, RpcConfig())
-        return CometStub(client, self._timeouts)
+        return CometStub(client)
 
 
 class MessagePeers:

@@ -17,7 +17,6 @@ import msgspec
 
 from cluster.addresses import is_loopback, is_unspecified, split_address
 from cluster.contracts.comet import CometStatus
-from cluster.contracts.comet_rpc import CometTimeouts
 from cluster.contracts.message import MessageService, MessageStatus
 from cluster.contracts.message_rpc import MessageTimeouts
 from cluster.contracts.web import STATUS_PATH, WebStatus
@@ -161,7 +160,7 @@ class NodeProcess:
         messages = self._message_peers().service
         await self._wait_store(messages)
         capacity = connection_capacity(raise_descriptor_limit(), self._config.process.reserve_descriptors)
-        peers = CometPeers(self._members, self._config.rpc, CometTimeouts(), self._rpc_metrics)
+        peers = CometPeers(self._members, self._config.rpc, self._rpc_metrics)
         self._peers.append(peers)
         for warning in unknown_hosts(self._config.comet):
             log.warning("%s", warning)
@@ -176,7 +175,7 @@ class NodeProcess:
 
     def _build_web(self, status_address: str) -> Node:
         messages = self._message_peers()
-        comets = CometPeers(self._members, self._config.rpc, CometTimeouts(), self._rpc_metrics)
+        comets = CometPeers(self._members, self._config.rpc, self._rpc_metrics)
         self._peers.append(comets)
         services = NodeServices(comets.of, messages.of, WebStub)
         capacity = http_capacity(free_descriptors(raise_descriptor_limit()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from cluster.contracts.comet import CometService, CometStatus, ConnectionInfo, Push, PushReply
 from cluster.contracts.handover import Forward, HandoverService, Held
@@ -26,14 +25,10 @@ STILL_SAVING = Method(13, "still_saving", tuple[Epoch], list[Key], is_read=True)
 RELEASE = Method(14, "release", tuple[Epoch], bool, is_read=True)
 
 
-@dataclass(frozen=True, slots=True)
-class CometTimeouts:
-    """How long the caller waits for a comet node."""
-
-    # Beyond the push's own time, so that the comet node's word on each key still arrives.
-    push_grace_s: float = 0.25
-    # For everything that is not a push.
-    other_s: float = 5.0
+# A push is waited for beyond its own time, so that the comet node's word on each key still arrives.
+PUSH_GRACE_S = 0.25
+# Everything else.
+OTHER_S = 5.0
 
 
 def comet_routes(
@@ -65,40 +60,38 @@ def handover_routes(service: HandoverService) -> list[Route]:
 class CometStub:
     """A comet node at the other end of a client. Implements CometService and HandoverService."""
 
-    def __init__(self, client: RpcClient, timeouts: CometTimeouts) -> None:
+    def __init__(self, client: RpcClient) -> None:
         """The client's owner starts and stops it."""
         self.client = client
-        self._push_grace_s = timeouts.push_grace_s
-        self._other_s = timeouts.other_s
 
     def push(self, push: Push) -> asyncio.Future[PushReply]:
         """See CometService.push(). InDoubtError: the answer was lost, the push may be done."""
-        return self.client.call(PUSH, (push,), push.timeout_s + self._push_grace_s)
+        return self.client.call(PUSH, (push,), push.timeout_s + PUSH_GRACE_S)
 
     async def delete_key(self, key: Key, epoch: Epoch) -> int:
         """See CometService.delete_key(). InDoubtError: the answer was lost."""
-        return await self.client.call(DELETE_KEY, (key, epoch), self._other_s)
+        return await self.client.call(DELETE_KEY, (key, epoch), OTHER_S)
 
     async def connections(self, key: Key) -> list[ConnectionInfo]:
         """See CometService.connections()."""
-        return await self.client.call(CONNECTIONS, (key,), self._other_s)
+        return await self.client.call(CONNECTIONS, (key,), OTHER_S)
 
     async def status(self) -> CometStatus:
         """See CometService.status()."""
-        return await self.client.call(STATUS, (), self._other_s)
+        return await self.client.call(STATUS, (), OTHER_S)
 
     def forward(self, message: Forward) -> asyncio.Future[Held]:
         """See HandoverService.forward()."""
-        return self.client.call(FORWARD, (message,), self._other_s)
+        return self.client.call(FORWARD, (message,), OTHER_S)
 
     def close_key(self, key: Key) -> asyncio.Future[Held]:
         """See HandoverService.close_key()."""
-        return self.client.call(CLOSE_KEY, (key,), self._other_s)
+        return self.client.call(CLOSE_KEY, (key,), OTHER_S)
 
     async def still_saving(self, epoch: Epoch) -> list[Key]:
         """See HandoverService.still_saving()."""
-        return await self.client.call(STILL_SAVING, (epoch,), self._other_s)
+        return await self.client.call(STILL_SAVING, (epoch,), OTHER_S)
 
     async def release(self, epoch: Epoch) -> bool:
         """See HandoverService.release()."""
-        return await self.client.call(RELEASE, (epoch,), self._other_s)
+        return await self.client.call(RELEASE, (epoch,), OTHER_S)

@@ -67,7 +67,6 @@ class TimerWheel:
         self._slots: list[set[Timed]] = [set() for _ in range(SLOTS)]
         # Items taken out of their slots whose turn has come; usually empty.
         self._due: set[Timed] = set()
-        self._count = 0
         # The last tick that was taken.
         self._tick = int(loop.time() * TICKS_PER_S)
         self._timer: Cancellable | None = None
@@ -76,7 +75,7 @@ class TimerWheel:
         self._is_pausing = False
 
     def __len__(self) -> int:
-        return self._count
+        return len(self.items())
 
     def items(self) -> list[Timed]:
         """Everything the wheel keeps at this moment."""
@@ -108,7 +107,6 @@ class TimerWheel:
             tick = now + SLOTS - 1
         slot = item.slot = tick % SLOTS
         self._slots[slot].add(item)
-        self._count += 1
 
     def move(self, item: Timed, deadline: float) -> None:
         """Look at an item at another time than before; it may be new."""
@@ -121,7 +119,6 @@ class TimerWheel:
         if slot < 0:
             return
         item.slot = -1
-        self._count -= 1
         self._slots[slot].discard(item)
         self._due.discard(item)
 
@@ -161,7 +158,6 @@ class TimerWheel:
                 return
             item = due.pop()
             item.slot = -1
-            self._count -= 1
             try:
                 deadline = item.next_deadline(now)
             except Exception:

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from cluster.contracts.comet_rpc import CometTimeouts
 from cluster.contracts.message_rpc import CLOCK, SERVICE, MessageTimeouts
 from cluster.errors import EnckeError, OverloadedError, UnavailableError
 from cluster.members import Members
@@ -102,7 +101,7 @@ async def test_each_node_is_asked_once() -> None:
 
 async def test_an_instance_that_has_gone_is_answered_for_as_not_available() -> None:
     registry = MemoryRegistry()
-    peers = CometPeers(Members(registry), QUICK, CometTimeouts())
+    peers = CometPeers(Members(registry), QUICK)
     node = info(NodeKind.COMET, "a", "127.0.0.1:1")
     entry = await registry.register(node)
     assert peers.of(node) is peers.of(node)

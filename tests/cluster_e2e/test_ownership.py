@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from cluster.contracts.comet import Push, PushReply
-from cluster.contracts.comet_rpc import SERVICE, CometStub, CometTimeouts
+from cluster.contracts.comet_rpc import SERVICE, CometStub
 from cluster.errors import EnckeError, NotOwnerError
 from cluster.model import Key
 from cluster.rpc.client import RpcClient
@@ -37,7 +37,7 @@ async def stub_of(address: Address) -> AsyncIterator[CometStub]:
     client.start()
     try:
         await eventually(lambda: client.is_up)
-        yield CometStub(client, CometTimeouts())
+        yield CometStub(client)
     finally:
         await client.stop()
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from cluster.contracts.comet import Push, PushReply
-from cluster.contracts.comet_rpc import CometTimeouts
 from cluster.members import Members
 from cluster.model import Key, NodeName
 from cluster.peers import CometPeers
@@ -70,7 +69,7 @@ class Nodes:
         )
         members, stats = Members(registry), Stats()
         self._stack.callback(members.close)
-        peers = CometPeers(members, RpcConfig(backoff_first_s=0.005, backoff_max_s=0.05), CometTimeouts())
+        peers = CometPeers(members, RpcConfig(backoff_first_s=0.005, backoff_max_s=0.05))
         self._stack.push_async_callback(peers.stop)
         self.ways[name] = BadWay(self.store)
         node = CometNode(

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.contracts import comet_rpc, message_rpc
 from cluster.contracts.comet import CometService, CometStatus
-from cluster.contracts.comet_rpc import CometStub, CometTimeouts, comet_routes, handover_routes
+from cluster.contracts.comet_rpc import CometStub, comet_routes, handover_routes
 from cluster.contracts.handover import HandoverService
 from cluster.contracts.message import MessageNodeService, MessageService, SaveBatch, SaveReply
 from cluster.contracts.message_rpc import message_node_routes, message_routes
@@ -131,7 +131,7 @@ async def test_every_question_to_a_comet_node_arrives_and_is_answered() -> None:
     comet = Comet()
     node = Node(comet_rpc.SERVICE, comet_routes(comet))
     async with started(node):
-        stub: CometService = CometStub(node.client, CometTimeouts())
+        stub: CometService = CometStub(node.client)
 
         push = stub.push(PUSH)
         await eventually(lambda: comet.push_result)
@@ -154,7 +154,7 @@ async def test_every_question_of_a_comet_node_to_another_arrives_and_is_answered
     handover = Handover()
     node = Node(comet_rpc.SERVICE, handover_routes(handover))
     async with started(node):
-        stub: HandoverService = CometStub(node.client, CometTimeouts())
+        stub: HandoverService = CometStub(node.client)
 
         assert await stub.forward(FORWARD) == HELD
         assert await stub.close_key(BOB) == HELD
@@ -175,7 +175,7 @@ async def test_saves_and_pushes_are_futures_without_a_task() -> None:
     async with started(*nodes):
         before = asyncio.all_tasks()
 
-        push = CometStub(nodes[0].client, CometTimeouts()).push(PUSH)
+        push = CometStub(nodes[0].client).push(PUSH)
         save = message_stub(nodes[1]).save(BATCH)
 
         assert asyncio.all_tasks() == before

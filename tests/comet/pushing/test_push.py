@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from cluster.contracts.comet import Push, PushReply
-from cluster.contracts.comet_rpc import SERVICE, CometStub, CometTimeouts
+from cluster.contracts.comet_rpc import SERVICE, CometStub
 from cluster.errors import InDoubtError, NotOwnerError, RequestError, StorageError, UnavailableError
 from cluster.model import Key
 from cluster.rpc.client import RpcClient
@@ -249,7 +249,7 @@ async def test_a_drain_whose_time_is_up_answers_the_web_nodes_before_their_conne
         gate = core.way.close_gate("bob")
         client = RpcClient(core.node.addresses["rpc"], SERVICE, RpcConfig())
         client.start()
-        comet = CometStub(client, CometTimeouts())
+        comet = CometStub(client)
         pushes = [
             comet.push(Push([Key("bob")], b"1", expire_s, f"id-{expire_s}", 0, 30.0, (0, 0)))
             for expire_s in (600, 0)
