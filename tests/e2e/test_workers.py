@@ -145,7 +145,7 @@ async def test_a_worker_that_hangs_is_killed_and_comes_back(tmp_path: Path) -> N
         pids = worker_pids(server)
         os.kill(pids["comet-1-1"], signal.SIGSTOP)
         await wait_whole(server, but=pids["comet-1-1"])
-        assert "node=comet-1-1 reason=no sign of life for 3 s, killed" in server.log
+        assert "node=comet-1-1 reason='no sign of life for 3 s, killed'" in server.log
         assert await server.push(KEYS[-1], 1, expire_s=600) == 0
     finally:
         server.kill()
@@ -246,7 +246,7 @@ async def test_workers_are_started_again_when_there_are_descriptors_again(server
     # None is left, however few are open.
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (4, before[1]))
     os.kill(pid, signal.SIGKILL)
-    await eventually(lambda: "reason=[Errno 24]" in server.log)
+    await eventually(lambda: "reason='[Errno 24]" in server.log)
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, before)
     await wait_whole(server, but=pid)
     assert server.stop() == 0
