@@ -20,7 +20,7 @@
 
 Each class has the wire code of the compatible API (``ret``), the word of the
 version 2 API (``code``) and says whether the same request may succeed later
-(``is_retryable``). web/replies.py puts them on the wire for callers, rpc/faults.py between nodes.
+(``is_retryable``). web/codec/replies.py puts them on the wire for callers, rpc/faults.py between nodes.
 """
 
 from __future__ import annotations
