@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from cluster.contracts.comet import PushReply
 from cluster.errors import EnckeError, RequestError
-from cluster.model import Mid
+from cluster.model import Key, Mid
 from web.codec.params import BodyParser, PushRequest, expire_param, key_param, parse_query
 from web.codec.payload import canonical, json_string
 from web.codec.replies import (
@@ -27,6 +29,7 @@ _MEANINGS = {
     "unavailable": "the key's node or its store was not reached in time; try again with the same id",
     "overloaded": "too many pushes in progress; try again later with the same id",
     "deadline_passed": "not done in time; try again with the same id",
+    "out_of_order": "what was pushed to this key before was not done in time; try again with the same id",
     "in_doubt": "not known to be done; try again with the same id",
     "storage": "the store failed; nothing was stored",
     "not_owner": "the key's node has changed; try again with the same id",
@@ -102,15 +105,20 @@ class PushApi:
         body, status = await self.finish(push, pending)
         return v2(body, status)
 
-    def begin(self, push: PushRequest) -> PendingPush | None:
+    def begin(self, push: PushRequest, follows: Mapping[Key, str] | None = None) -> PendingPush | None:
         """Send a version 2 push; None when there is no key to send it to.
+
+        Args:
+            follows: as in Pusher.begin().
 
         Raises:
             RequestError: the payload is wrong.
             NoNodeError: no comet node is registered.
         """
         payload = canonical(push.body, self._max_payload_bytes)
-        return self._pusher.begin(push.keys, payload, push.expire_s, push.push_id) if push.keys else None
+        if not push.keys:
+            return None
+        return self._pusher.begin(push.keys, payload, push.expire_s, push.push_id, follows)
 
     async def finish(self, push: PushRequest, pending: PendingPush | None) -> tuple[object, int]:
         """Wait for the answer to begin(); return a version 2 body and its status.

@@ -4,21 +4,22 @@ Answers are written while the request is still being read, so a backend can
 keep one stream open for all its pushes. Reading waits while too much is
 unanswered; the client then feels the back pressure of TCP.
 
-Ordering: pushes to one key are done in the order of their lines. When the
-ring changes, the next line waits until those sent under the old one are
-answered. A line that its node refused is sent again at its turn to be
-answered. Two are swapped if the node refuses one and takes the next: because the
-ring changed to and fro between the two, or because the store was so slow that
-the time of a try (comet_timeout_s) ended between them.
+Ordering: pushes to one key are done in the order of their lines, whatever happens
+between them. A line names the unanswered one before it to the same key
+(Push.follows), and its node refuses it if that one was not done. What was refused is
+sent again at its turn to be answered, when it is known what became of all before it,
+and lines to that key that come meanwhile are sent then too. When the ring changes, the next
+line waits until those sent under the old one are answered.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 
 from cluster.errors import EnckeError, RequestError, TooLargeError
-from cluster.model import Epoch
+from cluster.model import Epoch, Key
 from web.api.pushapi import PushApi, explain
 from web.codec.params import BodyParser, PushRequest
 from web.codec.replies import Answer, Api, refusal, v2_bytes
@@ -29,6 +30,10 @@ from web.serving.request import BodyTimeoutError, DisconnectedError, Request
 
 # Answers are joined up to this into one write.
 WRITE_BYTES = 64 * 1024
+
+# A line with more keys is not sent before those that it follows are answered, nor followed: its
+# node would have to look up each of them at once.
+MAX_FOLLOWING_KEYS = 128
 
 _HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nX-Content-Type-Options: nosniff\r\n"
@@ -73,19 +78,33 @@ class PushStreams:
 
 
 class _Line:
-    """One line that was read: sent, or refused on reading."""
+    """One line that was read: sent, to be sent at its turn to be answered, or refused on reading."""
 
-    __slots__ = ("error", "pending", "push", "size")
+    __slots__ = ("error", "is_sent", "pending", "push", "size")
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.push: PushRequest | None = None
+        self.is_sent = False
+        # None also where there is no key to send it to.
         self.pending: PendingPush | None = None
         self.error: EnckeError | None = None
 
     @property
+    def keys(self) -> list[Key]:
+        return [] if self.push is None else self.push.keys
+
+    @property
     def is_answered(self) -> bool:
-        return self.pending is None or self.pending.is_answered
+        if self.pending is not None:
+            return self.pending.is_answered
+        return self.is_sent or self.error is not None
+
+    @property
+    def may_be_followed(self) -> bool:
+        """Whether a line to the same key may be sent before this one is answered."""
+        pending = self.pending
+        return pending is not None and len(pending.keys) <= MAX_FOLLOWING_KEYS and not pending.may_come_later
 
 
 class _Stream:
@@ -102,6 +121,8 @@ class _Stream:
         # Read and not answered, in order; the reader appends, the writer removes.
         self._lines: deque[_Line] = deque()
         self._unanswered_bytes = 0
+        # Of those the last to each key.
+        self._last: dict[Key, _Line] = {}
         # The membership under which the last line was sent.
         self._epoch: Epoch = (0, 0)
         self._reader: asyncio.Task[None] | None = None
@@ -191,10 +212,14 @@ class _Stream:
             if line.size > self._config.max_line_bytes:
                 raise TooLargeError(f"the line is over {self._config.max_line_bytes} bytes")
             line.push = self._parser.push(text)
-            await self._wait_order()
-            line.pending = self._api.begin(line.push)
+            await self._wait_epoch()
+            if self._may_send(line.push.keys):
+                self._send(line, line.push, self._last)
         except EnckeError as error:
             line.error = error
+        else:
+            for key in line.keys:
+                self._last[key] = line
         self._lines.append(line)
         self._unanswered_bytes += line.size
         self._news.set()
@@ -206,11 +231,32 @@ class _Stream:
         ):
             await self._wait_answer()
 
-    async def _wait_order(self) -> None:
+    async def _wait_epoch(self) -> None:
         # A line sent under the old ring may still be refused and sent again.
         while self._lines and self._epoch != self._owners.membership.epoch:
             await self._wait_answer()
         self._epoch = self._owners.membership.epoch
+
+    def _may_send(self, keys: list[Key]) -> bool:
+        """Whether each unanswered line that this one follows can be followed."""
+        last = self._last
+        if not last:
+            return True
+        if len(keys) > MAX_FOLLOWING_KEYS:
+            return last.keys().isdisjoint(keys)
+        return all(key not in last or last[key].may_be_followed for key in keys)
+
+    def _send(self, line: _Line, push: PushRequest, earlier: Mapping[Key, _Line]) -> None:
+        """Send a line; `earlier` holds unanswered ones that it follows."""
+        follows: dict[Key, str] | None = None
+        if len(push.keys) <= MAX_FOLLOWING_KEYS:
+            follows = {
+                key: before.pending.push_id
+                for key in push.keys
+                if (before := earlier.get(key)) is not None and before.pending is not None
+            }
+        line.pending = self._api.begin(push, follows)
+        line.is_sent = True
 
     async def _wait_answer(self) -> None:
         self._room.clear()
@@ -229,6 +275,7 @@ class _Stream:
             line = self._lines[0]
             answer = v2_bytes(await self._answer(line)) + b"\n"
             self._lines.popleft()
+            self._forget(line)
             self._unanswered_bytes -= line.size
             self._room.set()
             out.append(answer)
@@ -242,10 +289,18 @@ class _Stream:
             return explain(line.error)
         assert line.push is not None
         try:
+            if not line.is_sent:
+                # All before it are answered.
+                self._send(line, line.push, {})
             body, _ = await self._api.finish(line.push, line.pending)
         except EnckeError as error:
             return explain(error)
         return body
+
+    def _forget(self, line: _Line) -> None:
+        for key in line.keys:
+            if self._last.get(key) is line:
+                del self._last[key]
 
     async def _write(self, out: list[bytes]) -> None:
         data = b"".join(out)

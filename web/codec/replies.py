@@ -79,6 +79,7 @@ _STATUS: dict[type[EnckeError], int] = {
     errors.UnavailableError: 503,
     errors.OverloadedError: 503,
     errors.DeadlinePassedError: 503,
+    errors.OutOfOrderError: 503,
     errors.InDoubtError: 504,
     errors.StorageError: 503,
     errors.RemoteProtocolError: 502,

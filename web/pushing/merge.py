@@ -11,13 +11,16 @@ from cluster.errors import (
     EnckeError,
     InDoubtError,
     NotOwnerError,
+    OutOfOrderError,
     UnavailableError,
 )
 from cluster.model import Key, Mid
 
 # Surely not done, and another try may find it otherwise. Not OverloadedError: another
 # try would add to what is too much already.
-NOT_DONE = frozenset({NotOwnerError.code, UnavailableError.code, DeadlinePassedError.code})
+NOT_DONE = frozenset(
+    {NotOwnerError.code, UnavailableError.code, DeadlinePassedError.code, OutOfOrderError.code}
+)
 
 
 def may_try_again(code: str, *, is_idempotent: bool) -> bool:

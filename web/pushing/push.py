@@ -14,11 +14,12 @@ Only so many pushes that take long are held at a time (places.py).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import msgspec
 
 from cluster.contracts.comet import Push, PushReply
-from cluster.errors import EnckeError, InDoubtError, NotOwnerError
+from cluster.errors import EnckeError, InDoubtError, NotOwnerError, OutOfOrderError
 from cluster.model import Epoch, Key
 from web.metrics import WebMetrics
 from web.pushing.merge import Merge, may_try_again
@@ -60,6 +61,11 @@ class PendingPush(msgspec.Struct, eq=False):
     def is_answered(self) -> bool:
         """Whether finish() will not have to wait (unless the ring has changed)."""
         return all(future.done() for _, future in self.calls)
+
+    @property
+    def may_come_later(self) -> bool:
+        """Whether some of it was not done when it was sent first: it may be done behind what is sent now."""
+        return self.tries > 1 or any(_has_failed(future) for _, future in self.calls)
 
     @property
     def held_at(self) -> float:
@@ -172,17 +178,28 @@ class Pusher:
         """Push to distinct keys and wait for the answer; see begin() and finish()."""
         return await self.finish(self.begin(keys, payload, expire_s, caller_id))
 
-    def begin(self, keys: list[Key], payload: bytes, expire_s: int, caller_id: str = "") -> PendingPush:
+    def begin(
+        self,
+        keys: list[Key],
+        payload: bytes,
+        expire_s: int,
+        caller_id: str = "",
+        follows: Mapping[Key, str] | None = None,
+    ) -> PendingPush:
         """Send a push to the owners of its keys.
 
         Ordering: pushes to one key are done in the order of these calls, while
-        the membership stays the same and the nodes answer.
+        the membership stays the same and the nodes answer. With `follows`
+        one that is tried again is not overtaken by those that follow it: these are tried again behind it,
+        if finish() is called for one after the other.
 
         Args:
             keys: distinct, at least one.
             payload: canonical.
             expire_s: seconds in the store, 0 = online connections only.
             caller_id: remembered for the configured time; empty = one may be made up for our own tries.
+            follows: the id (PendingPush.push_id) of the push before it to a key, where that is not
+                answered yet; None = it may be done in any order, and nothing follows it.
 
         Raises:
             NoNodeError: no comet node is registered. Nothing was sent.
@@ -192,7 +209,8 @@ class Pusher:
         now = asyncio.get_running_loop().time()
         deadline = now + self._owners.timeout_s
         pending = PendingPush(keys, payload, expire_s, push_id, id_ttl_s, now, deadline, now, (0, 0), [])
-        self._send(pending, keys, now)
+        # Without an id it is not tried again.
+        self._send(pending, keys, now, follows if push_id else None)
         return pending
 
     async def finish(self, pending: PendingPush) -> PushReply:
@@ -234,7 +252,9 @@ class Pusher:
         self._made_ids += 1
         return f"{self._id_prefix}{self._made_ids:x}"
 
-    def _send(self, pending: PendingPush, keys: list[Key], now: float) -> None:
+    def _send(
+        self, pending: PendingPush, keys: list[Key], now: float, follows: Mapping[Key, str] | None = None
+    ) -> None:
         timeout_s = max(0.0, min(self._owners.attempt_s, pending.deadline - now))
         pending.answer_by = now + timeout_s
         membership = self._owners.membership
@@ -249,6 +269,7 @@ class Pusher:
                 pending.id_ttl_s,
                 timeout_s,
                 pending.epoch,
+                None if follows is None else [follows.get(key, "") for key in group],
             )
             calls.append((group, self._owners.comets(node).push(push)))
         pending.calls = calls
@@ -285,8 +306,7 @@ class Pusher:
             refused = {key: code for key, code in again.items() if code == NotOwnerError.code}
             if refused:
                 owners.refresh()
-            may_wait = loop.time() + pause_s < pending.held_at or self._hold(pending)
-            if not (may_wait and await owners.wait_newer(pending.epoch, pending.deadline, pause_s)):
+            if not await self._wait_try(pending, again, pause_s):
                 merge.give_up(again)
                 return merge.reply()
             if refused and owners.is_cut_off(pending.epoch):
@@ -303,6 +323,15 @@ class Pusher:
                 merge.fail(list(again), error)
                 merge.give_up(merge.take_again())
                 return merge.reply()
+
+    async def _wait_try(self, pending: PendingPush, again: dict[Key, str], pause_s: float) -> bool:
+        """Wait until what was not done may be tried again; False = it is not, for want of time or a place."""
+        now = self._loop.time()
+        if set(again.values()) == {OutOfOrderError.code}:
+            # What it follows is answered by now, so there is nothing to wait for.
+            return now < pending.deadline
+        may_wait = now + pause_s < pending.held_at or self._hold(pending)
+        return may_wait and await self._owners.wait_newer(pending.epoch, pending.deadline, pause_s)
 
     async def _answer(self, future: asyncio.Future[PushReply], pending: PendingPush) -> PushReply:
         if future.cancelled():
@@ -377,6 +406,13 @@ class Pusher:
 def _due(pending: PendingPush) -> float:
     """When a first try is to be looked at."""
     return min(pending.held_at, pending.give_up_at)
+
+
+def _has_failed(future: asyncio.Future[PushReply]) -> bool:
+    """Whether it is known by now that some of it was not done."""
+    return future.done() and (
+        future.cancelled() or future.exception() is not None or bool(future.result().failed)
+    )
 
 
 def _retrieve(future: asyncio.Future[PushReply]) -> None:
