@@ -126,11 +126,6 @@ class RpcClient:
         return f"{self.address}: {self._down_reason}" if self._connector.is_refused else None
 
     @property
-    def version(self) -> int:
-        """Protocol version agreed with the peer, 0 before the first connection."""
-        return self._version
-
-    @property
     def in_flight(self) -> int:
         """Calls that wait for their answer."""
         return len(self._calls)
