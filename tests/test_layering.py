@@ -27,6 +27,7 @@ OURS = {*MAY_IMPORT, "tests", "bench"}
 PURE = (
     "cluster/addresses.py",
     "cluster/canonical.py",
+    "cluster/episode.py",
     "cluster/errors.py",
     "cluster/exposition.py",
     "cluster/failurelimiter.py",

@@ -69,7 +69,6 @@ class WebNode:
         stats: Stats,
         status_address: str = "",
         may_lose_answers: bool = True,
-        unix_time: Callable[[], float] = time.time,
     ) -> None:
         """Build a node that does not listen yet.
 
@@ -100,8 +99,7 @@ class WebNode:
         self._instance = instance
         self._version = version
         self._entry = NodeEntry(registry, self._info)
-        self._started_at = unix_time()
-        self._unix_time = unix_time
+        self._started_at = time.time()
         self._metrics = WebMetrics(stats)
         self._status_address = status_address
         self._departures = Departures(members, time.monotonic)
@@ -193,7 +191,7 @@ class WebNode:
             FailureLimiter(config.token_failures_per_minute, time.monotonic),
             self._metrics,
             max_bytes=config.max_fetch_bytes,
-            unix_time=self._unix_time,
+            unix_time=time.time,
         )
         router = Router(
             with_document(public_routes(Locator(self._owners), offline)),
@@ -210,7 +208,7 @@ class WebNode:
             self._departures,
             lambda: registry.session,
             timeout_s=self._config.status_timeout_s,
-            unix_time=self._unix_time,
+            unix_time=time.time,
         )
 
     def _admin_listener(self, inspector: Inspector, listing: NodeListing) -> Listener:

@@ -20,7 +20,8 @@ from web.codec.replies import (
     v2,
     v2_error,
 )
-from web.pushing.push import PendingPush, Pusher
+from web.pushing.pending import PendingPush
+from web.pushing.push import Pusher
 from web.serving.request import Request
 
 # For errors of which only the code came back from a node.

@@ -25,7 +25,7 @@ from web.codec.params import BodyParser, PushRequest
 from web.codec.replies import Answer, Api, refusal, v2_bytes
 from web.config import WebConfig
 from web.pushing.owners import Owners
-from web.pushing.push import PendingPush
+from web.pushing.pending import PendingPush
 from web.serving.request import BodyTimeoutError, DisconnectedError, Request
 
 # Answers are joined up to this into one write.

@@ -1,4 +1,4 @@
-"""Places for pushes that take long: what is pushed to a failed node must not fill the listener.
+"""Places for pushes that take long, of which there are only so many.
 
 A push that is not done after HELD_AFTER_S is held: its node does not answer, or waits
 for a store that does not. Only so many are held, and one more is given up: what is
@@ -11,6 +11,8 @@ would be waited for until it is done.
 from __future__ import annotations
 
 import logging
+
+from cluster.episode import Episode
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +35,13 @@ class Places:
         """All are free; None = there is no end of them."""
         self._most = most
         self.taken = 0
-        # Somebody found none; said when it starts and when it has ended.
-        self._is_full = False
+        # Somebody found none.
+        self._full = Episode(ends_at=(most or 0) // 2)
 
     def take(self) -> bool:
         """Take one; False = there is none. give_back() follows."""
         if self._most is not None and self.taken >= self._most:
-            if not self._is_full:
-                self._is_full = True
+            if self._full.starts():
                 log.warning("full: %d pushes wait for nodes or stores, more are given up", self.taken)
             return False
         self.taken += 1
@@ -49,7 +50,5 @@ class Places:
     def give_back(self) -> None:
         """It is free again."""
         self.taken -= 1
-        # At half: pushes that come and go at the limit are one episode.
-        if self._is_full and self._most is not None and self.taken <= self._most // 2:
-            self._is_full = False
+        if self._full.ends(self.taken):
             log.info("no longer full: %d pushes wait for nodes or stores", self.taken)

@@ -20,7 +20,8 @@ from web.codec.params import expire_param, key_param, parse_query
 from web.codec.payload import canonical
 from web.codec.replies import Answer, Api, compatible, failure, failure_code
 from web.metrics import WebMetrics
-from web.pushing.push import PendingPush, Pusher
+from web.pushing.pending import PendingPush
+from web.pushing.push import Pusher
 from web.serving.access import Access, Verdict
 from web.serving.connection import MAX_HEADER_FIELDS
 from web.serving.request import host_of

@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster.contracts.comet import PushReply
 from web.codec.replies import Answer
-from web.pushing.push import PendingPush
+from web.pushing.pending import PendingPush
 from web.quick.quick import QuickPushes
 from web.serving.connection import Connection, WebServer, announced_length
 

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, cast
 
+from cluster.episode import Episode
 from cluster.listening import serve
 from web.codec.replies import Answer, api_of, refusal
 from web.config import WebConfig
@@ -82,8 +83,8 @@ class Listener:
         self._is_overloaded = False
         # Open connections.
         self.connection_count = 0
-        # They were too many; said when it starts and when it has ended.
-        self._is_full = False
+        # They were too many.
+        self._full = Episode(ends_at=config.max_connections // 2)
         # Bound "host:port", once started.
         self.address = ""
 
@@ -118,17 +119,14 @@ class Listener:
         most = self._config.max_connections
         if self.connection_count <= most:
             return True
-        if not self._is_full:
-            self._is_full = True
+        if self._full.starts():
             log.warning("full: %d connections of the %s API, more are closed at once", most, self._name)
         return False
 
     def release(self) -> None:
         """A connection has ended."""
         self.connection_count -= 1
-        # At half: connections that come and go at the limit are one episode.
-        if self._is_full and self.connection_count <= self._config.max_connections // 2:
-            self._is_full = False
+        if self._full.ends(self.connection_count):
             log.info("no longer full: %d connections of the %s API", self.connection_count, self._name)
 
     def count_out(self) -> None:

@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from cluster.errors import (
-    InDoubtError,
     NoNodeError,
     NotOwnerError,
     OverloadedError,
@@ -76,33 +75,6 @@ async def test_nobody_takes_the_key_in_time() -> None:
     with pytest.raises(NotOwnerError):
         await pushing.pusher.push_one(Key("k"), b"1", 60)
     assert pushing.metrics.not_pushed.value == 2
-
-
-async def test_node_that_never_answers_leaves_the_push_in_doubt() -> None:
-    pushing = Pushing(timeout_s=0.05)
-    comet = await pushing.add("a")
-    comet.fates.extend([None, None])
-    one = asyncio.create_task(pushing.pusher.push_one(Key("k"), b"1", 60))
-    many = asyncio.create_task(pushing.push("k", "l"))
-    for task in (one, many):
-        with pytest.raises(InDoubtError):
-            await task
-    assert len(comet.pushes) == 2
-    # The timer has gone with the last of them.
-    assert await pushing.pusher.push_one(Key("k"), b"1", 60) == ""
-
-
-async def test_pushes_that_wait_are_given_up_one_after_the_other() -> None:
-    pushing = Pushing(timeout_s=0.05)
-    comet = await pushing.add("a")
-    comet.is_holding = True
-    first = asyncio.create_task(pushing.push("k"))
-    second = asyncio.create_task(pushing.push("k"))
-    await eventually(lambda: comet.held_count == 2)
-    comet.release()
-    assert not (await first).failed
-    with pytest.raises(InDoubtError):
-        await second
 
 
 async def test_whole_refusal_of_the_only_node_is_its_error(pushing: Pushing) -> None:

@@ -1,4 +1,4 @@
-"""web/pushing/push.py: how many pushes wait for nodes that do not answer, and what becomes of the others."""
+"""web/pushing/answers.py and places.py: who waits for nodes that do not answer, and who is given up."""
 
 from __future__ import annotations
 
@@ -25,6 +25,51 @@ async def patient() -> AsyncIterator[Pushing]:
     yield made
     made.pusher.close()
     made.members.close()
+
+
+async def test_node_that_never_answers_leaves_the_push_in_doubt() -> None:
+    pushing = Pushing(timeout_s=0.05)
+    comet = await pushing.add("a")
+    comet.fates.extend([None, None])
+    one = asyncio.create_task(pushing.pusher.push_one(Key("k"), b"1", 60))
+    many = asyncio.create_task(pushing.push("k", "l"))
+    for task in (one, many):
+        with pytest.raises(InDoubtError):
+            await task
+    assert len(comet.pushes) == 2
+    # The timer has gone with the last of them.
+    assert await pushing.pusher.push_one(Key("k"), b"1", 60) == ""
+
+
+async def test_pushes_that_wait_are_given_up_one_after_the_other() -> None:
+    pushing = Pushing(timeout_s=0.05)
+    comet = await pushing.add("a")
+    comet.is_holding = True
+    first = asyncio.create_task(pushing.push("k"))
+    second = asyncio.create_task(pushing.push("k"))
+    await eventually(lambda: comet.held_count == 2)
+    comet.release()
+    assert not (await first).failed
+    with pytest.raises(InDoubtError):
+        await second
+
+
+async def test_silent_node_is_given_up_in_time_behind_a_push_that_may_take_longer(pushing: Pushing) -> None:
+    comet = await pushing.add("a")
+    comet.is_holding = True
+    # As lines of a stream, which are waited for one after the other: an older one may come later.
+    older = pushing.pusher.begin([Key("k")], b"1", 60)
+    younger = pushing.pusher.begin([Key("k")], b"2", 60)
+    younger.answer_by += 3600
+    waiting = asyncio.create_task(pushing.pusher.finish(younger))
+    await asyncio.sleep(0)
+    older.answer_by = older.deadline = 0.0
+    with pytest.raises(InDoubtError):
+        async with asyncio.timeout(10):
+            await pushing.pusher.finish(older)
+    assert not waiting.done()
+    comet.release(2)
+    assert not (await waiting).failed
 
 
 async def test_pushes_to_a_silent_node_are_given_up_but_for_some_and_others_go_on(patient: Pushing) -> None:

@@ -1,4 +1,4 @@
-"""web/pushing/push.py: which pushes are sent again, to whom, and which are given up."""
+"""web/pushing/tries.py: which pushes are sent again, to whom, and which are given up."""
 
 from __future__ import annotations
 
@@ -209,21 +209,3 @@ async def test_what_its_node_refuses_is_given_up_before_its_time_while_the_regis
 
 async def ask_not_owner(comet: CometService, epoch: Epoch) -> None:
     raise not_owner()
-
-
-async def test_silent_node_is_given_up_in_time_behind_a_push_that_may_take_longer(pushing: Pushing) -> None:
-    comet = await pushing.add("a")
-    comet.is_holding = True
-    # As lines of a stream, which are waited for one after the other: an older one may come later.
-    older = pushing.pusher.begin([Key("k")], b"1", 60)
-    younger = pushing.pusher.begin([Key("k")], b"2", 60)
-    younger.answer_by += 3600
-    waiting = asyncio.create_task(pushing.pusher.finish(younger))
-    await asyncio.sleep(0)
-    older.answer_by = older.deadline = 0.0
-    with pytest.raises(InDoubtError):
-        async with asyncio.timeout(10):
-            await pushing.pusher.finish(older)
-    assert not waiting.done()
-    comet.release(2)
-    assert not (await waiting).failed
