@@ -109,4 +109,5 @@ async def test_only_so_many_callers_wait_for_another_try() -> None:
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert answers[:2] == [800, 800]
     assert [type(answer) for answer in answers[2:]] == [UnavailableError] * 3
-    assert store.asked == 2
+    # The refused question, and one for both who wait, or one each: as they wake.
+    assert 2 <= store.asked <= 3
