@@ -2,7 +2,7 @@
 
 A web node with a comet service that answers at once is asked by 64
 connections, one request in flight on each, from another process; printed is
-the CPU time of this process per request, by the short way (web/quick.py) and
+the CPU time of this process per request, by the short way (web/quick/quick.py) and
 by the usual one. Then the bulk parts alone: keys of a push to many, and the
 canonical form of a payload.
 
@@ -41,9 +41,9 @@ from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
 from encke.commands.arguments import Parser
 from web.app import WebNode
+from web.codec.params import BodyParser
+from web.codec.payload import canonical
 from web.config import WebConfig
-from web.params import BodyParser
-from web.payload import canonical
 
 PAYLOAD = b'{"n":1,"text":"hello there"}'
 

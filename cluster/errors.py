@@ -11,6 +11,7 @@
     ├─ UnavailableError      65535  draining, not reached, or no answer in time; try again later
     │  ├─ OverloadedError    65535  refused because too much is in progress: surely not done
     │  ├─ DeadlinePassedError 65535 refused because its deadline had passed: surely not done
+    │  ├─ OutOfOrderError    65535  what it follows was not done: surely not done either
     │  └─ InDoubtError       65535  the answer was lost: done or not, nobody knows yet
     ├─ StorageError          65535  the store refused or failed: surely not done
     ├─ RemoteProtocolError   65535  a peer broke the protocol
@@ -19,7 +20,7 @@
 
 Each class has the wire code of the compatible API (``ret``), the word of the
 version 2 API (``code``) and says whether the same request may succeed later
-(``is_retryable``). web/replies.py puts them on the wire for callers, rpc/faults.py between nodes.
+(``is_retryable``). web/codec/replies.py puts them on the wire for callers, rpc/faults.py between nodes.
 """
 
 from __future__ import annotations
@@ -87,6 +88,12 @@ class DeadlinePassedError(UnavailableError):
     """Refused because the deadline that it carried had passed. Nothing was done."""
 
     code = "deadline_passed"
+
+
+class OutOfOrderError(UnavailableError):
+    """Refused because the push that it follows was not done. Nothing was done."""
+
+    code = "out_of_order"
 
 
 class InDoubtError(UnavailableError):

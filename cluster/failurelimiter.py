@@ -24,11 +24,6 @@ class FailureLimiter:
         # Address → (failures left, when that was true). Least recently failed first.
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    @property
-    def address_count(self) -> int:
-        """Addresses that are remembered."""
-        return len(self._buckets)
-
     def wait_s(self, address: str) -> float:
         """Seconds until the address may try again; 0 = now."""
         if address not in self._buckets or address in self._trusted:

@@ -29,7 +29,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One message of a key."""
 
     mid: Mid
-    # Canonical JSON (web/payload.py): compact, valid UTF-8, no raw line breaks,
+    # Canonical JSON (web/codec/payload.py): compact, valid UTF-8, no raw line breaks,
     # so it can stand inside any frame as it is.
     payload: bytes
     # Unix seconds of the store's clock; 0 = not stored (a push with expire 0).

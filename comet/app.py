@@ -53,7 +53,6 @@ class CometNode:
         stats: Stats,
         rpc: RpcConfig | None = None,
         peers: Callable[[NodeInfo], HandoverService] | None = None,
-        unix_time: Callable[[], float] = time.time,
     ) -> None:
         """Build a node that does not listen yet; needs a running loop.
 
@@ -77,7 +76,7 @@ class CometNode:
             members,
             instance=instance,
             version=version,
-            started_at=unix_time(),
+            started_at=time.time(),
             is_in_cluster=rpc is not None,
         )
         self._resumer = Resumer(messages, self._clocks, config, metrics)
@@ -113,7 +112,7 @@ class CometNode:
             self._acknowledgements,
             self._wheel,
             metrics,
-            unix_time=unix_time,
+            unix_time=time.time,
         )
         self._listeners: dict[str, Listener] = {}
         self._add_gauges(stats)

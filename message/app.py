@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
 
 from cluster.addresses import advertised_address
 from cluster.contracts.message import MessageStatus
@@ -49,7 +48,6 @@ class MessageNode:
         stats: Stats,
         rpc: RpcConfig | None = None,
         metrics: ClientMetrics | None = None,
-        unix_time: Callable[[], float] = time.time,
     ) -> None:
         """Build a node that serves nothing yet.
 
@@ -65,7 +63,7 @@ class MessageNode:
         self._version = version
         self._registry = registry
         self._members = members
-        self._started_at = unix_time()
+        self._started_at = time.time()
         self._saved = StoreCounters(stats).saved
         self._rpc_config = rpc
         self._metrics = metrics

@@ -27,6 +27,7 @@ OURS = {*MAY_IMPORT, "tests", "bench"}
 PURE = (
     "cluster/addresses.py",
     "cluster/canonical.py",
+    "cluster/episode.py",
     "cluster/errors.py",
     "cluster/exposition.py",
     "cluster/failurelimiter.py",
@@ -76,27 +77,35 @@ PURE = (
     "message/storage/servers.py",
     "message/storage/trimming.py",
     "message/storage/waiting.py",
-    "web/access.py",
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "web/codec").glob("*.py"))),
     "web/config.py",
-    "web/limits.py",
-    "web/merge.py",
     "web/metrics.py",
-    "web/params.py",
-    "web/payload.py",
-    "web/replies.py",
+    "web/pushing/merge.py",
+    "web/serving/access.py",
+    "web/serving/limits.py",
 )
 IMPURE_MODULES = {"asyncio", "logging", "os", "random", "socket", "subprocess", "threading", "time", "uvloop"}
 
-# What the packages of a comet node may import of each other, besides what lies beside them.
-# Sockets tell everything else of bytes and times; a push knows no socket.
-COMET_BESIDE = {"config", "metrics"}
-COMET_MAY_IMPORT: dict[str, set[str]] = {
-    "codec": set(),
-    "subscribers": {"codec"},
-    "sockets": {"codec", "subscribers"},
-    "ownership": set(),
-    "pushing": {"codec", "subscribers", "ownership"},
-    "handover": {"codec", "subscribers", "ownership", "pushing"},
+# What the packages of a node may import of each other, besides what lies beside them.
+BESIDE = {"config", "metrics"}
+PACKAGES_MAY_IMPORT: dict[str, dict[str, set[str]]] = {
+    # Sockets tell everything else of bytes and times; a push knows no socket.
+    "comet": {
+        "codec": set(),
+        "subscribers": {"codec"},
+        "sockets": {"codec", "subscribers"},
+        "ownership": set(),
+        "pushing": {"codec", "subscribers", "ownership"},
+        "handover": {"codec", "subscribers", "ownership", "pushing"},
+    },
+    # A push knows no request. The short way of pushes can be left out.
+    "web": {
+        "codec": set(),
+        "serving": {"codec"},
+        "pushing": set(),
+        "api": {"codec", "serving", "pushing"},
+        "quick": {"codec", "serving", "pushing"},
+    },
 }
 STORES = {"embedded", "mysql", "redis"}
 
@@ -154,18 +163,22 @@ def test_pure_file_imports_nothing_that_waits_or_tells_the_time(file: str) -> No
     assert ours - pure == set(), "a pure file imports only pure files"
 
 
-@pytest.mark.parametrize("package", COMET_MAY_IMPORT)
-def test_package_of_a_comet_node_imports_only_those_below_it(package: str) -> None:
-    files = list((ROOT / "comet" / package).glob("*.py"))
+@pytest.mark.parametrize(
+    ("node", "package"),
+    [(node, package) for node, packages in PACKAGES_MAY_IMPORT.items() for package in packages],
+)
+def test_package_of_a_node_imports_only_those_below_it(node: str, package: str) -> None:
+    files = list((ROOT / node / package).glob("*.py"))
     assert files
-    allowed = COMET_MAY_IMPORT[package] | COMET_BESIDE | {package}
-    found = {name.split(".")[1] for path in files for name in imports(path) if name.startswith("comet.")}
+    allowed = PACKAGES_MAY_IMPORT[node][package] | BESIDE | {package}
+    found = {name.split(".")[1] for path in files for name in imports(path) if name.startswith(f"{node}.")}
     assert found - allowed == set()
 
 
-def test_every_package_of_a_comet_node_has_its_place() -> None:
-    there = {path.parent.name for path in (ROOT / "comet").glob("*/__init__.py")}
-    assert there == set(COMET_MAY_IMPORT)
+@pytest.mark.parametrize("node", PACKAGES_MAY_IMPORT)
+def test_every_package_of_a_node_has_its_place(node: str) -> None:
+    there = {path.parent.name for path in (ROOT / node).glob("*/__init__.py")}
+    assert there == set(PACKAGES_MAY_IMPORT[node])
 
 
 def test_stores_know_nothing_of_the_node_around_them() -> None:

@@ -22,27 +22,27 @@ from cluster.registry.base import Registry
 from cluster.registry.entry import NodeEntry
 from cluster.stats import Stats
 from cluster.tokens import TokenVerifier
-from web.access import Access
-from web.asking import StoreQuestions
+from web.api.asking import StoreQuestions
+from web.api.departures import Departures
+from web.api.inspect import Inspector
+from web.api.locate import Locator
+from web.api.nodes import NodeListing
+from web.api.offline import Offline
+from web.api.openapi import with_document
+from web.api.pushapi import PushApi
+from web.api.routes import Router, admin_routes, public_routes
+from web.api.storetime import StoreTime
+from web.api.stream import PushStreams
+from web.codec.params import BodyParser
 from web.config import WebConfig
-from web.departures import Departures
-from web.inspect import Inspector
-from web.limits import ByteBudget
-from web.listener import Listener
-from web.locate import Locator
 from web.metrics import WebMetrics
-from web.nodes import NodeListing
-from web.offline import Offline
-from web.openapi import with_document
-from web.owners import Owners
-from web.params import BodyParser
-from web.push import Pusher
-from web.pushapi import PushApi
-from web.quick import QuickPushes
-from web.quickconnection import QuickConnection
-from web.routes import Router, admin_routes, public_routes
-from web.storetime import StoreTime
-from web.stream import PushStreams
+from web.pushing.owners import Owners
+from web.pushing.push import Pusher
+from web.quick.quick import QuickPushes
+from web.quick.quickconnection import QuickConnection
+from web.serving.access import Access
+from web.serving.limits import ByteBudget
+from web.serving.listener import Listener
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,6 @@ class WebNode:
         stats: Stats,
         status_address: str = "",
         may_lose_answers: bool = True,
-        unix_time: Callable[[], float] = time.time,
     ) -> None:
         """Build a node that does not listen yet.
 
@@ -100,8 +99,7 @@ class WebNode:
         self._instance = instance
         self._version = version
         self._entry = NodeEntry(registry, self._info)
-        self._started_at = unix_time()
-        self._unix_time = unix_time
+        self._started_at = time.time()
         self._metrics = WebMetrics(stats)
         self._status_address = status_address
         self._departures = Departures(members, time.monotonic)
@@ -193,7 +191,7 @@ class WebNode:
             FailureLimiter(config.token_failures_per_minute, time.monotonic),
             self._metrics,
             max_bytes=config.max_fetch_bytes,
-            unix_time=self._unix_time,
+            unix_time=time.time,
         )
         router = Router(
             with_document(public_routes(Locator(self._owners), offline)),
@@ -210,7 +208,7 @@ class WebNode:
             self._departures,
             lambda: registry.session,
             timeout_s=self._config.status_timeout_s,
-            unix_time=self._unix_time,
+            unix_time=time.time,
         )
 
     def _admin_listener(self, inspector: Inspector, listing: NodeListing) -> Listener:

@@ -28,6 +28,10 @@ class Push(msgspec.Struct, frozen=True, array_like=True):
     timeout_s: float
     # The membership under which the caller chose this node.
     epoch: Epoch
+    # For pushes that are sent behind each other without waiting, and must not be swapped: for each key the
+    # push_id of the one before it that was not answered yet, "" = there is none. None = it may be done in
+    # any order, and nothing follows it; all from nodes of the version before.
+    follows: list[str] | None = None
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -86,13 +90,17 @@ class CometService(Protocol):
         A failed key never fails the others. A push that has begun to save
         runs to its end even when nobody waits any more.
 
-        Ordering: pushes to one key are saved and delivered in the order of the calls.
+        Ordering: pushes to one key are saved and delivered in the order of the calls. One that
+        fails may be called again, behind those that were called after it; a key for which
+        `push.follows` names one that was not called here, or has failed for a reason
+        that may pass, fails with OutOfOrderError's code.
 
         Cancellation: cancelling the future only stops waiting.
 
         Raises (through the future):
             NotOwnerError: keys are not this node's under an epoch at least push.epoch.
             UnavailableError, OverloadedError: draining, or too much is in progress; nothing was begun.
+            RequestError: the push is not well formed.
         """
         ...
 

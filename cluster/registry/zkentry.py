@@ -1,4 +1,4 @@
-"""One instance's own entry in ZooKeeper: made, kept, made anew, removed."""
+"""One instance's own entry in ZooKeeper, kept as it is to be; zkown.py has the single steps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -14,9 +13,10 @@ from cluster.errors import ConfigError, UnavailableError
 from cluster.model import NodeInfo
 from cluster.registry.base import SessionState
 from cluster.registry.config import RegistrySettings
-from cluster.registry.zklink import RETRY_FIRST_S, Link, Stat
-from cluster.registry.zktree import Entry, Tree, incarnation
-from cluster.registry.znodes import BadZnodeError, encode_znode, run_of
+from cluster.registry.zklink import RETRY_FIRST_S, Link
+from cluster.registry.zkown import OwnZnode, remove_znode
+from cluster.registry.zktree import Entry, Tree
+from cluster.registry.znodes import BadZnodeError, encode_znode
 
 log = logging.getLogger(__name__)
 
@@ -32,15 +32,6 @@ MARKED_S = 0.25
 # Weights that were written into entries of this process by others, in place of its own: by the run
 # that announces and the weight that it asks for. They hold for as long as the process lives.
 Weights = dict[tuple[str, int], int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """The znode that stands for the instance, or stood last."""
-
-    path: str
-    czxid: int
-    session_id: int
 
 
 class ZooKeeperRegistration:
@@ -68,26 +59,15 @@ class ZooKeeperRegistration:
         Raises:
             ConfigError: others could not use what is to be announced.
         """
-        self.instance = ""
         # Why ZooKeeper does not take what is to be announced; None = it has, or is still being asked.
         self.fault: str | None = None
         self._weights = weights
         self._info = info
-        self._text = self._encode(info)
+        self._own = OwnZnode(link, tree, info, self._encode(info))
         self._link = link
-        self._tree = tree
-        self._parent = tree.parent_of(info)
         self._settings = settings
         self._predecessors = predecessors
-        self._made: _Made | None = None
-        # Text that the znode holds, as far as is known, or that says the same to others.
-        self._written: bytes | None = None
-        # Number of the last change to the znode that is known here: a later one is somebody else's.
-        self._changed_at = 0
-        # A znode was asked for, and the answer did not come: it may be there.
-        self._may_be_lost = False
         self._is_first = True
-        self._is_doubtful = False
         self._is_withdrawn = False
         # Loop time before which it is not removed.
         self._stands_until = 0.0
@@ -99,21 +79,21 @@ class ZooKeeperRegistration:
     # -- for the owner of the instance
 
     @property
+    def instance(self) -> str:
+        """See Registration.instance."""
+        return self._own.incarnation
+
+    @property
     def is_standing(self) -> bool:
         """See Registration.is_standing. While ZooKeeper is away it is taken to stand."""
-        made = self._made
-        return (
-            made is not None
-            and not self._is_withdrawn
-            and self._link.state is not SessionState.LOST
-            and made.session_id == self._link.session_id
-        )
+        is_lost = self._link.state is SessionState.LOST
+        return self._own.is_of_this_session and not (self._is_withdrawn or is_lost)
 
     async def update(self, info: NodeInfo) -> None:
         """See Registration.update(); does nothing after withdraw()."""
         if self._is_withdrawn:
             return
-        self._text = self._encode(info)
+        self._own.text = self._encode(info)
         self._info = info
         await self._wait_done("the new announcement")
         if info.is_draining:
@@ -150,15 +130,9 @@ class ZooKeeperRegistration:
 
     def look(self) -> None:
         """Look whether anything must be done: the session or the tree has changed."""
-        made = self._made
-        if made is not None:
-            entry = self._tree.entry(made.path)
-            # A tree that was read before the entry was made has not got it: ask ZooKeeper then.
-            if entry is None or entry.stat.czxid != made.czxid or entry.info is None:
-                self._is_doubtful = True
-            elif entry.stat.mzxid > self._changed_at and self._written is self._text:
-                self._changed_at = entry.stat.mzxid
-                self._heed(entry.info.weight)
+        others = self._own.look()
+        if others is not None:
+            self._heed(others.weight)
         if self._has_work():
             self._is_done.clear()
             self._wake.set()
@@ -194,7 +168,7 @@ class ZooKeeperRegistration:
         if weight != self._weights.get((info.instance, info.weight), info.weight):
             log.info("somebody gave this node another weight: node=%s weight=%d", info.name, weight)
             self._weights[info.instance, info.weight] = weight
-            self._text = self._written = self._encode(info)
+            self._own.take_as_written(self._encode(info))
 
     # -- its task
 
@@ -213,7 +187,7 @@ class ZooKeeperRegistration:
     async def _keep(self) -> None:
         pause_s = 0.0
         try:
-            while not (self._is_withdrawn and self._made is None and not self._may_be_lost):
+            while not self._is_withdrawn or self._own.is_made or self._own.may_be_lost:
                 await self._wake.wait()
                 self._wake.clear()
                 if self._link.state is not SessionState.CONNECTED:
@@ -236,110 +210,36 @@ class ZooKeeperRegistration:
             self._is_done.set()
 
     def _has_work(self) -> bool:
-        made = self._made
+        own = self._own
         if self._is_withdrawn:
-            return made is not None or self._may_be_lost
-        if made is None or self._link.state is SessionState.LOST or made.session_id != self._link.session_id:
+            return own.is_made or own.may_be_lost
+        if self._link.state is SessionState.LOST or not own.is_of_this_session:
             return True
-        return self._is_doubtful or self._written is not self._text
+        return own.is_doubtful or not own.is_written
 
     async def _work(self) -> None:
         """Do one thing that has to be done after the other."""
+        own = self._own
         while self._has_work() and self._link.state is SessionState.CONNECTED:
-            made = self._made
-            if made is not None and made.session_id != self._link.session_id:
-                await self._leave_behind(made)
-            elif self._may_be_lost:
-                await self._find_lost()
-            elif self._is_withdrawn and made is not None:
-                await self._remove(made.path, made.czxid)
-                self._made = None
-            elif made is None:
+            if own.is_made and not own.is_of_this_session:
+                # ZooKeeper has removed it, unless it was not ZooKeeper that ended the session.
+                await own.remove()
+            elif own.may_be_lost:
+                await own.find_lost()
+            elif self._is_withdrawn:
+                await own.remove()
+            elif not own.is_made:
                 await self._make()
-            elif self._is_doubtful:
-                await self._check(made)
+            elif own.is_doubtful:
+                await own.check()
             else:
-                await self._write(made)
+                await own.write()
 
     async def _make(self) -> None:
         if self._is_first:
             # Its addresses are bound by this process now: nobody of its name can be behind them.
             for entry in await self._predecessors(self._info):
                 log.info("removed the entry that this node left behind: path=%s", entry.path)
-                await self._remove(entry.path, entry.stat.czxid)
+                await remove_znode(self._link, entry.path, entry.stat.czxid)
             self._is_first = False
-        text = self._text
-        self._may_be_lost = True
-        path = await self._link.create_entry(self._parent, text)
-        if path is None:
-            self._may_be_lost = False
-            await self._link.ensure(self._parent)
-            return
-        stat = await self._link.stat(path)
-        self._may_be_lost = False
-        if stat is not None:
-            self._take(path, stat, text)
-            log.info("announced: node=%s path=%s", self._info.name, path)
-
-    async def _find_lost(self) -> None:
-        """Take the znode whose creation was asked for, if it was made in the session that lives."""
-        found = await self._link.children(self._parent)
-        for name in found[0] if found is not None else ():
-            path = f"{self._parent}/{name}"
-            seen = await self._link.stat(path)
-            if seen is None or seen.owner != self._link.session_id:
-                continue
-            read = await self._link.text(path)
-            if read is not None and run_of(read[0]) == self._info.instance:
-                self._take(path, read[1], read[0])
-        self._may_be_lost = False
-
-    def _take(self, path: str, stat: Stat, text: bytes) -> None:
-        self._made = _Made(path, stat.czxid, stat.owner)
-        self.instance = incarnation(stat)
-        # The very object when it is what was to be written.
-        self._written = self._text if text == self._text else text
-        self._changed_at = stat.czxid
-        self._is_doubtful = False
-
-    async def _check(self, made: _Made) -> None:
-        self._is_doubtful = False
-        stat = await self._link.stat(made.path)
-        if stat is None or stat.czxid != made.czxid:
-            log.warning("somebody removed the entry of this node; announcing anew: path=%s", made.path)
-            self._made = None
-            return
-        entry = self._tree.entry(made.path)
-        if entry is not None and entry.info is None and entry.stat.mzxid == stat.mzxid:
-            log.warning(
-                "somebody wrote nonsense into the entry of this node; written anew: path=%s", made.path
-            )
-            self._written = None
-
-    async def _write(self, made: _Made) -> None:
-        text = self._text
-        stat = await self._link.stat(made.path)
-        if stat is None or stat.czxid != made.czxid:
-            self._is_doubtful = True
-            return
-        written = await self._link.write(made.path, text, stat.version)
-        if written is not None:
-            self._written = text
-            self._changed_at = written.mzxid
-
-    async def _leave_behind(self, made: _Made) -> None:
-        """Forget the entry of a session that has ended.
-
-        ZooKeeper has removed it, unless it was not ZooKeeper that ended the session.
-        """
-        await self._remove(made.path, made.czxid)
-        self._made = None
-
-    async def _remove(self, path: str, czxid: int) -> None:
-        """Delete a znode, if it is still the one that was made by this change."""
-        is_removed = False
-        while not is_removed:
-            stat = await self._link.stat(path)
-            if stat is None or stat.czxid != czxid:
-                return
-            is_removed = await self._link.delete(path, stat.version)
+        await self._own.make()

@@ -10,7 +10,6 @@ has failed calls fail at once, so that the caller can choose another peer.
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,9 +24,9 @@ from cluster.errors import (
     TooLargeError,
     UnavailableError,
 )
+from cluster.rpc.calls import Calls
 from cluster.rpc.config import RpcConfig
 from cluster.rpc.connector import Connector, State, Target
-from cluster.rpc.deadlines import Deadlines
 from cluster.rpc.faults import Fault, to_error
 from cluster.rpc.frames import (
     FAULT,
@@ -48,12 +47,6 @@ from cluster.rpc.metrics import ClientMetrics
 from cluster.stats import Stats
 
 R = TypeVar("R")
-
-
-# A call that waits for its answer: its future, method, deadline (loop time) and
-# the bytes of its request. A tuple, because one is made for every call: an
-# object would cost a quarter of a microsecond (bench/rpc.py).
-Call = tuple[asyncio.Future[Any], Method[Any], float, int]
 
 
 class RpcClient:
@@ -94,15 +87,12 @@ class RpcClient:
         # Calls are finished but not taken: the peer has said goodbye, or we were stopped.
         self._is_closing = False
         self._is_stopped = False
-        # By number, in the order of the calls. Numbers are never used twice.
-        self._calls: dict[int, Call] = {}
-        # Encoded arguments of those that could not be sent yet.
-        self._unsent: dict[int, bytes] = {}
-        self._call_bytes = 0
+        self._calls = Calls(self._loop, address, metrics.errors)
+        # Both are theirs; kept, because every call asks.
+        self._waiting, self._deadlines = self._calls.waiting, self._calls.deadlines
         self._max_payload_bytes = config.max_frame_bytes - REQUEST_HEAD.size
+        # Numbers are never used twice.
         self._last_number = 0
-        self._deadlines = Deadlines(self._loop, self._expire)
-        self._idle: asyncio.Future[None] | None = None
         self._max_calls, self._max_call_bytes = config.max_calls, config.max_call_bytes
         self._create_future = self._loop.create_future
         self._now = self._loop.time
@@ -126,14 +116,9 @@ class RpcClient:
         return f"{self.address}: {self._down_reason}" if self._connector.is_refused else None
 
     @property
-    def version(self) -> int:
-        """Protocol version agreed with the peer, 0 before the first connection."""
-        return self._version
-
-    @property
     def in_flight(self) -> int:
         """Calls that wait for their answer."""
-        return len(self._calls)
+        return len(self._waiting)
 
     @property
     def call_count(self) -> int:
@@ -158,9 +143,7 @@ class RpcClient:
         self.is_up = False
         self._down_reason = "stopped"
         try:
-            if self._calls and finish_s > 0:
-                self._idle = self._idle or self._loop.create_future()
-                await asyncio.wait([self._idle], timeout=finish_s)
+            await self._calls.wait_idle(finish_s)
         finally:
             self._cut()
         if self._task is not None:
@@ -170,7 +153,7 @@ class RpcClient:
         if self._task is not None:
             self._task.cancel()
         self._link = None
-        self._fail_calls("stopped", is_final=True)
+        self._calls.drop_all("stopped", is_final=True)
         self._metrics.remove(self)
         self._deadlines.cancel()
 
@@ -194,11 +177,12 @@ class RpcClient:
         try:
             payload = self._encode(arguments)
         except (TypeError, ValueError, OverflowError) as error:
-            self._fail(future, _unsendable(method, error))
+            self._calls.fail(future, _unsendable(method, error))
             return future
         size = len(payload)
         link = self._link
         calls = self._calls
+        waiting = self._waiting
         if (
             link is None
             or timeout_s <= 0
@@ -206,16 +190,16 @@ class RpcClient:
             or method.since > self._version
             or size > self._max_payload_bytes
             # As RpcConfig.is_full() decides; that one is asked only when it may be.
-            or len(calls) >= self._max_calls
-            or self._call_bytes + size > self._max_call_bytes
+            or len(waiting) >= self._max_calls
+            or calls.bytes + size > self._max_call_bytes
         ):
             refusal = self._refusal(method, size, timeout_s)
             if refusal is not None:
-                self._fail(future, refusal)
+                calls.fail(future, refusal)
                 return future
         number = self._last_number = self._last_number + 1
         if link is None:
-            self._unsent[number] = payload
+            calls.unsent[number] = payload
         else:
             # As request_head() does.
             left_ms = int(timeout_s * 1000) + 1
@@ -223,8 +207,8 @@ class RpcClient:
                 left_ms = MAX_TIMEOUT_MS
             link.send(REQUEST_FRAME_HEAD.pack(size + 15, REQUEST, number, method.number, left_ms), payload)
         deadline = self._now() + timeout_s
-        calls[number] = (future, method, deadline, size)
-        self._call_bytes += size
+        waiting[number] = (future, method, deadline, size)
+        calls.bytes += size
         if deadline < self._deadlines.next_at:
             self._deadlines.wake_at(deadline)
         return future
@@ -242,7 +226,7 @@ class RpcClient:
             return DeadlinePassedError(f"{method.name}: no time left")
         if size > self._max_payload_bytes:
             return TooLargeError(f"{method.name}: request over {self._max_payload_bytes} bytes")
-        if self._config.is_full(len(self._calls), self._call_bytes, size):
+        if self._config.is_full(len(self._waiting), self._calls.bytes, size):
             return OverloadedError(f"{self.address}: too many calls in flight")
         return None
 
@@ -259,18 +243,19 @@ class RpcClient:
         self._version = version
         self._metrics.connects.inc(self.service)
         now = self._loop.time()
-        unsent, self._unsent = self._unsent, {}
+        unsent, self._calls.unsent = self._calls.unsent, {}
         for number, payload in unsent.items():
-            _, method, deadline, size = self._calls[number]
+            _, method, deadline, size = self._waiting[number]
             if method.since > version:
-                self._drop(number, self._too_old(method))
+                self._calls.drop(number, self._too_old(method))
                 continue
             head = request_head(size, number, method.number, timeout_ms(deadline - now))
             link.send(head, payload)
 
     def on_frames(self, frames: list[bytes]) -> None:
         """Give each answer to its call."""
-        take = self._calls.pop
+        calls = self._calls
+        take = self._waiting.pop
         unpack = HEAD.unpack_from
         for frame in frames:
             kind, number = unpack(frame)
@@ -279,7 +264,7 @@ class RpcClient:
                 self._on_other(kind, number)
                 continue
             future, method, _, size = call
-            self._call_bytes -= size
+            calls.bytes -= size
             if future.done():
                 continue
             try:
@@ -287,14 +272,14 @@ class RpcClient:
                     # 9 = HEAD.size
                     future.set_result(method.decode_result(frame[9:]))
                 else:
-                    self._fail(future, self._read_fault(kind, frame))
+                    calls.fail(future, self._read_fault(kind, frame))
             except (msgspec.MsgspecError, RemoteProtocolError, RecursionError) as error:
-                self._fail(future, _unreadable(method, error))
+                calls.fail(future, _unreadable(method, error))
                 # A wrong type is well formed: the peer may be of another version.
                 if not isinstance(error, msgspec.ValidationError):
                     raise RemoteProtocolError(f"not an answer: {error}") from error
-        if not self._calls:
-            self._become_idle()
+        if not self._waiting:
+            calls.become_idle()
 
     def on_down(self, reason: Exception) -> None:
         """Sent calls have lost their answers; waiting ones wait on while the peer is dialled at once."""
@@ -302,7 +287,7 @@ class RpcClient:
         self.is_up = False
         self._is_closing = self._is_stopped
         self._down_reason = str(reason)
-        self._fail_calls(str(reason), is_final=self._connector.state is not State.CONNECTING)
+        self._calls.drop_all(str(reason), is_final=self._connector.state is not State.CONNECTING)
 
     def _read_fault(self, kind: int, frame: bytes) -> EnckeError:
         if kind != FAULT:
@@ -316,43 +301,6 @@ class RpcClient:
             self.is_up = False
         elif number > self._last_number or kind not in (REPLY, FAULT):
             raise RemoteProtocolError(f"frame of kind {kind} for call {number}, which was never made")
-
-    # -- ends without an answer
-
-    def _expire(self, now: float) -> float:
-        following = math.inf
-        for number, (_, method, deadline, _) in list(self._calls.items()):
-            if deadline > now:
-                following = min(following, deadline)
-            elif number in self._unsent:
-                self._drop(number, UnavailableError(f"{self.address}: not connected in time"))
-            else:
-                self._drop(number, method.answer_lost(f"no answer in time from {self.address}"))
-        return following
-
-    def _fail_calls(self, why: str, *, is_final: bool) -> None:
-        for number, (_, method, _, _) in list(self._calls.items()):
-            if number not in self._unsent:
-                self._drop(number, method.answer_lost(f"{self.address}: {why}"))
-            elif is_final:
-                self._drop(number, UnavailableError(f"{self.address}: {why}"))
-
-    def _drop(self, number: int, error: EnckeError) -> None:
-        future, _, _, size = self._calls.pop(number)
-        self._unsent.pop(number, None)
-        self._call_bytes -= size
-        if not future.done():
-            self._fail(future, error)
-        if not self._calls:
-            self._become_idle()
-
-    def _fail(self, future: asyncio.Future[Any], error: EnckeError) -> None:
-        self._metrics.errors.inc(error.code)
-        future.set_exception(error)
-
-    def _become_idle(self) -> None:
-        if self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
 
 
 def _unsendable(method: Method[Any], error: Exception) -> EnckeError:

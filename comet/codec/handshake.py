@@ -53,7 +53,6 @@ class Upgrade(msgspec.Struct, frozen=True, gc=False):
 class Rejection(msgspec.Struct, frozen=True, gc=False):
     """An HTTP answer after which the connection ends."""
 
-    status: int
     response: bytes
 
 
@@ -173,7 +172,7 @@ def _reject(status: int, text: str, header: str = "") -> Rejection:
         f"HTTP/1.1 {status} {_REASONS[status]}\r\n{header}Content-Type: text/plain\r\n"
         f"Content-Length: {len(text)}\r\nConnection: close\r\n\r\n"
     )
-    return Rejection(status, (head + text).encode())
+    return Rejection((head + text).encode())
 
 
 def read_query(query: str) -> tuple[Subscribe | None, ClientVersion]:

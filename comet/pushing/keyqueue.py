@@ -19,7 +19,13 @@ from collections import deque
 import msgspec
 
 from cluster.contracts.message import SaveItem
-from cluster.errors import DeadlinePassedError, EnckeError, NotOwnerError, UnavailableError
+from cluster.errors import (
+    DeadlinePassedError,
+    EnckeError,
+    NotOwnerError,
+    OutOfOrderError,
+    UnavailableError,
+)
 from cluster.mids import STEP, TICKS_PER_SECOND
 from cluster.model import Key, Mid
 from comet.pushing.delivering import deliver_unsaved
@@ -61,11 +67,12 @@ class KeyQueue(msgspec.Struct, eq=False):
 
     def begin(self, turn: PushTurn | ExclusiveTurn) -> None:
         """Take the first turn. Most keys have one at a time: it is saved without being queued."""
-        if isinstance(turn, tuple) and turn[0].item is not None:
+        if isinstance(turn, tuple):
             now = time.monotonic()
-            job = turn[0]
-            if job.expires_at > now:
-                self._save([turn], [turn[0].item], job.expires_at, now)
+            job, index = turn
+            item = job.item
+            if item is not None and job.expires_at > now and not job.is_out_of_order(index):
+                self._save([turn], [item], job.expires_at, now)
                 return
         self.append(turn)
         self.go()
@@ -115,6 +122,9 @@ class KeyQueue(msgspec.Struct, eq=False):
                 if not self._context.owns(self._key):
                     # Its mid would be above what the new owner has saved meanwhile.
                     job.fail(index, NotOwnerError.code)
+                    continue
+                if job.is_out_of_order(index):
+                    job.fail(index, OutOfOrderError.code)
                     continue
                 if self._context.must_read(self._key):
                     self._reading = head
@@ -225,6 +235,9 @@ class KeyQueue(msgspec.Struct, eq=False):
             waiting.popleft()
             if job.expires_at <= now:
                 job.fail(index, DeadlinePassedError.code)
+                continue
+            if job.is_out_of_order(index):
+                job.fail(index, OutOfOrderError.code)
                 continue
             turns.append(head)
             items.append(job.item)

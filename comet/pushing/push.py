@@ -18,6 +18,7 @@ from cluster.errors import (
     EnckeError,
     InDoubtError,
     NotOwnerError,
+    OutOfOrderError,
     OverloadedError,
     RequestError,
     UnavailableError,
@@ -27,6 +28,7 @@ from cluster.storeclocks import StoreClocks
 from comet.config import CometConfig
 from comet.metrics import CometMetrics
 from comet.pushing.backlog import Backlog
+from comet.pushing.chains import Chains
 from comet.pushing.delivering import deliver_unsaved
 from comet.pushing.forwarding import Forwarder
 from comet.pushing.keyqueue import KeyQueue
@@ -88,6 +90,7 @@ class Pusher:
         )
         # What large pushes have still to do.
         self._backlog = Backlog(self._serve)
+        self._chains = Chains()
         self._tasks: set[asyncio.Task[None]] = set()
         # Outcomes of exclusive turns that somebody may wait for.
         self._outcomes: set[asyncio.Future[None]] = set()
@@ -128,6 +131,7 @@ class Pusher:
             or not keys
             or pending_keys > self._max_pending_keys
             or pending_bytes > self._max_pending_bytes
+            or (push.follows is not None and len(push.follows) != keys)
         ):
             refusal = self._refusal(push)
             if refusal is not None:
@@ -136,6 +140,8 @@ class Pusher:
                 return future
         job = PushJob.begin(push, future, time.monotonic(), self._on_done)
         self._pending_keys, self._pending_bytes = pending_keys, pending_bytes
+        if push.follows is not None:
+            self._chains.link(job)
         if self._backlog.unfinished:
             self._backlog.index()
         elif keys == 1 and job.item is not None:
@@ -245,6 +251,8 @@ class Pusher:
             return UnavailableError("this node is draining")
         if not push.keys:
             return RequestError("a push needs a key")
+        if push.follows is not None and len(push.follows) != len(push.keys):
+            return RequestError("a push follows one push, or none, at each key")
         is_full = (
             self._pending_keys + len(push.keys) > self._config.max_pending_keys
             or self._pending_bytes + len(push.payload) > self._config.max_pending_bytes
@@ -276,6 +284,9 @@ class Pusher:
                 continue
             if start and not context.owns(key):
                 job.fail(index, NotOwnerError.code)
+                continue
+            if job.is_out_of_order(index):
+                job.fail(index, OutOfOrderError.code)
                 continue
             if job.item is None and key not in queues and (is_complete or not context.must_read(key)):
                 deliver_unsaved(context, job, index, message)

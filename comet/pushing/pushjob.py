@@ -9,10 +9,18 @@ import msgspec
 
 from cluster.contracts.comet import Failure, Push, PushReply
 from cluster.contracts.message import SaveItem
+from cluster.errors import ConflictError
 from cluster.model import Mid
 
 # Mid(...) is a call in Python.
 _NO_MID = Mid(0)
+
+
+class Chain(msgspec.Struct, eq=False):
+    """Pushes to one key of which each follows the one before (Push.follows)."""
+
+    # One of them was not done: those behind it must not be.
+    is_broken: bool = False
 
 
 class PushJob(msgspec.Struct, eq=False):
@@ -40,6 +48,8 @@ class PushJob(msgspec.Struct, eq=False):
     failed: list[Failure]
     _repeated: list[int]
     _on_done: Callable[[PushJob], object]
+    # By index of the keys, of a push that follows others or may be followed; else None.
+    chains: list[Chain] | None = None
 
     @classmethod
     def begin(
@@ -69,6 +79,10 @@ class PushJob(msgspec.Struct, eq=False):
             on_done,
         )
 
+    def is_out_of_order(self, index: int) -> bool:
+        """Whether what it follows at this key was not done."""
+        return self.chains is not None and self.chains[index].is_broken
+
     def succeed(self, index: int, mid: Mid, online: int, is_repeat: bool = False) -> None:
         """One key is done."""
         self._mids[index] = mid
@@ -82,6 +96,9 @@ class PushJob(msgspec.Struct, eq=False):
     def fail(self, index: int, code: str) -> None:
         """One key has failed; `code` is that of an error class."""
         self.failed.append(Failure(index, code))
+        if self.chains is not None and code != ConflictError.code:
+            # It may be tried again. After a conflict it is not: those behind it go on.
+            self.chains[index].is_broken = True
         self.pending -= 1
         if not self.pending:
             self._answer()

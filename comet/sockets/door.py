@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from cluster.episode import Episode
 from comet.codec.protocol import CloseReason, Refusal, Subscribe
 from comet.codec.wires import Wire
 from comet.sockets.timers import TimerWheel
@@ -65,7 +66,7 @@ class Shaking(Protocol):
 class OpenSockets:
     """Counts the sockets of all listeners, in whatever state, against what the process can hold."""
 
-    __slots__ = ("_is_full", "_limit", "count")
+    __slots__ = ("_flood", "_limit", "count")
 
     def __init__(self, capacity: int) -> None:
         """Count none yet.
@@ -77,19 +78,17 @@ class OpenSockets:
         # its other listeners.
         self._limit = capacity + min(MAX_SPARE_SOCKETS, capacity // 4 + 1)
         self.count = 0
-        # New sockets are being cut; said once per episode.
-        self._is_full = False
+        # New sockets are being cut.
+        self._flood = Episode(ends_at=self._limit * 7 // 8)
 
     def enter(self) -> bool:
         """Count a socket in; False when there are too many, and it must be cut."""
         self.count += 1
         if self.count > self._limit:
-            if not self._is_full:
-                self._is_full = True
+            if self._flood.starts():
                 log.warning("too many sockets, new ones are cut: open=%d", self.count - 1)
             return False
-        if self._is_full and self.count <= self._limit * 7 // 8:
-            self._is_full = False
+        if self._flood.ends(self.count):
             log.info("the flood of sockets is over: open=%d", self.count - 1)
         return True
 

@@ -1,4 +1,4 @@
-"""cluster/canonical.py: the form itself. What else a pushed payload must be: tests/web/test_payload.py."""
+"""cluster/canonical.py: the form itself. What else a payload must be: tests/web/codec/test_payload.py."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Where each kind of bad input is tried (against a running server unless said othe
 
 - raw TCP: test_hostile_tcp.py; byte by byte without a server: tests/comet/codec/test_resp.py
 - WebSocket: test_hostile_websocket.py; every frame of RFC 6455: tests/wire/test_autobahn.py
-- public HTTP, status port: test_hostile_http.py; raw sockets: tests/web/test_listener.py
+- public HTTP, status port: test_hostile_http.py; raw sockets: tests/web/serving/test_listener.py
 - admin HTTP, both versions: test_hostile_admin.py
 - tokens, and the limit on bad ones: test_hostile_http.py, test_vectors_push.py
 - configuration and command lines: test_hostile_command.py, tests/cluster/test_config.py, tests/encke

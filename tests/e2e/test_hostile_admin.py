@@ -1,6 +1,6 @@
 """Bad pushes to a running server's admin port, and requests by those who may not push.
 
-More ways of being wrong JSON: tests/web/test_payload.py.
+More ways of being wrong JSON: tests/web/codec/test_payload.py.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ async def test_fields_of_json_lines_are_what_they_are_said_to_be(tmp_path: Path)
         assert answer.status == 200
         lines = [json.loads(line) for line in server.log.splitlines()]
     (deleted,) = [line for line in lines if line["text"].startswith("key deleted by the operator")]
-    assert (deleted["level"], deleted["logger"]) == ("info", "web.inspect")
+    assert (deleted["level"], deleted["logger"]) == ("info", "web.api.inspect")
     assert (deleted["key"], deleted["messages"]) == (FORGING, 1)
     assert deleted["text"].endswith(f": key='{FORGING}' messages=1")
 

@@ -29,8 +29,8 @@ from tests.support.services import ScriptedMessageNode
 from tests.support.stats import counted
 from web.app import WebNode
 from web.config import WebConfig
-from web.connection import Connection
-from web.listener import Listener
+from web.serving.connection import Connection
+from web.serving.listener import Listener
 
 
 class Web:

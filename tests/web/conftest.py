@@ -11,7 +11,7 @@ import pytest
 from cluster.contracts.message import MessageService
 from tests.support.services import ScriptedComet
 from tests.support.web import Web, running_system, running_web
-from tests.web.pushing import Pushing
+from tests.web.pushing.pusher import Pushing
 
 
 @pytest.fixture

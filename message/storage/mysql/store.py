@@ -48,8 +48,6 @@ class MysqlStore:
         settings: MysqlSettings,
         limits: StoreLimits,
         counters: StoreCounters,
-        *,
-        monotonic_ns: Callable[[], int] = clocks.monotonic_ns,
     ) -> None:
         """Make a store that is not open yet; start() opens it.
 
@@ -62,7 +60,7 @@ class MysqlStore:
         self._counters = counters
         # Messages saved by this server since the start; the counters are those of all servers.
         self.saved = 0
-        self._heard = HeardClock(monotonic_ns)
+        self._heard = HeardClock(clocks.monotonic_ns)
         self._waiting = Waiting(limits)
         self._workers = Workers(server, settings, limits, self._heard, self._deliver)
         self._expiry = Expiry(

@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import logging
 import time as clocks
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -59,8 +58,6 @@ class RedisStore:
         settings: RedisSettings,
         limits: StoreLimits,
         counters: StoreCounters,
-        *,
-        monotonic_ns: Callable[[], int] = clocks.monotonic_ns,
     ) -> None:
         """Make a store that is not open yet; start() opens it."""
         self._server = server
@@ -69,7 +66,7 @@ class RedisStore:
         # Messages saved by this server since the start; the counters are those of all servers.
         self.saved = 0
         self._scripts = Scripts(limits)
-        self._heard = HeardClock(monotonic_ns)
+        self._heard = HeardClock(clocks.monotonic_ns)
         self._promise = Promise(guarantee(server.name, None))
         self._waiting = Waiting(limits)
         self._outage = Outage()

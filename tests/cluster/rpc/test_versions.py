@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import pytest
@@ -12,10 +13,13 @@ from tests.cluster.rpc_nodes import CHANGE, ECHO, NEW, QUICK, error_of, pair
 
 
 @pytest.mark.parametrize(("here", "there", "agreed"), [(1, 2, 1), (2, 1, 1), (2, 3, 2), (3, 2, 2)])
-async def test_neighbouring_versions_work_together(here: int, there: int, agreed: int) -> None:
+async def test_neighbouring_versions_work_together(
+    here: int, there: int, agreed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "cluster.rpc")
     async with pair(versions=Versions.up_to(here), server_versions=Versions.up_to(there)) as ends:
         assert await ends.call(ECHO, b"x") == b"x"
-        assert ends.client.version == agreed
+        assert f"version={agreed}" in caplog.text
 
 
 async def test_versions_too_far_apart_are_told_in_words() -> None:

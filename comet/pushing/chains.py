@@ -1,0 +1,49 @@
+"""Keeps the order of pushes that were sent behind each other without waiting: lines of a push stream.
+
+Such a push names the one before it to the same key (Push.follows). It may only be done
+if that one was taken here before it and has not failed since: else its caller may try that
+one again, and the two would be swapped. So it is refused, and its caller
+sends it again when it knows what became of the other.
+
+A node remembers what it has taken, not what it has refused: a push that got lost on its
+way here was never refused.
+"""
+
+from __future__ import annotations
+
+from cluster.model import Key
+from comet.pushing.pushjob import Chain, PushJob
+
+# Last pushes that are remembered. A stream has at most as many lines on their way as its window
+# holds (web.stream_window), and what is forgotten too early is only sent again.
+MAX_ENDS = 10_000
+
+
+class Chains:
+    """The pushes of a node that others may follow."""
+
+    def __init__(self, max_ends: int = MAX_ENDS) -> None:
+        """Nothing was taken yet."""
+        self._max_ends = max_ends
+        # By the key and the id of the last push of each chain; the oldest first.
+        self._ends: dict[tuple[Key, str], Chain] = {}
+
+    def link(self, job: PushJob) -> None:
+        """Note that a push is taken that others may follow, and what it follows itself.
+
+        Args:
+            job: of a push with Push.follows; it must not have had a turn.
+        """
+        push = job.push
+        assert push.follows is not None
+        ends = self._ends
+        job.chains = []
+        for key, earlier in zip(push.keys, push.follows, strict=True):
+            chain = ends.pop((key, earlier), None) if earlier else Chain()
+            if chain is None:
+                chain = Chain(is_broken=True)
+            job.chains.append(chain)
+            if not chain.is_broken:
+                ends[key, push.push_id] = chain
+        while len(ends) > self._max_ends:
+            del ends[next(iter(ends))]

@@ -1,0 +1,1 @@
+"""What is asked of a web node: which handler answers, and the handlers."""

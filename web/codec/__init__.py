@@ -1,0 +1,1 @@
+"""What callers and a web node say to each other, as bytes and as values. Pure."""

@@ -1,0 +1,1 @@
+"""HTTP: connections and requests, read, bounded, let in and answered."""
