@@ -223,6 +223,8 @@ def _suggest(name: str, known: Iterable[str]) -> str:
 
 def _document(setting: Setting) -> str:
     text = setting.doc
+    if setting.may_be_off:
+        text += " Empty: off."
     if setting.choices:
         text += f" One of: {', '.join(setting.choices)}."
     limits = [f"at least {setting.minimum}"] if setting.minimum is not None else []

@@ -7,11 +7,13 @@ A field of a configuration dataclass looks like this::
         "min": 1, "max": 100,        # inclusive, for numbers
         "choices": ("a", "b"),       # for texts
         "secret": True,              # never shown, not even in a fault
+        "may_be_off": True,          # for an address to listen on: it may be empty
     })
 
 Types: bool, int, float, str, tuple[str, ...], tuple[int, ...] and Literal of
 texts. A key that ends in ``_bind`` is an address to listen on ("host:port",
-port 0 = any); one that ends in ``_advertise`` may be empty.
+port 0 = any; empty = the listener is switched off); one that ends in
+``_advertise`` may be empty.
 """
 
 from __future__ import annotations
@@ -54,6 +56,8 @@ class Setting:
     maximum: float | None
     choices: tuple[str, ...]
     is_secret: bool
+    # An address to listen on that may be empty: whoever has it does without the listener then.
+    may_be_off: bool
 
     def check(self, value: Value) -> Value:
         """Turn a TOML value into the field's value.
@@ -113,7 +117,7 @@ class Setting:
             raise ValueError(f"must be one of {', '.join(self.choices)}{self._got(value)}")
         if "\n" in value or "\0" in value:
             raise ValueError("must be one line of text")
-        if self.key.endswith("_bind"):
+        if self.key.endswith("_bind") and (value or not self.may_be_off):
             split_address(value)
         elif self.key.endswith("_advertise") and value:
             host, port = split_address(value)
@@ -169,6 +173,7 @@ def _setting(table: str, one: Field[Any], kind: Any) -> Setting:
         maximum=meta.get("max"),
         choices=choices,
         is_secret=bool(meta.get("secret", False)),
+        may_be_off=bool(meta.get("may_be_off", False)),
     )
 
 

@@ -59,7 +59,7 @@ class StatusListener:
         """Prepare it.
 
         Args:
-            bind: "host:port", port 0 = any.
+            bind: "host:port", port 0 = any; empty = there is no such port.
             ready_fault: says why this process cannot serve now; None = it can.
             notes: what /readyz tells besides, a line each.
             documents: JSON by path, for other nodes; more may be added later.
@@ -71,15 +71,24 @@ class StatusListener:
         self._documents = {} if documents is None else documents
         self._context = _Context(self._answer, deadline_s)
         self._server: asyncio.Server | None = None
+        self._address = ""
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Bound "host:port" by purpose ("status"), once started; none of a port that is switched off."""
+        return {"status": self._address} if self._address else {}
 
     async def start(self) -> str:
-        """Listen; return "host:port" as it was bound.
+        """Listen; return "host:port" as it was bound, empty when it is switched off.
 
         Raises:
             OSError: the address cannot be bound.
         """
-        self._server, bound = await serve(lambda: _Connection(self._context), self._bind, MAX_CONNECTIONS)
-        return bound
+        if self._bind:
+            self._server, self._address = await serve(
+                lambda: _Connection(self._context), self._bind, MAX_CONNECTIONS
+            )
+        return self._address
 
     async def stop(self) -> None:
         """Close the listener and what is connected to it."""

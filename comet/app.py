@@ -119,7 +119,7 @@ class CometNode:
 
     @property
     def addresses(self) -> dict[str, str]:
-        """Bound "host:port" by purpose ("ws", "tcp", in a cluster "rpc"), once started."""
+        """Bound "host:port" by purpose ("ws", "tcp", in a cluster "rpc"), once started; of what is on."""
         bound = {purpose: listener.address for purpose, listener in self._listeners.items()}
         return bound if self._rpc is None else {**bound, "rpc": self._rpc.address}
 
@@ -142,8 +142,10 @@ class CometNode:
         self._wheel.start()
         self._poller.start()
         way_in = (self._config, self._reception, self._wheel, self._sockets, self._poller)
-        self._listeners["ws"] = await start_websocket(*way_in)
-        self._listeners["tcp"] = await start_tcp(*way_in)
+        if self._config.ws_bind:
+            self._listeners["ws"] = await start_websocket(*way_in)
+        if self._config.tcp_bind:
+            self._listeners["tcp"] = await start_tcp(*way_in)
         if self._rpc is not None:
             await self._rpc.start(self._config.rpc_bind)
         await self._keys.start(self.addresses)

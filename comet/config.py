@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -15,8 +16,14 @@ class CometConfig:
     weight: int = field(
         default=1, metadata={"doc": "Share of the ring relative to other nodes.", "min": 0, "max": 1000}
     )
-    ws_bind: str = field(default="0.0.0.0:6968", metadata={"doc": "Where WebSocket subscribers connect."})
-    tcp_bind: str = field(default="0.0.0.0:6969", metadata={"doc": "Where raw TCP subscribers connect."})
+    ws_bind: str = field(
+        default="0.0.0.0:6968",
+        metadata={"doc": "Where WebSocket subscribers connect.", "may_be_off": True},
+    )
+    tcp_bind: str = field(
+        default="0.0.0.0:6969",
+        metadata={"doc": "Where raw TCP subscribers connect.", "may_be_off": True},
+    )
     ws_advertise: str = field(
         default="",
         metadata={
@@ -36,7 +43,7 @@ class CometConfig:
     )
     status_bind: str = field(
         default="127.0.0.1:6972",
-        metadata={"doc": "Where `encke comet` answers /healthz, /readyz and /metrics."},
+        metadata={"doc": "Where `encke comet` answers /healthz, /readyz and /metrics.", "may_be_off": True},
     )
     ws_origins: tuple[str, ...] = field(
         default=(), metadata={"doc": "Web origins that browsers may subscribe from. Empty: any."}
@@ -151,3 +158,8 @@ class CometConfig:
         default=500,
         metadata={"doc": "Connections closed a second when keys move or the node drains.", "min": 1},
     )
+
+    def faults(self) -> Iterable[tuple[str, str]]:
+        """Refuse a node that no subscriber could connect to."""
+        if not (self.ws_bind or self.tcp_bind):
+            yield "tcp_bind", "is switched off, and so is comet.ws_bind: subscribers need one of them"

@@ -34,7 +34,9 @@ class ServeConfig:
     status_bind: str = field(
         default="127.0.0.1:6972",
         metadata={
-            "doc": "Where /healthz, /readyz and /metrics are answered. Nothing secret, but not for everybody."
+            "doc": "Where /healthz, /readyz and /metrics are answered. Nothing secret, but not for "
+            "everybody.",
+            "may_be_off": True,
         },
     )
 
@@ -73,7 +75,8 @@ class EnckeConfig:
     faults at once.
 
     An address to listen on is "host:port", port 0 = any. "[::]:8090" is all
-    interfaces, IPv6 and IPv4; "0.0.0.0:8090" is IPv4 alone.
+    interfaces, IPv6 and IPv4; "0.0.0.0:8090" is IPv4 alone. An empty one
+    switches the listener off, where that is possible.
     """
 
     serve: ServeConfig

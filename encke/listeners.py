@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,14 +43,24 @@ class Listener:
         """Of its address, in a command line."""
         return f"--{self.purpose}-bind"
 
+    @property
+    def may_be_off(self) -> bool:
+        """A node that nobody can call is none."""
+        return self.purpose != "rpc"
+
+    @property
+    def off_flag(self) -> str:
+        """To do without it, in a command line; the same as an empty address."""
+        return f"--no-{self.purpose}"
+
     def address(self, config: EnckeConfig) -> str:
-        """As configured."""
+        """As configured; empty = it is switched off."""
         address = getattr(getattr(config, self.table), self.key)
         assert isinstance(address, str)
         return address
 
     def bind(self, config: EnckeConfig) -> Bind:
-        """The same with words for whoever must change it."""
+        """The same with words for whoever must change it; of one that is switched on."""
         return Bind(self.words, self.address(config), self.flag, f"{self.table}.{self.key}")
 
 
@@ -74,3 +85,8 @@ LISTENERS = {
     "message": (Listener("rpc", "message", "calls of other nodes"), status_listener("message")),
     "web": (_PUBLIC, _ADMIN, status_listener("web")),
 }
+
+
+def switched_on(listeners: Iterable[Listener], config: EnckeConfig) -> list[Listener]:
+    """Those that have an address."""
+    return [listener for listener in listeners if listener.address(config)]

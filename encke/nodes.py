@@ -134,7 +134,8 @@ class NodeProcess:
         await node.start()
         self._warn_of_open_rpc(node)
         add_process_gauges(self._stats)
-        for line in (*listening({**node.addresses, "status": status}), *_promises(await node.status())):
+        addresses = {**node.addresses, **self._status.addresses}
+        for line in (*listening(addresses), *_promises(await node.status())):
             self._say(str(line))
         self._say(READY)
 
@@ -272,7 +273,7 @@ def unknown_hosts(config: CometConfig) -> list[str]:
             ("ws", config.ws_bind, config.ws_advertise),
             ("tcp", config.tcp_bind, config.tcp_advertise),
         )
-        if not advertise and is_unspecified(split_address(bind)[0])
+        if bind and not advertise and is_unspecified(split_address(bind)[0])
     ]
 
 

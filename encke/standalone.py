@@ -99,11 +99,11 @@ class Standalone:
         )
         await web.start()
         add_process_gauges(self._stats)
-        status = await self._status.start()
+        await self._status.start()
         capacity = (await comet.status()).capacity
         if capacity < 1:
             log.warning("no room for subscribers: the limit of open files is %d (ulimit -n)", limit)
-        self._announce({**comet.addresses, **web.addresses, "status": status}, capacity)
+        self._announce({**comet.addresses, **web.addresses, **self._status.addresses}, capacity)
 
     def announce_drain(self) -> None:
         """See Application.announce_drain()."""
@@ -144,10 +144,8 @@ class Standalone:
     def _announce(self, addresses: dict[str, str], capacity: int) -> None:
         for line in (*listening(addresses), *storing(self._store.describe()), Room(capacity)):
             self._say(str(line))
-        self._say("try it, in two other terminals:")
-        for example in self._invocation.examples(self._config, addresses["public"], addresses["admin"]):
-            self._say(f"  {example}")
-        self._say(READY)
+        for text in (*self._invocation.suggestion(self._config, addresses), READY):
+            self._say(text)
 
 
 def advertised(comet: CometConfig, serve: ServeConfig) -> CometConfig:
@@ -155,10 +153,13 @@ def advertised(comet: CometConfig, serve: ServeConfig) -> CometConfig:
     host = serve.advertise_host
     if not host:
         return comet
-    # Port 0 is replaced by the one that is bound.
-    ws_port, tcp_port = split_address(comet.ws_bind)[1], split_address(comet.tcp_bind)[1]
+
+    def told(bind: str) -> str:
+        # Port 0 is replaced by the one that is bound; what is switched off is not told at all.
+        return join_address(host, split_address(bind)[1]) if bind else ""
+
     return replace(
         comet,
-        ws_advertise=comet.ws_advertise or join_address(host, ws_port),
-        tcp_advertise=comet.tcp_advertise or join_address(host, tcp_port),
+        ws_advertise=comet.ws_advertise or told(comet.ws_bind),
+        tcp_advertise=comet.tcp_advertise or told(comet.tcp_bind),
     )

@@ -63,7 +63,6 @@ class Supervisor:
         self._say = say
         self._serving = serving
         self._status = StatusListener(status_bind, stats, self._ready_fault, self._notes)
-        self._status_address = ""
         self._registry: RegistryServer | None = None
         self._workers: list[Worker] = []
         # The work of each worker that was started.
@@ -84,7 +83,7 @@ class Supervisor:
         """
         self._services = tasks
         self._add_gauges()
-        self._status_address = await self._status.start()
+        await self._status.start()
         if self._serving:
             # Higher than any before, unless the clock was set back: incarnations are fenced for a day.
             self._registry = RegistryServer(generation=time.time_ns())
@@ -174,7 +173,8 @@ class Supervisor:
         if self._serving:
             self._announce_server(self._serving)
         else:
-            self._say(str(Listening("status", self._status_address)))
+            for line in listening(self._status.addresses):
+                self._say(str(line))
         self._say(READY)
         self._is_announced = True
 
@@ -197,14 +197,13 @@ class Supervisor:
     def _announce_server(self, serving: Invocation) -> None:
         """What `encke serve` says of a server in one process."""
         web = next(worker for worker in self._workers if worker.kind is NodeKind.WEB)
-        public, admin = web.addresses["public"], web.addresses["admin"]
-        addresses = {"public": public, "admin": admin, "status": self._status_address}
+        # Either both have a status port or none.
+        addresses = {**web.addresses, **self._status.addresses}
         room = Room(sum(line.subscribers for line in self._said(Room)))
         for line in (*listening(addresses), *self._said(Storing), room):
             self._say(str(line))
-        self._say("try it, in two other terminals:")
-        for example in serving.examples(self._config, public, admin):
-            self._say(f"  {example}")
+        for text in serving.suggestion(self._config, addresses):
+            self._say(text)
 
     def _add_gauges(self) -> None:
         add_process_gauges(self._stats)

@@ -15,7 +15,7 @@ from cluster.addresses import MAX_PORT, is_unspecified, join_address, split_addr
 from cluster.errors import ConfigError
 from cluster.model import NodeKind
 from encke.config import EnckeConfig
-from encke.listeners import LISTENERS, Bind
+from encke.listeners import LISTENERS, Bind, switched_on
 from encke.ports import bind_faults
 from encke.standalone import advertised
 
@@ -50,7 +50,7 @@ class WorkerPlan:
     def binds(self) -> list[Bind]:
         """Where it will listen."""
         binds = []
-        for listener in LISTENERS[self.kind.value]:
+        for listener in switched_on(LISTENERS[self.kind.value], self.config):
             bind = listener.bind(self.config)
             is_moved = listener.purpose == "status"
             setting = f"{self.command}.{listener.key}" if is_moved else bind.setting

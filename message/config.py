@@ -41,5 +41,8 @@ class MessageConfig(EmbeddedSettings):
     )
     status_bind: str = field(
         default="127.0.0.1:8072",
-        metadata={"doc": "Where `encke message` answers /healthz, /readyz and /metrics."},
+        metadata={
+            "doc": "Where `encke message` answers /healthz, /readyz and /metrics.",
+            "may_be_off": True,
+        },
     )

@@ -130,8 +130,9 @@ class WebNode:
 
     @property
     def addresses(self) -> dict[str, str]:
-        """Bound "host:port" by purpose ("public", "admin"), once started."""
-        return {"public": self._public.address, "admin": self._admin.address}
+        """Bound "host:port" by purpose ("public", "admin"), once started; of what is on."""
+        bound = {"public": self._public.address, "admin": self._admin.address}
+        return {purpose: address for purpose, address in bound.items() if address}
 
     def ready_fault(self) -> str | None:
         """Why it cannot serve now: not bound and registered. None = it can."""
@@ -157,9 +158,13 @@ class WebNode:
         Raises:
             OSError: an address cannot be bound.
         """
-        await self._public.start(self._config.public_bind)
-        await self._admin.start(self._config.admin_bind)
-        if self._config.admin_insecure and not self._config.admin_token:
+        for listener, bind in (
+            (self._public, self._config.public_bind),
+            (self._admin, self._config.admin_bind),
+        ):
+            if bind:
+                await listener.start(bind)
+        if self._admin.address and self._config.admin_insecure and not self._config.admin_token:
             log.warning("the admin API at %s asks for no token", self._admin.address)
         await self._entry.register()
 

@@ -17,15 +17,18 @@ class WebConfig:
     name: str = field(default="web-1", metadata={"doc": "Name in the listing of nodes."})
     public_bind: str = field(
         default="0.0.0.0:8090",
-        metadata={"doc": "Where subscribers ask for their server and stored messages."},
+        metadata={"doc": "Where subscribers ask for their server and stored messages.", "may_be_off": True},
     )
     admin_bind: str = field(
         default="127.0.0.1:8091",
-        metadata={"doc": "Where the backend pushes. On another address than loopback it needs admin_token."},
+        metadata={
+            "doc": "Where the backend pushes. On another address than loopback it needs admin_token.",
+            "may_be_off": True,
+        },
     )
     status_bind: str = field(
         default="127.0.0.1:8092",
-        metadata={"doc": "Where `encke web` answers /healthz, /readyz and /metrics."},
+        metadata={"doc": "Where `encke web` answers /healthz, /readyz and /metrics.", "may_be_off": True},
     )
     status_advertise: str = field(
         default="",
@@ -178,9 +181,11 @@ class WebConfig:
     )
 
     def faults(self) -> Iterable[tuple[str, str]]:
-        """Refuse to open the admin API to others without a token."""
-        host, _ = split_address(self.admin_bind)
-        if not (self.admin_token or self.admin_insecure or is_loopback(host)):
+        """Refuse to open the admin API to others without a token, and a node that has no API at all."""
+        if not (self.public_bind or self.admin_bind):
+            yield "admin_bind", "is switched off, and so is web.public_bind: a web node needs one of them"
+        is_open = self.admin_bind and not is_loopback(split_address(self.admin_bind)[0])
+        if is_open and not (self.admin_token or self.admin_insecure):
             yield (
                 "admin_bind",
                 f"others can reach {self.admin_bind}: set web.admin_token, bind a loopback address,"

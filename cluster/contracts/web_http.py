@@ -32,7 +32,9 @@ class WebStub:
             RemoteProtocolError: whoever answers there is not this node.
         """
         address = next(iter(self._node.addresses.get("status", ())), "")
-        host, port = split_address(address) if address else ("", 0)
+        if not address:
+            raise UnavailableError("it has no status port to be asked at: see web.status_bind there")
+        host, port = split_address(address)
         if not host:
             raise UnavailableError("no status address is announced: set web.status_advertise there")
         try:

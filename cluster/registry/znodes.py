@@ -24,12 +24,16 @@ MAX_WEIGHT = 1000
 
 MAX_NAME_CHARS = 255
 
-# Fields that hold addresses, by kind. Those in the first tuple must be there.
-_NEEDED = {
+# Fields of the original, by kind: always written, if only as empty lists, for its tools.
+_ALWAYS = {
     NodeKind.COMET: ("rpc", "tcp", "ws"),
     NodeKind.MESSAGE: ("rpc",),
     NodeKind.WEB: (),
 }
+# In those an address must be.
+_NEEDED = {NodeKind.COMET: ("rpc",), NodeKind.MESSAGE: ("rpc",), NodeKind.WEB: ()}
+# And in one of these, for a comet node: it may do without one of its listeners.
+_SUBSCRIBERS = ("tcp", "ws")
 _PURPOSES = ("rpc", "tcp", "ws", "public", "admin", "status")
 
 # Other nodes connect there: "the host you reached me by" has no meaning.
@@ -53,7 +57,7 @@ def encode_znode(info: NodeInfo) -> bytes:
         raise BadZnodeError(f"{', '.join(sorted(unknown))}: not known as addresses")
     text = msgspec.json.encode(
         {
-            **dict.fromkeys(_NEEDED[info.kind], ()),
+            **dict.fromkeys(_ALWAYS[info.kind], ()),
             **info.addresses,
             "weight": info.weight,
             "name": info.name,
@@ -114,7 +118,7 @@ def is_left_behind(entry: NodeInfo, info: NodeInfo) -> bool:
     """
     return (
         entry.name == info.name
-        and _without_empty(entry.addresses) == _without_empty(info.addresses)
+        and entry.addresses == info.addresses
         and (info.kind is NodeKind.COMET or any(map(_is_one_machines, _all_addresses(info))))
     )
 
@@ -126,10 +130,6 @@ def _all_addresses(info: NodeInfo) -> list[str]:
 def _is_one_machines(address: str) -> bool:
     host, _ = split_address(address)
     return bool(host) and not is_loopback(host)
-
-
-def _without_empty(addresses: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    return {purpose: there for purpose, there in addresses.items() if there}
 
 
 def _fields(text: bytes) -> dict[str, Any]:
@@ -145,20 +145,23 @@ def _fields(text: bytes) -> dict[str, Any]:
 
 
 def _addresses(kind: NodeKind, fields: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """By purpose; a purpose without addresses is left out, as the node itself does."""
     found: dict[str, tuple[str, ...]] = {}
     for purpose in _PURPOSES:
         listed = fields.get(purpose)
         if listed is None:
-            if purpose in _NEEDED[kind]:
-                raise BadZnodeError(f"{purpose}: missing")
             continue
         if not isinstance(listed, list):
             raise BadZnodeError(f"{purpose}: must be a list of host:port")
         for address in listed:
             _check_address(purpose, address)
-        if not listed and purpose in _NEEDED[kind] and purpose in _NEEDS_HOST:
+        if listed:
+            found[purpose] = tuple(listed)
+    for purpose in _NEEDED[kind]:
+        if purpose not in found:
             raise BadZnodeError(f"{purpose}: no address")
-        found[purpose] = tuple(listed)
+    if kind is NodeKind.COMET and not found.keys() & _SUBSCRIBERS:
+        raise BadZnodeError(f"{', '.join(_SUBSCRIBERS)}: no address")
     return found
 
 

@@ -17,6 +17,7 @@ _PROTO = {"websocket": "1", "tcp": "2"}
 
 # Codes of the compatible API (docs/http-api.md).
 _OK = 0
+_NO_NODE = 1001
 _PARAMETER_ERROR = 65534
 
 
@@ -53,7 +54,9 @@ class Locator:
             SubscribeError: the server does not accept the key.
             ServerError: the answer is not the protocol's.
         """
-        data = await self._ask("/1/server/get", {"k": self._key, "p": _PROTO[transport]})
+        fields = {"k": self._key, "p": _PROTO[transport]}
+        # Perhaps because its node does without this transport; whoever subscribes can choose another.
+        data = await self._ask("/1/server/get", fields, f"no node serves the key by {transport}")
         if not data.server:
             raise ServerError(f"{self._url} named no server for the key")
         return data.server
@@ -78,7 +81,7 @@ class Locator:
         data = await self._ask("/1/msg/get", fields)
         return [Message(Mid(item.mid), bytes(item.msg)) for item in data.msgs]
 
-    async def _ask(self, path: str, fields: dict[str, str]) -> _Data:
+    async def _ask(self, path: str, fields: dict[str, str], nobody: str = "no node serves the key") -> _Data:
         url = self._url + path
         try:
             async with self._session.get(url, params=fields) as response:
@@ -96,6 +99,6 @@ class Locator:
         if answer.ret == _PARAMETER_ERROR:
             raise SubscribeError(self._key, 1008, "the server does not accept these parameters")
         if answer.ret != _OK:
-            words = "no node serves the key" if answer.ret == 1001 else "internal error"
+            words = nobody if answer.ret == _NO_NODE else "internal error"
             raise Ended(1006, f"{self._url}: {words} (ret {answer.ret})")
         return answer.data or _Data()

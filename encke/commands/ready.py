@@ -65,7 +65,15 @@ def _address(args: argparse.Namespace) -> tuple[str, int]:
     status = status_listener(args.kind)
     overrides = [] if flag is None else [Override(status.flag, status.table, status.key, flag)]
     # Whether the rest of the file makes sense is the node's business.
-    host, port = split_address(status.address(load_config(args.config, overrides, used=())))
+    address = status.address(load_config(args.config, overrides, used=()))
+    if not address:
+        raise ConfigError(
+            [
+                f"{args.kind}.status_bind: the status port is switched off,"
+                " so nobody can ask whether it is ready"
+            ]
+        )
+    host, port = split_address(address)
     if not port:
         raise ConfigError([f"{args.kind}.status_bind: port 0 means any: say which with --status-bind"])
     if not host or is_unspecified(host):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from encke.commands.arguments import tell
-from encke.listeners import LISTENERS, OUTSIDE
+from encke.listeners import LISTENERS, OUTSIDE, switched_on
 
 if TYPE_CHECKING:
     from cluster.config import Override
@@ -22,22 +22,29 @@ log = logging.getLogger(__name__)
 
 
 def add_bind_flags(parser: argparse.ArgumentParser, command: str) -> None:
-    """A flag for each address that a command listens on."""
+    """A flag for each address that a command listens on, and one to do without it."""
     for listener in LISTENERS[command]:
-        parser.add_argument(
+        either = parser.add_mutually_exclusive_group()
+        either.add_argument(
             listener.flag, metavar="HOST:PORT", help=f"listen here for {listener.words}; port 0 = any"
         )
+        if listener.may_be_off:
+            either.add_argument(
+                listener.off_flag, action="store_true", help=f"do not listen for {listener.words}"
+            )
 
 
 def bind_overrides(args: argparse.Namespace, command: str) -> list[Override]:
     """What those flags change."""
     from cluster.config import Override
 
-    return [
-        Override(listener.flag, listener.table, listener.key, address)
-        for listener in LISTENERS[command]
-        if (address := getattr(args, listener.key)) is not None
-    ]
+    overrides = []
+    for listener in LISTENERS[command]:
+        if (address := getattr(args, listener.key)) is not None:
+            overrides.append(Override(listener.flag, listener.table, listener.key, address))
+        elif getattr(args, f"no_{listener.purpose}", False):
+            overrides.append(Override(listener.off_flag, listener.table, listener.key, ""))
+    return overrides
 
 
 def run_application(config: EnckeConfig, command: str, build: Callable[[Stats], Application]) -> int:
@@ -50,7 +57,7 @@ def run_application(config: EnckeConfig, command: str, build: Callable[[Stats], 
     from encke.datadir import directory_faults
     from encke.ports import bind_faults
 
-    faults = bind_faults(listener.bind(config) for listener in LISTENERS[command])
+    faults = bind_faults(listener.bind(config) for listener in switched_on(LISTENERS[command], config))
     faults += directory_faults(config, command)
     if faults:
         raise ConfigError(faults)
@@ -101,7 +108,8 @@ def open_addresses(config: EnckeConfig, command: str) -> list[str]:
 
     if config.auth.secrets:
         return []
-    addresses = [one.address(config) for one in LISTENERS[command] if one.purpose in OUTSIDE]
+    listeners = switched_on(LISTENERS[command], config)
+    addresses = [one.address(config) for one in listeners if one.purpose in OUTSIDE]
     return [address for address in addresses if not is_loopback(split_address(address)[0])]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from encke.commands.running import add_bind_flags, bind_overrides, run_application, say
 from encke.commands.supervising import add_workers_flag, run_workers
-from encke.listeners import LISTENERS, OUTSIDE
+from encke.listeners import LISTENERS, OUTSIDE, switched_on
 
 if TYPE_CHECKING:
     from cluster.config import Override
@@ -77,14 +77,15 @@ def _overrides(args: argparse.Namespace) -> list[Override]:
 
 
 def _host_overrides(args: argparse.Namespace) -> list[Override]:
-    """--host changes the host of what is configured, and leaves the ports."""
+    """--host changes the host of what is configured, and leaves the ports and what is switched off."""
     from cluster.addresses import join_address, split_address
     from cluster.config import Override
     from encke.config import load_config
 
-    config = load_config(args.config)
+    # What does not fit together is told of when all flags are known.
+    config = load_config(args.config, used=())
     overrides = []
-    for listener in LISTENERS["serve"]:
+    for listener in switched_on(LISTENERS["serve"], config):
         if listener.purpose in OUTSIDE:
             port = split_address(listener.address(config))[1]
             address = join_address(args.host.strip("[]"), port)

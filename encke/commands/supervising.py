@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from encke.commands.arguments import whole_number
 from encke.commands.running import run_process, say
-from encke.listeners import status_listener
+from encke.listeners import status_listener, switched_on
 
 if TYPE_CHECKING:
     from encke.config import EnckeConfig
@@ -41,7 +41,8 @@ def run_workers(
     from encke.workerplan import check_binds
 
     status = status_listener(command)
-    binds = [status.bind(config), *(bind for plan in plans for bind in plan.binds)]
+    own = [listener.bind(config) for listener in switched_on([status], config)]
+    binds = [*own, *(bind for plan in plans for bind in plan.binds)]
     check_binds(binds, directory_faults(config, command))
     return run_process(
         config,

@@ -18,6 +18,7 @@ class Door:
     """Where people come in. More."""
 
     front_bind: str = field(default="127.0.0.1:80", metadata={"doc": "The front door."})
+    back_bind: str = field(default="127.0.0.1:81", metadata={"doc": "The back door.", "may_be_off": True})
     width: int = field(default=3, metadata={"doc": "How wide it is.", "min": 1, "max": 9})
     kind: str = field(default="oak", metadata={"doc": "What it is made of.", "choices": ("oak", "ash")})
     wait_s: float = field(default=2.0, metadata={"doc": "How long it stays open.", "min": 0.5})
@@ -114,6 +115,15 @@ def test_broken_file_is_refused_with_its_line(tmp_path: Path, text: str, fault: 
     assert [f.startswith(f"{path}{fault}") for f in faults_of(path)] == [True]
 
 
+def test_address_that_may_be_left_out_can_be_emptied_by_every_source(tmp_path: Path) -> None:
+    path = write(tmp_path, '[door]\nback_bind = ""\n')
+    assert load(House, path, {}).door.back_bind == ""
+    assert load(House, None, {"ENCKE_DOOR__BACK_BIND": ""}).door.back_bind == ""
+    flag = Override("--no-back", "door", "back_bind", "")
+    assert load(House, None, {"ENCKE_DOOR__BACK_BIND": "127.0.0.1:1"}, [flag]).door.back_bind == ""
+    assert "# The back door. Empty: off.\n" in example(House)
+
+
 def test_missing_file_and_binary_file_are_refused(tmp_path: Path) -> None:
     missing = tmp_path / "none.toml"
     assert faults_of(missing) == [f"cannot read {missing}: No such file or directory"]
@@ -132,7 +142,7 @@ def test_secret_never_shows_in_faults_or_listing(tmp_path: Path) -> None:
 def test_example_documents_every_key_and_loads_as_the_defaults(tmp_path: Path) -> None:
     text = example(House)
     assert load(House, write(tmp_path, text), {}) == House(Door(), Lock())
-    assert tomllib.loads(text)["door"].keys() == {"front_bind", "width", "kind", "wait_s"}
+    assert tomllib.loads(text)["door"].keys() == {"front_bind", "back_bind", "width", "kind", "wait_s"}
     assert "# How wide it is. (at least 1, at most 9)\nwidth = 3\n" in text
     assert "# What it is made of. One of: oak, ash.\n" in text
     assert text.startswith(

@@ -23,6 +23,7 @@ class Section:
     ports: tuple[int, ...] = field(default_factory=lambda: (1,))
     token: str = field(default="", metadata={"secret": True})
     web_bind: str = "127.0.0.1:80"
+    side_bind: str = field(default="127.0.0.1:81", metadata={"may_be_off": True})
     web_advertise: str = ""
 
 
@@ -51,6 +52,8 @@ def test_settings_carry_what_the_field_says() -> None:
         ("origins", ["a", "b"], ("a", "b")),
         ("ports", [], ()),
         ("web_bind", "[::1]:0", "[::1]:0"),
+        ("side_bind", "[::1]:0", "[::1]:0"),
+        ("side_bind", "", ""),
         ("web_advertise", "", ""),
     ],
 )
@@ -80,6 +83,8 @@ def test_good_value_is_taken_in_its_type(key: str, value: Any, typed: Any) -> No
         ("origins", ["a", 1], "expected a list of texts, got ['a', 1]"),
         ("ports", [True], "expected a list of whole numbers, got [True]"),
         ("web_bind", "80", "expected \"host:port\", got '80'"),
+        ("web_bind", "", "expected \"host:port\", got ''"),
+        ("side_bind", " ", "expected \"host:port\", got ' '"),
         ("web_advertise", "host", "expected \"host:port\", got 'host'"),
         ("web_advertise", ":80", "needs a host and a port to connect to, got ':80'"),
         (

@@ -215,3 +215,14 @@ async def test_port_in_use_is_told_as_an_error(port: Port) -> None:
     with pytest.raises(OSError, match="in use"):
         await second.start()
     await second.stop()
+
+
+async def test_port_that_is_switched_off_is_nowhere() -> None:
+    listener = StatusListener("", Stats(), lambda: None)
+    assert await listener.start() == ""
+    assert listener.addresses == {}
+    await listener.stop()
+
+
+async def test_port_is_where_it_says(port: Port) -> None:
+    assert port.listener.addresses == {"status": port.address}

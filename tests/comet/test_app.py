@@ -70,6 +70,22 @@ async def test_advertised_address_is_what_others_are_told(
         assert info.addresses["ws"] == (told.replace("PORT", port),)
 
 
+@pytest.mark.parametrize(("kept", "off"), [("ws", "tcp"), ("tcp", "ws")])
+async def test_node_without_one_of_its_listeners_serves_by_the_other(
+    tmp_path: Path, kept: str, off: str
+) -> None:
+    settings = {f"{off}_bind": "", f"{off}_advertise": "push.example.org:1"}
+    async with running_core(tmp_path, **settings) as core:
+        (info,) = announced(core)
+        assert info.addresses == {kept: (core.node.addresses[kept],)}
+        subscribe: Any = core.subscribe if kept == "tcp" else core.subscribe_websocket
+        bob = await subscribe("bob")
+        await core.push("bob", 1)
+        assert (await bob.next_document()).value["msg"] == 1
+        await core.node.drain(2.0)
+        assert await bob.end() == End(1001, "going away")
+
+
 @pytest.mark.parametrize(("granted", "configured", "capacity"), [(10, 0, 10), (10, 4, 4), (4, 10, 4)])
 async def test_capacity_is_what_the_process_has_room_for_or_less(
     tmp_path: Path, granted: int, configured: int, capacity: int

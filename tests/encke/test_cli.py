@@ -254,6 +254,40 @@ def test_config_check_tells_all_faults_and_exits_2(
     assert "did you mean ws_bind?" in err
 
 
+def test_config_check_tells_which_node_nobody_could_reach(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "encke.toml"
+    config.write_text(
+        '[comet]\nws_bind = ""\ntcp_bind = ""\nweight = -1\n[web]\npublic_bind = ""\nadmin_bind = ""\n'
+    )
+    assert main(["config", "check", str(config)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [line.partition(str(config))[2].split(" ")[:2] for line in err.splitlines()] == [
+        [":4:", "comet.weight:"],
+        [":3:", "comet.tcp_bind:"],
+        [":7:", "web.admin_bind:"],
+    ]
+
+
+def test_config_check_shows_what_is_switched_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "encke.toml"
+    config.write_text('[comet]\ntcp_bind = ""\n[web]\nadmin_bind = ""\n')
+    assert main(["config", "check", str(config)]) == 0
+    assert capsys.readouterr().out == (
+        f"{config}: good; 2 settings differ from their defaults\n"
+        '  comet.tcp_bind = ""\n  web.admin_bind = ""\n'
+    )
+
+
+def test_address_for_calls_is_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "encke.toml"
+    config.write_text('[comet]\nrpc_bind = ""\n')
+    assert main(["config", "check", str(config)]) == 2
+    assert f'{config}:2: comet.rpc_bind: expected "host:port"' in capsys.readouterr().err
+
+
 NO_HOST = (
     "encke: {0}.rpc_advertise: set the host:port at which other nodes call this one;"
     " {0}.rpc_bind ({1}) names no host that they could connect to\n"

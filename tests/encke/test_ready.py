@@ -95,6 +95,18 @@ async def test_port_that_is_not_known_beforehand_has_to_be_told(capsys: pytest.C
     assert "say which with --status-bind" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["serve", "comet", "message", "web"])
+async def test_node_without_a_status_port_cannot_be_asked(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "encke.toml"
+    config.write_text(f'[{kind}]\nstatus_bind = ""\n')
+    assert await ready(kind, "--config", str(config), "--within", "20") == 2
+    assert capsys.readouterr().err == (
+        f"encke: {kind}.status_bind: the status port is switched off, so nobody can ask whether it is ready\n"
+    )
+
+
 async def test_other_kind_of_node_at_the_same_address_is_not_the_one_that_was_meant(
     node: Probed, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,6 +38,12 @@ def test_loopback_is_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_addresses(load_config(None), "serve") == []
 
 
+def test_nobody_comes_in_where_nothing_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENCKE_COMET__TCP_BIND", "")
+    monkeypatch.setenv("ENCKE_WEB__PUBLIC_BIND", "")
+    assert open_addresses(load_config(None), "serve") == ["0.0.0.0:6968"]
+
+
 @pytest.mark.parametrize("words", [["serve"], ["serve", "--workers", "1"], ["comet"], ["web"]])
 def test_open_server_warns_once_at_its_start(tmp_path: Path, words: list[str]) -> None:
     command = words[0]

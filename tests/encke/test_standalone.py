@@ -208,6 +208,7 @@ async def test_application_that_was_never_started_can_be_drained_and_stopped(tmp
         ("2001:db8::1", {}, ("[2001:db8::1]:6968", "[2001:db8::1]:6969")),
         ("h", {"ws_bind": ":0"}, ("h:0", "h:6969")),
         ("h", {"tcp_advertise": "other:1"}, ("h:6968", "other:1")),
+        ("h", {"ws_bind": ""}, ("", "h:6969")),
     ],
 )
 def test_advertised_host_fills_in_what_comet_does_not_advertise_itself(

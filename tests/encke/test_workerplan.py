@@ -102,6 +102,25 @@ def test_a_worker_that_is_started_again_listens_where_it_was() -> None:
     )
 
 
+def test_what_is_switched_off_is_so_for_every_worker() -> None:
+    plans = comet_plans(config(tcp_bind="", status_bind=""), 2)
+    assert [bind.address for bind in binds_of(plans)] == [
+        *("0.0.0.0:6968", "127.0.0.1:6970"),
+        *("0.0.0.0:6978", "127.0.0.1:6980"),
+    ]
+    again = plans[1].bound_at({"ws": "0.0.0.0:6978", "rpc": "127.0.0.1:6980"})
+    assert again == plans[1]
+
+
+def test_workers_of_a_server_without_a_status_port_have_none() -> None:
+    base = config(ws_bind="")
+    serve = dataclasses.replace(base.serve, status_bind="", advertise_host="push.example")
+    plans = serve_plans(dataclasses.replace(base, serve=serve), 2)
+    assert {bind.flag for bind in binds_of(plans)} == {
+        *("--tcp-bind", "--rpc-bind", "--public-bind", "--admin-bind")
+    }
+
+
 def test_a_port_above_the_last_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"65529 is too high a port: a worker would get 65539"):
         comet_plans(config(ws_bind="127.0.0.1:65529"), 2)

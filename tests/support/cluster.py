@@ -85,6 +85,7 @@ class Cluster:
         more: str = "",
         environ: Mapping[str, str] | None = None,
         flags: tuple[str, ...] = (),
+        off: tuple[str, ...] = (),
     ) -> Server:
         """Describe a node; a caller starts it.
 
@@ -95,6 +96,7 @@ class Cluster:
             more: tables for its configuration file.
             environ: variables on top of this process's.
             flags: more words of its command line.
+            off: the listeners that it is to do without.
         """
         registry = _REGISTRY.format(
             zookeeper=zookeeper or self.zookeeper.address, session_s=session_s, root=self.root
@@ -106,6 +108,7 @@ class Cluster:
             config=registry + self._config + more,
             flags=("--name", name, *flags),
             environ=environ,
+            off=off,
         )
         self.nodes[process or name] = server
         return server

@@ -65,6 +65,7 @@ class Server:
         config: str = "",
         environ: Mapping[str, str] | None = None,
         flags: tuple[str, ...] = (),
+        off: tuple[str, ...] = (),
         descriptor_limit: int = 0,
     ) -> None:
         """Describe a server.
@@ -74,6 +75,7 @@ class Server:
             command: which of the commands runs it.
             config: text of its configuration file.
             environ: variables on top of this process's.
+            off: the listeners that it is to do without.
             descriptor_limit: open files that it may have; 0 = as many as this process.
         """
         self.directory = directory
@@ -84,6 +86,7 @@ class Server:
         self._environ = {**os.environ, **(environ or {})}
         self._subcommand = command
         self._flags = flags
+        self._off = off
         self._descriptor_limit = descriptor_limit
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -245,7 +248,7 @@ class Server:
         binds: list[str] = []
         for kind in LISTENS_ON[self._subcommand]:
             host, port = self.addresses.get(kind, ("127.0.0.1", 0))
-            binds += [f"--{kind}-bind", f"{host}:{port}"]
+            binds += [f"--no-{kind}"] if kind in self._off else [f"--{kind}-bind", f"{host}:{port}"]
         return [
             *(*ENCKE, self._subcommand),
             *("--config", str(self._config_path)),
@@ -274,8 +277,8 @@ class Server:
                 addresses[match[1]] = (match[2], int(match[3]))
             if line.strip() == "ready":
                 break
-        missing = set(LISTENS_ON[self._subcommand]) - set(addresses)
-        assert not missing, f"said nothing of {missing}: {self._story()}"
+        expected = set(LISTENS_ON[self._subcommand]) - set(self._off)
+        assert set(addresses) == expected, f"said where it listens for {set(addresses)}: {self._story()}"
         self.addresses = addresses
 
     def _story(self) -> str:

@@ -58,6 +58,24 @@ async def test_port_in_use_is_an_error_and_leaves_nothing_bound(web: Web) -> Non
     members.close()
 
 
+@pytest.mark.parametrize(("kept", "off"), [("public", "admin"), ("admin", "public")])
+async def test_node_without_one_of_its_apis_serves_the_other(kept: str, off: str) -> None:
+    async with running_web({}, no_messages(), **{f"{off}_bind": ""}) as web:
+        assert set(web.node.addresses) == {kept}
+        members = Members(web.registry)
+        (entry,) = members.current.of_kind(NodeKind.WEB)
+        members.close()
+        assert set(entry.addresses) == {kept}
+        asked = web.get("/1/time/get") if kept == "public" else web.admin("GET", "/2/admin/nodes")
+        assert (await asked).status == 200
+        await web.node.drain(1.0)
+
+
+async def test_admin_api_that_is_off_is_warned_of_by_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async with running_web({}, no_messages(), admin_bind="", admin_insecure=True):
+        assert "asks for no token" not in caplog.text
+
+
 async def test_node_listens_on_ipv6() -> None:
     async with running_web({}, no_messages(), public_bind="[::1]:0") as web:
         assert web.node.addresses["public"].startswith("[::1]:")

@@ -1,4 +1,4 @@
-"""web/config.py: who may reach the admin API."""
+"""web/config.py: what it listens on, and who may reach the admin API."""
 
 from __future__ import annotations
 
@@ -18,6 +18,17 @@ def test_open_admin_address_needs_a_token_or_a_word(bind: str) -> None:
     assert "admin_token" in text
     assert list(WebConfig(admin_bind=bind, admin_token="x").faults()) == []
     assert list(WebConfig(admin_bind=bind, admin_insecure=True).faults()) == []
+
+
+def test_admin_api_that_is_off_needs_no_token() -> None:
+    assert list(WebConfig(admin_bind="").faults()) == []
+    assert list(WebConfig(public_bind="").faults()) == []
+
+
+def test_node_needs_one_of_its_apis() -> None:
+    ((key, text),) = WebConfig(public_bind="", admin_bind="").faults()
+    assert key == "admin_bind"
+    assert "web.public_bind" in text
 
 
 def test_limits_must_fit_each_other() -> None:

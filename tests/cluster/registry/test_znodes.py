@@ -63,6 +63,22 @@ def test_a_node_of_the_original_is_read() -> None:
     assert (sole.name, sole.addresses) == ("0000000001", {"rpc": ("m1:8070",)})
 
 
+@pytest.mark.parametrize("absent", [without("tcp"), text(tcp=None), text(tcp=[])])
+def test_a_node_without_one_of_its_listeners_is_read(absent: bytes) -> None:
+    # A list that is nil is written as null by the original.
+    read = decode_znode(NodeKind.COMET, "a", "i-1", absent)
+    assert read.addresses == {"rpc": ("c1:6970",), "ws": ("c1:6968",)}
+
+
+def test_node_without_tcp_announces_none_and_reads_what_it_has_announced() -> None:
+    info = comet("a", addresses={"rpc": ("c1:6970",), "ws": (":6968",)})
+    written = encode_znode(info)
+    # Tools of the original want the field.
+    assert json.loads(written)["tcp"] == []
+    assert decode_znode(NodeKind.COMET, "a", "i-1", written).addresses == info.addresses
+    assert is_left_behind(decode_znode(NodeKind.COMET, "a", "i-1", written), info)
+
+
 def test_fields_of_a_later_version_are_passed_over() -> None:
     assert decode_znode(NodeKind.COMET, "a", "", text(shelves=[1, 2], room={"x": "y"})).weight == 1
 
@@ -77,8 +93,6 @@ def test_fields_of_a_later_version_are_passed_over() -> None:
         (b"[]", "object"),
         (b"null", "object"),
         (without("rpc"), "rpc"),
-        (without("tcp"), "tcp"),
-        (without("ws"), "ws"),
         (without("weight"), "weight"),
         (text(weight=-1), "weight"),
         (text(weight="1"), "weight"),
@@ -86,7 +100,11 @@ def test_fields_of_a_later_version_are_passed_over() -> None:
         (text(weight=1.5), "weight"),
         (text(weight=MAX_WEIGHT + 1), "weight"),
         (text(weight=10**400), "weight"),
+        (without("tcp", "ws"), "tcp, ws: no address"),
+        (text(tcp=[], ws=None), "tcp, ws: no address"),
         (text(rpc=[]), "rpc"),
+        (text(rpc=None), "rpc"),
+        (text(tcp={}), "tcp"),
         (text(rpc="c1:6970"), "rpc"),
         (text(rpc=["c1"]), "rpc"),
         (text(rpc=["c1:"]), "rpc"),

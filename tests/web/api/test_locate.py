@@ -71,6 +71,20 @@ async def test_node_that_tells_no_host_is_where_the_client_asked(host: str, serv
         assert (await web.get("/1/server/get?k=u1&p=2")).json == {"ret": 1001}
 
 
+@pytest.mark.parametrize("version", [1, 2])
+async def test_key_whose_node_does_not_take_the_transport_is_sent_to_no_other(version: int) -> None:
+    registry = MemoryRegistry()
+    await registry.register(comet_info("both"))
+    await registry.register(comet_info("half", addresses={"ws": ("half.example:6968",)}))
+    by_tcp: dict[str, set[int]] = {"both.example:6968": set(), "half.example:6968": set()}
+    async with running_web({}, no_messages(), registry=registry) as web:
+        for key in (f"key-{n}" for n in range(40)):
+            owner = (await web.get(f"/1/server/get?k={key}&p=1")).json["data"]["server"]
+            by_tcp[owner].add((await web.get(f"/{version}/server/get?k={key}&p=2")).json["ret"])
+    # The other node would answer that the key is not its own.
+    assert by_tcp == {"both.example:6968": {0}, "half.example:6968": {1001}}
+
+
 async def test_keys_are_sent_to_their_own_nodes() -> None:
     async with running_web({"a": ScriptedComet(), "b": ScriptedComet()}, no_messages()) as web:
         asked = [await web.get(f"/1/server/get?k=key-{n}&p=1") for n in range(40)]

@@ -165,7 +165,7 @@ async def test_whoever_else_answers_there_is_not_believed(web: Web, document: st
 
 
 async def test_web_node_that_cannot_be_asked_is_listed_with_the_reason(web: Web) -> None:
-    assert "web.status_advertise" in (await other_web(web, None))["fault"]
+    assert "web.status_bind" in (await other_web(web, None))["fault"]
     assert "web.status_advertise" in (await other_web(web, ":8092"))["fault"]
     address = f"127.0.0.1:{free_port()}"
     assert (await other_web(web, address))["fault"].startswith(address)
