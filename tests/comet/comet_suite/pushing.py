@@ -90,6 +90,15 @@ class Pushing(Ground):
                 assert (await core.push("bob", value, expire_s=expire_s)).online == [1]
                 assert values([await bob.next_document()]) == [value]
 
+    async def test_push_to_the_most_keys_that_a_request_may_name_passes(self, core: Core) -> None:
+        # 16 MB, as a body of the HTTP API may have.
+        keys = [f"{n:0160}" for n in range(100_000)]
+
+        reply = await core.push(keys, 1)
+
+        assert all(reply.mids)
+        assert (len(reply.mids), len(reply.online), reply.failed) == (100_000, 100_000, [])
+
     async def test_mids_of_a_key_rise_whether_stored_or_not(self, core: Core) -> None:
         bob = await core.subscribe("bob")
 
