@@ -13,7 +13,7 @@ import uvloop
 
 # Otherwise only test files tell what stood on both sides of an assertion. Said here, before
 # any directory is collected: others than tests/message/storage take the suite's modules too.
-pytest.register_assert_rewrite("tests.message.storage.store_suite")
+pytest.register_assert_rewrite("tests.message.storage.store_suite", "tests.comet.comet_suite")
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

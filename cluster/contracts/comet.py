@@ -1,4 +1,9 @@
-"""What web nodes ask of comet nodes: push, delete, inspect."""
+"""What web nodes ask of comet nodes: push, delete, inspect.
+
+A comet node implements CometService itself (comet/app.py); one in another process is reached
+through a client that implements it too. One suite (tests/comet/comet_suite/) states the
+contract in tests.
+"""
 
 from __future__ import annotations
 
@@ -99,8 +104,9 @@ class CometService(Protocol):
 
         Raises (through the future):
             NotOwnerError: keys are not this node's under an epoch at least push.epoch.
-            UnavailableError, OverloadedError: draining, or too much is in progress; nothing was begun.
-            RequestError: the push is not well formed.
+            RequestError: it has no key, or `follows` is not of its keys.
+            OverloadedError: too much is in progress; nothing was begun.
+            UnavailableError: draining, or no membership as new as push.epoch has come; nothing was begun.
         """
         ...
 
@@ -109,6 +115,16 @@ class CometService(Protocol):
 
         Takes its turn among the key's pushes: what was pushed before is gone,
         what is pushed after stays.
+
+        Cancellation: what has begun runs to its end.
+
+        Raises:
+            NotOwnerError: the key is not this node's under an epoch at least `epoch`.
+            OverloadedError: too much waits for the key.
+            UnavailableError: the store did not answer in time, the node is stopping, or no membership as
+                new as `epoch` reached it.
+            InDoubtError: the node was stopped in the middle of it.
+            EnckeError: whatever else the store answers.
         """
         ...
 

@@ -117,7 +117,7 @@ class Registry(Protocol):
         first stop doing what only the old incarnation was allowed to do.
 
         Returns:
-            A function that ends the watch.
+            A function that ends the watch; may be called more than once.
         """
         ...
 

@@ -17,10 +17,13 @@ from tests.support.eventually import eventually
 from tests.support.peer import Address
 from tests.support.servers import RedisServer
 from tests.support.system import Server
-from tests.support.workers import is_alive, worker_addresses, worker_pids
+from tests.support.workers import is_alive, worker_addresses, worker_at, worker_pids
 from tests.support.zookeeper import ZooKeeper
 
 COMETS = ("comet-1-0", "comet-1-1")
+# Another node, which no supervisor runs.
+OTHER = "comet-2"
+ALL = (*COMETS, OTHER)
 KEYS = [key for name in COMETS for key in owned_by(COMETS, name, 2, "w")]
 
 
@@ -42,13 +45,12 @@ class Workers(Cluster):
     def comets(self) -> Server:
         return self.nodes["comet-1"]
 
-    def comet_of(self, address: Address) -> str:
-        return next(
-            name for name, listens in worker_addresses(self.comets).items() if address in listens.values()
-        )
+    def comet_of(self, address: Address) -> str | None:
+        return worker_at(self.comets, address) or super().comet_of(address)
 
     def tcp_of(self, name: str) -> Address:
-        return worker_addresses(self.comets)[name]["tcp"]
+        listens = worker_addresses(self.comets).get(name)
+        return super().tcp_of(name) if listens is None else listens["tcp"]
 
 
 @pytest.fixture
@@ -80,3 +82,28 @@ async def test_a_killed_worker_comes_back_and_nobody_misses_anything(workers: Wo
     pids = worker_pids(workers.comets).values()
     assert await asyncio.to_thread(workers.comets.stop) == 0
     assert not any(map(is_alive, pids))
+
+
+async def test_workers_that_are_told_to_stop_lose_and_repeat_nothing_and_fail_no_push(
+    workers: Workers, seed: int
+) -> None:
+    await asyncio.to_thread(workers.start, ("comet", OTHER))
+    keys = {name: owned_by(ALL, name, 2, "w") for name in ALL}
+    for name in ALL:
+        await workers.wait_owner(keys[name][0], name)
+    run = ClusterRun(workers, [key for of_one in keys.values() for key in of_one], seed)
+    pids = worker_pids(workers.comets).values()
+    async with run.under_way():
+        # To the supervisor alone.
+        assert await asyncio.to_thread(workers.comets.stop) == 0
+        await run.wait_served_by(OTHER)
+    assert run.failed_tries == []
+    assert run.load.failed_fetches == []
+    assert not any(map(is_alive, pids))
+    # Where they resumed, or those of the one that left first at the other one of the two.
+    for reader in run.readers_of(*keys[COMETS[0]], *keys[COMETS[1]]):
+        assert {end.code for end in reader.ends} == {1001}
+        assert reader.visited[-1] == OTHER
+    assert run.is_undisturbed(*keys[OTHER])
+    assert not any(reader.gaps for reader in run.readers)
+    assert "ERROR" not in workers.comets.log

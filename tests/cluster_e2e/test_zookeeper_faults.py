@@ -31,6 +31,11 @@ NODES = (
 AWAY_S = 2.5 * SESSION_S
 # Some of a session's time is left when a busy machine has held everybody up.
 LONGER_S = 2.0
+# From when on a ZooKeeper that is started again lets its sessions pass until it hears its clients
+# there may be seconds, on a busy machine. Who is to keep his session has so much time.
+LASTING_S = 4.0
+# Away for so long that even such a session would have ended.
+LONG_AWAY_S = 1.25 * LASTING_S
 
 
 @pytest.fixture
@@ -75,11 +80,11 @@ async def a_third_node_takes_its_keys(run: ClusterRun) -> None:
 async def test_nobody_notices_a_zookeeper_that_is_away_for_longer_than_a_session(
     fragile: Cluster, seed: int
 ) -> None:
-    fragile.start(*NODES)
+    start_with_sessions(fragile, LASTING_S)
     run = ClusterRun(fragile, keys_of_three(), seed)
     async with run.under_way():
         fragile.zookeeper.kill()
-        await run.push_for(AWAY_S)
+        await run.push_for(LONG_AWAY_S)
         await run.push_on()
         await asyncio.to_thread(fragile.zookeeper.start)
         await run.push_on()
@@ -187,7 +192,7 @@ def expire_one(cluster: Cluster, entry: str) -> None:
 async def test_a_comet_node_that_dies_while_zookeeper_is_away_is_replaced_when_it_is_back(
     fragile: Cluster, seed: int
 ) -> None:
-    fragile.start(*NODES)
+    start_with_sessions(fragile, LASTING_S, passing=("comet-2",))
     lost = owned_by(TWO, "comet-2", 3)
     run = ClusterRun(fragile, owned_by(TWO, "comet-1", 3) + lost, seed)
     async with run.under_way():
@@ -196,14 +201,15 @@ async def test_a_comet_node_that_dies_while_zookeeper_is_away_is_replaced_when_i
         assert run.failed_tries == []
         async with run.fault():
             fragile.nodes["comet-2"].kill()
-            await run.push_for(AWAY_S)
+            await run.push_for(LONG_AWAY_S)
             await asyncio.to_thread(fragile.zookeeper.start)
             await run.wait_served_by("comet-1", keys=lost)
     assert run.is_undisturbed(*owned_by(TWO, "comet-1", 3))
 
 
 async def test_nodes_stop_in_order_while_zookeeper_is_away(fragile: Cluster, seed: int) -> None:
-    fragile.start(*NODES, ("message", "message-3"), ("web", "web-3"))
+    more = (("message", "message-3"), ("web", "web-3"))
+    start_with_sessions(fragile, LASTING_S, *more, passing=("web-3", "message-3", "comet-2"))
     run = ClusterRun(fragile, owned_by(TWO, "comet-1", 3) + owned_by(TWO, "comet-2", 3), seed)
     leaving = [fragile.nodes.pop("web-3"), fragile.nodes["message-3"], fragile.nodes["comet-2"]]
     async with run.under_way():
@@ -242,7 +248,7 @@ async def test_a_comet_node_that_nobody_answers_gives_its_keys_up_and_takes_them
 async def test_nobody_notices_a_zookeeper_that_is_away_while_the_store_server_of_other_keys_is_silent(
     shared: Cluster, empty_redis: RedisServer, second_redis: RedisServer, seed: int
 ) -> None:
-    start_with_longer_sessions(shared)
+    start_with_sessions(shared, LONGER_S)
     ring = StoreRing({server.url: 1 for server in (empty_redis, second_redis)})
     keys = [key for name in TWO for key in owned_by(TWO, name, 20)]
     run = ClusterRun(shared, [key for key in keys if ring.server_of(Key(key)) == empty_redis.url], seed)
@@ -262,7 +268,8 @@ async def test_nobody_notices_a_zookeeper_that_is_away_while_the_store_server_of
 async def test_a_zookeeper_that_is_away_while_a_message_node_is_silent_disconnects_nobody(
     fragile: Cluster, seed: int
 ) -> None:
-    start_with_longer_sessions(fragile)
+    # Still shorter than it takes to give a silent message node up.
+    start_with_sessions(fragile, LONGER_S)
     run = ClusterRun(fragile, owned_by(TWO, "comet-1", 3) + owned_by(TWO, "comet-2", 3), seed)
     async with run.under_way():
         fragile.zookeeper.kill()
@@ -288,6 +295,17 @@ def is_told_by_comets(cluster: Cluster, message: str, state: str) -> bool:
     return all(states[-1] == state for states in said)
 
 
-def start_with_longer_sessions(cluster: Cluster) -> None:
-    """Still shorter than it takes to give a silent message node up."""
-    cluster.start(others=[cluster.node(kind, name, session_s=LONGER_S) for kind, name in NODES])
+def start_with_sessions(
+    cluster: Cluster, session_s: float, *more: tuple[str, str], passing: tuple[str, ...] = ()
+) -> None:
+    """Start the nodes, and more, with sessions of that length.
+
+    Args:
+        passing: names of those that are to be missed soon: theirs are as short as usual.
+    """
+    lengths = dict.fromkeys(passing, SESSION_S)
+    cluster.start(
+        others=[
+            cluster.node(kind, name, session_s=lengths.get(name, session_s)) for kind, name in (*NODES, *more)
+        ]
+    )

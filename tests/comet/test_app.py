@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 import comet.clockkeeper
-from cluster.errors import NotOwnerError, StorageError, UnavailableError
+from cluster.errors import StorageError
 from cluster.membership import Membership
-from cluster.model import Key, NodeInfo, NodeKind, NodeName
+from cluster.model import Key, NodeInfo, NodeKind
 from cluster.registry.base import Snapshot
-from comet.config import CometConfig
 from tests.comet.nodes import Core, running_core
 from tests.support.eventually import eventually, eventually_told
 from tests.support.peer import Peer
@@ -28,13 +27,6 @@ def announced(core: Core) -> list[NodeInfo]:
     seen: list[Snapshot] = []
     core.comet.registry.watch(seen.append)()
     return list(Membership(seen[-1]).of_kind(NodeKind.COMET))
-
-
-async def lose_all_keys(core: Core) -> None:
-    """Another node takes (nearly) everything."""
-    await core.comet.registry.register(
-        NodeInfo(NodeKind.COMET, NodeName("other"), "other", {"tcp": ("192.0.2.1:1",)}, weight=9)
-    )
 
 
 async def test_node_announces_itself_when_it_listens(tmp_path: Path) -> None:
@@ -93,49 +85,6 @@ async def test_capacity_is_what_the_process_has_room_for_or_less(
     async with running_core(tmp_path, capacity=granted, max_connections=configured) as core:
         assert (await core.node.status()).capacity == capacity
         assert core.comet.counted("capacity") == capacity
-
-
-async def test_node_tells_how_busy_it_is_and_who_is_connected(tmp_path: Path) -> None:
-    async with running_core(tmp_path) as core:
-        first = await core.subscribe("bob", device="phone")
-        await core.subscribe_websocket("bob")
-        await core.subscribe("alice")
-        mid = (await core.push("bob", 1)).mids[0]
-        status = await core.node.status()
-        assert (status.connections, status.channels) == (3, 2)
-        assert (status.name, status.fault) == (CometConfig().name, None)
-        tcp, ws = await core.node.connections(BOB)
-        assert (tcp.transport, tcp.device, tcp.sent, tcp.unread_bytes) == ("tcp", "phone", mid, 0)
-        assert (ws.transport, ws.device, ws.sent) == ("ws", "", mid)
-        host, port = first.peer.writer.get_extra_info("sockname")
-        assert tcp.address == f"{host}:{port}"
-        assert await core.node.connections(Key("nobody")) == []
-
-
-async def test_keys_of_another_node_are_neither_pushed_to_nor_deleted(tmp_path: Path) -> None:
-    async with running_core(tmp_path) as core:
-        await lose_all_keys(core)
-        keys = [f"key-{n}" for n in range(20)]
-        with pytest.raises(NotOwnerError):
-            # One is enough: the caller asks again by its newer membership.
-            await core.push(keys, 1)
-        lost = next(Key(key) for key in keys if not core.comet.owns(key))
-        with pytest.raises(NotOwnerError):
-            await core.node.delete_key(lost, (0, 0))
-
-
-async def test_deletion_that_the_store_does_not_answer_is_unavailable_and_closes_nobody(
-    tmp_path: Path,
-) -> None:
-    async with running_core(tmp_path, store_timeout_s=0.5) as core:
-        bob = await core.subscribe("bob")
-        gate = core.way.close_gate("bob")
-        with pytest.raises(UnavailableError):
-            await core.node.delete_key(BOB, (0, 0))
-        await bob.beat()
-        gate.set()
-        assert await core.node.delete_key(BOB, (0, 0)) == 0
-        assert await bob.end() == End(4004, "the key was deleted")
 
 
 async def test_stores_clock_is_asked_for_again_and_again(

@@ -163,6 +163,23 @@ async def test_told_to_stop_it_closes_subscribers_in_order_and_leaves_no_process
     assert "ERROR" not in server.log
 
 
+async def test_told_to_stop_while_pushes_are_under_way_it_loses_and_repeats_nothing(server: Server) -> None:
+    cluster = WorkerCluster(server)
+    run = ClusterRun(cluster, KEYS, seed=3)
+    async with run.under_way(), run.fault():
+        pids = worker_pids(server).values()
+        assert await asyncio.to_thread(server.stop) == 0
+        assert not any(map(is_alive, pids))
+        await eventually(lambda: all(reader.ends for reader in run.readers))
+        # Nobody else has the keys: they are back when it is, at any free ports.
+        server.addresses = {kind: server.addresses[kind] for kind in ("public", "admin")}
+        await asyncio.to_thread(server.start)
+        await run.wait_served_by(*COMETS)
+    assert {reader.ends[0].code for reader in run.readers} == {1001}
+    assert not any(reader.gaps for reader in run.readers)
+    assert "ERROR" not in server.log
+
+
 async def test_told_to_stop_all_serve_on_for_the_delay_and_none_is_ready(tmp_path: Path) -> None:
     server = serve_workers(tmp_path, 1, config="[process]\ndrain_delay_s = 5\n")
     await asyncio.to_thread(server.start)

@@ -11,6 +11,7 @@ from cluster.errors import UnavailableError
 from cluster.model import NodeInfo
 from cluster.registry.base import SessionState, Snapshot
 from cluster.registry.memory import MemoryRegistration, MemoryRegistry
+from cluster.registry.watchers import Watchers
 
 
 class ShakyRegistry(MemoryRegistry):
@@ -20,7 +21,7 @@ class ShakyRegistry(MemoryRegistry):
         super().__init__()
         self._timeout_s = session_timeout_s
         self._state = SessionState.CONNECTED
-        self._session_watchers: list[Callable[[SessionState], None]] = []
+        self._session_watchers: Watchers[SessionState] = Watchers()
         self._registered = 0
         # Registrations are taken; while they are not, they wait.
         self.takes = asyncio.Event()
@@ -45,8 +46,7 @@ class ShakyRegistry(MemoryRegistry):
         )
 
     def watch_session(self, on_state: Callable[[SessionState], None]) -> Callable[[], None]:
-        self._session_watchers.append(on_state)
-        return lambda: self._session_watchers.remove(on_state)
+        return self._session_watchers.add(on_state)
 
     async def refresh(self) -> None:
         if self._state is not SessionState.CONNECTED:
@@ -55,8 +55,7 @@ class ShakyRegistry(MemoryRegistry):
     def become(self, state: SessionState) -> None:
         """Tell everybody of a state."""
         self._state = state
-        for on_state in list(self._session_watchers):
-            on_state(state)
+        self._session_watchers.tell(state)
 
 
 class LateView(ShakyRegistry):

@@ -23,6 +23,12 @@ def worker_addresses(server: Server) -> dict[str, dict[str, Address]]:
     return found
 
 
+def worker_at(server: Server, address: Address) -> str | None:
+    """Name of the worker that listens at an address; None when none has said so."""
+    found = worker_addresses(server).items()
+    return next((name for name, listens in found if address in listens.values()), None)
+
+
 def worker_pids(server: Server) -> dict[str, int]:
     """The process of each worker that runs, by its name."""
     found: dict[str, int] = {}
@@ -54,11 +60,9 @@ class WorkerCluster(Cluster):
         self.nodes = {"web-1": server}
         self.resting = set()
 
-    def comet_of(self, address: Address) -> str:
-        """The worker that listens there."""
-        return next(
-            name for name, listens in worker_addresses(self.web).items() if address in listens.values()
-        )
+    def comet_of(self, address: Address) -> str | None:
+        """The worker that listens there; None while it is starting and has not said so here."""
+        return worker_at(self.web, address)
 
     def tcp_of(self, name: str) -> Address:
         """Where a worker listens for TCP."""

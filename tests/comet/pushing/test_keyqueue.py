@@ -1,16 +1,13 @@
-"""comet/pushing/keyqueue.py: the order of one key, its turns and bounds; holes before what was saved."""
+"""comet/pushing/keyqueue.py: batches of one key, their bounds; holes before what was saved."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from pathlib import Path
 
 import pytest
 
 from cluster.errors import StorageError
-from cluster.mids import STEP
-from cluster.model import Key
 from comet.pushing.keyqueue import MAX_BATCH_BYTES, MAX_BATCH_ITEMS, MAX_TURNS_AT_ONCE
 from tests.comet.nodes import running_core, values
 from tests.support.eventually import eventually
@@ -31,82 +28,6 @@ async def test_pushes_that_wait_for_a_slow_save_are_saved_in_one_batch_and_deliv
         assert values(documents) == [0, 1, 2, 3, 4]
         assert [document.mid for document in documents] == mids == sorted(mids)
         assert [len(batch.items) for batch in core.way.batches] == [1, 4]
-
-
-async def test_nothing_is_delivered_before_its_save_was_answered(tmp_path: Path) -> None:
-    async with running_core(tmp_path) as core:
-        bob = await core.subscribe("bob")
-        gate = core.way.close_gate("bob")
-        push = core.push("bob", 1, expire_s=600)
-        # An answered heartbeat tells that nothing was written before it.
-        await bob.beat()
-        assert not push.done()
-        gate.set()
-        assert (await push).online == [1]
-        assert values([await bob.next_document()]) == [1]
-
-
-async def test_an_unsaved_push_takes_its_turn_behind_a_save_and_gets_a_higher_mid(tmp_path: Path) -> None:
-    async with running_core(tmp_path) as core:
-        bob = await core.subscribe("bob")
-        gate = core.way.close_gate("bob")
-        saved = core.push("bob", "saved", expire_s=600)
-        unsaved = core.push("bob", "unsaved")
-        assert not unsaved.done()
-        gate.set()
-        documents = await bob.documents(2)
-        assert values(documents) == ["saved", "unsaved"]
-        assert (await saved).mids[0] < (await unsaved).mids[0]
-
-
-async def test_the_store_settles_above_what_an_unsaved_push_was_given(tmp_path: Path) -> None:
-    async with running_core(tmp_path) as core:
-        bob = await core.subscribe("bob")
-        mids = [(await core.push("bob", n, expire_s=600 * (n % 2))).mids[0] for n in range(20)]
-        assert all(later - earlier >= STEP for earlier, later in itertools.pairwise(mids))
-        assert values(await bob.documents(20)) == list(range(20))
-
-
-async def test_a_slow_key_does_not_hold_up_another(tmp_path: Path) -> None:
-    async with running_core(tmp_path) as core:
-        gate = core.way.close_gate("slow")
-        slow = core.push("slow", 1, expire_s=600)
-        assert (await core.push("quick", 1, expire_s=600)).failed == []
-        assert not slow.done()
-        gate.set()
-        assert (await slow).failed == []
-
-
-async def test_a_failed_save_delivers_nothing_and_the_next_one_goes_on(tmp_path: Path) -> None:
-    async with running_core(tmp_path) as core:
-        bob = await core.subscribe("bob")
-        core.way.refusals.append(StorageError("disk full"))
-        reply = await core.push("bob", "lost", expire_s=600)
-        assert [failure.code for failure in reply.failed] == ["storage"]
-        await core.push("bob", "kept", expire_s=600)
-        assert values([await bob.next_document()]) == ["kept"]
-
-
-async def test_a_push_whose_time_passes_in_the_queue_is_never_saved(tmp_path: Path) -> None:
-    async with running_core(tmp_path) as core:
-        gate = core.way.close_gate("bob")
-        first = core.push("bob", "first", expire_s=600)
-        hasty = core.push("bob", "hasty", expire_s=600, timeout_s=0.0)
-        gate.set()
-        assert (await first).failed == []
-        assert [failure.code for failure in (await hasty).failed] == ["deadline_passed"]
-        assert (await core.way.store.inspect(Key("bob"))).messages == 1
-
-
-async def test_a_vanished_caller_does_not_stop_what_has_begun(tmp_path: Path) -> None:
-    async with running_core(tmp_path) as core:
-        bob = await core.subscribe("bob")
-        gate = core.way.close_gate("bob")
-        push = core.push("bob", "anyway", expire_s=600)
-        push.cancel()
-        gate.set()
-        assert values([await bob.next_document()]) == ["anyway"]
-        assert (await core.way.store.inspect(Key("bob"))).messages == 1
 
 
 async def test_messages_that_another_node_saved_are_delivered_first(tmp_path: Path) -> None:
@@ -153,49 +74,6 @@ async def test_a_bug_while_a_hole_is_filled_closes_the_connections_and_the_key_g
         assert (await core.push("bob", "c", expire_s=600)).failed == []
         assert "a bug" in caplog.text
         assert core.comet.counted("busy_keys") == 0
-
-
-async def test_the_same_id_again_is_answered_with_the_first_mid_and_not_delivered(tmp_path: Path) -> None:
-    async with running_core(tmp_path) as core:
-        bob = await core.subscribe("bob")
-        for expire_s in (600, 0):
-            name = f"order-{expire_s}"
-            first = await core.push("bob", name, expire_s=expire_s, push_id=name)
-            again = await core.push("bob", name, expire_s=expire_s, push_id=name)
-            other = await core.push("bob", "other payload", expire_s=expire_s, push_id=name)
-            assert (again.mids, again.repeated, again.online) == (first.mids, [0], [0])
-            assert [failure.code for failure in other.failed] == ["id_conflict"]
-        assert values(await bob.documents(2)) == ["order-600", "order-0"]
-        await bob.beat()
-
-
-async def test_a_deletion_takes_its_turn_between_pushes(tmp_path: Path) -> None:
-    async with running_core(tmp_path) as core:
-        bob = await core.subscribe("bob")
-        gate = core.way.close_gate("bob")
-        before = core.push("bob", "before", expire_s=600)
-        deletion = asyncio.ensure_future(core.node.delete_key(Key("bob"), (0, 0)))
-        await asyncio.sleep(0)
-        after = core.push("bob", "after", expire_s=600)
-        gate.set()
-        assert await deletion == 1
-        assert (await before).online == [1]
-        assert (await after).online == [0]
-        assert values([await bob.next_document()]) == ["before"]
-        assert (await bob.end()).code == 4004
-        page = await core.way.store.load_after(Key("bob"), 0, 10, 10_000)
-        assert [message.payload for message in page.messages] == [b'"after"']
-
-
-async def test_a_full_queue_of_a_key_refuses_and_other_keys_go_on(tmp_path: Path) -> None:
-    async with running_core(tmp_path, max_queue_per_key=3) as core:
-        gate = core.way.close_gate("hot")
-        pushes = [core.push("hot", n, expire_s=600) for n in range(4)]
-        assert [failure.code for failure in (await pushes[3]).failed] == ["overloaded"]
-        assert (await core.push("cold", 1, expire_s=600)).failed == []
-        gate.set()
-        for push in pushes[:3]:
-            assert (await push).failed == []
 
 
 async def test_many_turns_behind_a_save_are_taken_in_order_and_others_get_theirs_between(

@@ -6,28 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.errors import DeadlinePassedError, InDoubtError, OverloadedError, StorageError, UnavailableError
+from cluster.errors import DeadlinePassedError, InDoubtError, OverloadedError, StorageError
 from cluster.mids import TICKS_PER_SECOND
-from cluster.model import Key
 from tests.comet.nodes import running_core, values
 from tests.support.eventually import eventually
-
-
-async def test_a_lost_answer_is_asked_for_again_and_the_message_is_delivered_once(tmp_path: Path) -> None:
-    async with running_core(tmp_path) as core:
-        bob = await core.subscribe("bob")
-        core.way.answers_to_lose = 2
-        doubtful = core.push("bob", "doubtful", expire_s=600)
-        later = core.push("bob", "later", expire_s=600)
-
-        reply = await doubtful
-
-        assert (reply.failed, reply.repeated, reply.online) == ([], [], [1])
-        assert (await later).mids[0] > reply.mids[0]
-        assert values(await bob.documents(2)) == ["doubtful", "later"]
-        # While the first was in doubt nothing else of the key was saved.
-        assert [len(batch.items) for batch in core.way.batches] == [1, 1, 1, 1]
-        await bob.beat()
 
 
 async def test_what_has_no_id_is_not_repeated_in_doubt_and_is_not_hidden(tmp_path: Path) -> None:
@@ -74,17 +56,6 @@ async def test_what_has_no_id_is_repeated_when_it_was_not_done(tmp_path: Path, e
         await bob.beat()
 
 
-async def test_a_refusal_for_now_is_repeated_until_the_deadline_and_then_answered(tmp_path: Path) -> None:
-    async with running_core(tmp_path) as core:
-        bob = await core.subscribe("bob")
-        core.way.refusals.extend([UnavailableError("down")] * 3)
-        reply = await core.push("bob", "late", expire_s=600, timeout_s=0.05)
-        # Surely not done, and said before the caller has stopped waiting.
-        assert [failure.code for failure in reply.failed] == ["unavailable"]
-        await bob.beat()
-        assert (await core.way.store.inspect(Key("bob"))).messages == 0
-
-
 async def test_a_store_whose_clock_was_set_ahead_is_asked_again_with_a_deadline_in_that_clock(
     tmp_path: Path,
 ) -> None:
@@ -108,18 +79,6 @@ async def test_a_refusal_for_a_deadline_that_has_not_passed_by_the_stores_clock_
         reply = await core.push("bob", 1, expire_s=600)
         assert [failure.code for failure in reply.failed] == ["deadline_passed"]
         assert len(core.way.batches) == 1
-
-
-async def test_an_answer_that_does_not_fit_the_batch_fails_it_and_the_key_goes_on(tmp_path: Path) -> None:
-    async with running_core(tmp_path) as core:
-        bob = await core.subscribe("bob")
-        core.way.answers_to_cut = 1
-        reply = await core.push("bob", "who knows", expire_s=600)
-        assert [failure.code for failure in reply.failed] == ["remote_protocol"]
-        await core.push("bob", "next", expire_s=600)
-        # What was stored all the same comes first.
-        assert values(await bob.documents(2)) == ["who knows", "next"]
-        assert core.comet.counted("pending_keys") == 0
 
 
 @pytest.mark.parametrize("failure", [StorageError("no"), ZeroDivisionError("a bug")])
@@ -164,20 +123,6 @@ async def test_an_unsaved_message_does_not_hide_what_a_save_in_doubt_has_stored(
         assert values(documents) == ["doubtful", "unsaved", "unsaved, too"]
         assert documents[0].mid == again.mids[0]
         await bob.beat()
-
-
-async def test_an_unsaved_message_is_refused_when_the_store_does_not_tell_what_it_would_hide(
-    tmp_path: Path,
-) -> None:
-    async with running_core(tmp_path, store_timeout_s=0.2) as core:
-        bob = await core.subscribe("bob")
-        core.way.answers_to_cut = 1
-        await core.push("bob", "who knows", expire_s=600)
-        core.way.load_failures["bob"] = UnavailableError("down")
-        assert [failure.code for failure in (await core.push("bob", "hidden")).failed] == ["unavailable"]
-        del core.way.load_failures["bob"]
-        assert (await core.push("bob", "next")).failed == []
-        assert values(await bob.documents(2)) == ["who knows", "next"]
 
 
 async def test_that_a_repeat_fails_does_not_tell_what_became_of_the_first_attempt(tmp_path: Path) -> None:
