@@ -144,7 +144,9 @@ class _Stream:
         """
         request = self._request
         request.expect_body()
-        await request.write(_HEAD + request.extra_head + b"\r\n", self._config.send_timeout_s)
+        connection = b"Connection: close\r\n" if request.wants_close else b""
+        head = b"%b%b%b\r\n" % (_HEAD, connection, request.extra_head)
+        await request.write(head, self._config.send_timeout_s)
         self._reader = asyncio.create_task(self._read())
         # Not by the reader itself: cancelled before its first step it would say nothing.
         self._reader.add_done_callback(self._end_reading)

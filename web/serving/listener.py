@@ -202,7 +202,7 @@ class Listener:
             try:
                 answer = await self._serve(request)
                 if answer is None:
-                    return KEEP if request.is_body_read and not self.is_draining else CLOSE
+                    return KEEP if self._is_kept(request) else CLOSE
                 if request.is_answered:
                     # A stream that has failed: within its own answer there is no place for another.
                     return CLOSE
@@ -215,7 +215,7 @@ class Listener:
             request.release()
 
     async def _send(self, request: Request, answer: Answer) -> Sent:
-        is_kept = request.is_body_read and not (request.wants_close or self.is_draining)
+        is_kept = self._is_kept(request)
         head = answer.head
         connection = b"" if is_kept else b"Connection: close\r\n"
         if request.is_http10:
@@ -225,6 +225,10 @@ class Listener:
         data = b"%b%b%b%b\r\n%b" % (head, self.date_line(), connection, request.extra_head, body)
         await request.write(data, self._config.send_timeout_s)
         return KEEP if is_kept else CLOSE
+
+    def _is_kept(self, request: Request) -> bool:
+        """Whether the connection goes on behind the answer."""
+        return request.is_body_read and not (request.wants_close or self.is_draining)
 
     async def _refuse(self, request: Request) -> Sent:
         if not self._is_overloaded:

@@ -50,6 +50,16 @@ async def test_connection_serves_on_after_a_stream(web: Web) -> None:
         assert (await stream.peer.reader.readline()) == b"HTTP/1.1 404 Not Found\r\n"
 
 
+async def test_connection_ends_behind_a_stream_if_the_client_wants_that(web: Web) -> None:
+    peer = await Peer.connect(web.address("admin"))
+    await peer.send(HEAD + b"Connection: close\r\n\r\n0\r\n\r\n")
+    async with asyncio.timeout(10):
+        answer = await peer.reader.read()
+    assert b"\r\nConnection: close\r\n" in answer
+    assert answer.endswith(b"\r\n\r\n0\r\n\r\n")
+    await peer.close()
+
+
 async def test_bad_lines_are_answered_at_their_place(web: Web, comet: ScriptedComet) -> None:
     comet.fates.extend([failing({}), failing({"b": "storage"})])
     bad = [b"hello\n", b'{"key":"x","msg":1}\n', b'{"key":"","msg":1,"expire":0}\n', b'{"key":"\xff"}\n']
