@@ -242,21 +242,23 @@ class _Stream:
     def _may_send(self, keys: list[Key]) -> bool:
         """Whether each unanswered line that this one follows can be followed."""
         last = self._last
-        if not last:
-            return True
         if len(keys) > MAX_FOLLOWING_KEYS:
             return last.keys().isdisjoint(keys)
-        return all(key not in last or last[key].may_be_followed for key in keys)
+        for key in keys:
+            before = last.get(key)
+            if before is not None and not before.may_be_followed:
+                return False
+        return True
 
     def _send(self, line: _Line, push: PushRequest, earlier: Mapping[Key, _Line]) -> None:
         """Send a line; `earlier` holds unanswered ones that it follows."""
         follows: dict[Key, str] | None = None
         if len(push.keys) <= MAX_FOLLOWING_KEYS:
-            follows = {
-                key: before.pending.push_id
-                for key in push.keys
-                if (before := earlier.get(key)) is not None and before.pending is not None
-            }
+            follows = {}
+            for key in push.keys:
+                before = earlier.get(key)
+                if before is not None and before.pending is not None:
+                    follows[key] = before.pending.push_id
         line.pending = self._api.begin(push, follows)
         line.is_sent = True
 
