@@ -71,6 +71,16 @@ class StoreServer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     clock: Mid
 
 
+def utf8_size(text: str) -> int:
+    """Bytes of a text in UTF-8; -1 when it cannot be encoded."""
+    if text.isascii():
+        return len(text)
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        return -1
+
+
 def key_fault(key: str) -> str | None:
     """Say what is wrong with a key, or None when it is good.
 
@@ -83,11 +93,10 @@ def key_fault(key: str) -> str | None:
     if key.isascii():
         # isprintable() is false for exactly the ASCII control characters and DEL.
         return None if key.isprintable() else "key holds a control character"
-    try:
-        encoded_size = len(key.encode())
-    except UnicodeEncodeError:
+    size = utf8_size(key)
+    if size < 0:
         return "key is not valid UTF-8"
-    if encoded_size > MAX_KEY_BYTES:
+    if size > MAX_KEY_BYTES:
         return f"key is longer than {MAX_KEY_BYTES} bytes"
     # C0 controls, DEL and C1 controls.
     if any(c < " " or "\x7f" <= c <= "\x9f" for c in key):

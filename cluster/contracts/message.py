@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from cluster.model import Key, Message, Mid, StoreServer
+from cluster.model import Key, Message, Mid, StoreServer, utf8_size
 
 MAX_PUSH_ID_BYTES = 128
 MAX_INCARNATION_BYTES = 64
@@ -32,6 +32,19 @@ class SaveItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
     expire_s: int
     # How long the id is remembered; at least until the batch's deadline + 60 s.
     id_ttl_s: int = 0
+
+
+def item_fault(item: SaveItem) -> str | None:
+    """Say why a message can never be stored, or None."""
+    push_id = item.push_id
+    if not 0 <= utf8_size(push_id) <= MAX_PUSH_ID_BYTES:
+        return f"a push id must have at most {MAX_PUSH_ID_BYTES} bytes of UTF-8"
+    if not push_id and (item.id_ttl_s or not item.expire_s):
+        return "what is to be remembered needs a push id"
+    # More would not fit the servers' numbers, and fail what is saved together with it.
+    if not 0 <= item.expire_s <= MAX_EXPIRE_S:
+        return f"expire_s must be from 0 to {MAX_EXPIRE_S}"
+    return None
 
 
 class SaveBatch(msgspec.Struct, frozen=True, array_like=True):

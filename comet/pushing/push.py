@@ -13,7 +13,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from cluster.contracts.comet import Push, PushReply
-from cluster.contracts.message import MessageService
+from cluster.contracts.message import (
+    MAX_EXPIRE_S,
+    MAX_PUSH_ID_BYTES,
+    MessageService,
+    SaveItem,
+    item_fault,
+)
 from cluster.errors import (
     EnckeError,
     InDoubtError,
@@ -37,6 +43,9 @@ from comet.pushing.turns import ExclusiveTurn, PushTurn, QueueContext
 from comet.subscribers.filling import Filler
 from comet.subscribers.hub import Hub
 from comet.subscribers.outgoing import Outgoing
+
+# Of an id that cannot be too long, whatever is in it.
+PLAIN_ID_CHARS = MAX_PUSH_ID_BYTES // 4
 
 
 class Pusher:
@@ -131,6 +140,8 @@ class Pusher:
             or not keys
             or pending_keys > self._max_pending_keys
             or pending_bytes > self._max_pending_bytes
+            or len(push.push_id) > PLAIN_ID_CHARS
+            or not 0 <= push.expire_s <= MAX_EXPIRE_S
             or (push.follows is not None and len(push.follows) != keys)
         ):
             refusal = self._refusal(push)
@@ -253,6 +264,11 @@ class Pusher:
             return RequestError("a push needs a key")
         if push.follows is not None and len(push.follows) != len(push.keys):
             return RequestError("a push follows one push, or none, at each key")
+        if push.expire_s or push.id_ttl_s:
+            # The store would refuse all that is saved together with it.
+            fault = item_fault(SaveItem(push.push_id, push.payload, push.expire_s, push.id_ttl_s))
+            if fault:
+                return RequestError(fault)
         is_full = (
             self._pending_keys + len(push.keys) > self._config.max_pending_keys
             or self._pending_bytes + len(push.payload) > self._config.max_pending_bytes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.contracts.message import MAX_EXPIRE_S, MAX_INCARNATION_BYTES, MAX_PUSH_ID_BYTES, SaveBatch
+from cluster.contracts.message import MAX_INCARNATION_BYTES, SaveBatch, item_fault
 from cluster.errors import (
     DeadlinePassedError,
     EnckeError,
@@ -11,7 +11,7 @@ from cluster.errors import (
     RequestError,
     UnavailableError,
 )
-from cluster.model import MAX_KEY_BYTES, Key, key_fault
+from cluster.model import MAX_KEY_BYTES, Key, key_fault, utf8_size
 from message.storage.limits import StoreLimits
 from message.storage.rules import MAX_DEVICE_BYTES
 
@@ -67,14 +67,8 @@ def batch_fault(batch: SaveBatch) -> str | None:
     if incarnation and (fault := _incarnation_fault(incarnation)):
         return fault
     for item in batch.items:
-        push_id = item.push_id
-        if not 0 <= (len(push_id) if push_id.isascii() else _utf8_size(push_id)) <= MAX_PUSH_ID_BYTES:
-            return f"a push id must have at most {MAX_PUSH_ID_BYTES} bytes of UTF-8"
-        if not push_id and (item.id_ttl_s or not item.expire_s):
-            return "what is to be remembered needs a push id"
-        # More would not fit the servers' numbers, and fail what is saved together with it.
-        if not 0 <= item.expire_s <= MAX_EXPIRE_S:
-            return f"expire_s must be from 0 to {MAX_EXPIRE_S}"
+        if fault := item_fault(item):
+            return fault
     return None
 
 
@@ -94,7 +88,7 @@ def require_device(device: str) -> None:
     Raises:
         RequestError: none can.
     """
-    if not 0 <= _utf8_size(device) <= MAX_DEVICE_BYTES:
+    if not 0 <= utf8_size(device) <= MAX_DEVICE_BYTES:
         raise RequestError(f"a device must have at most {MAX_DEVICE_BYTES} bytes of UTF-8")
 
 
@@ -113,13 +107,3 @@ def _incarnation_fault(incarnation: str) -> str | None:
     if 0 < len(incarnation) <= MAX_INCARNATION_BYTES and incarnation.isascii() and incarnation.isprintable():
         return None
     return f"an incarnation must have 1 to {MAX_INCARNATION_BYTES} printable ASCII characters"
-
-
-def _utf8_size(text: str) -> int:
-    """Bytes of a text in UTF-8; -1 when it cannot be encoded."""
-    if text.isascii():
-        return len(text)
-    try:
-        return len(text.encode())
-    except UnicodeEncodeError:
-        return -1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cluster.errors import (
@@ -50,6 +52,25 @@ class Failing(Ground):
     async def test_push_without_a_key_is_refused(self, core: Core) -> None:
         await assert_refused(core.push([], 1), RequestError)
         assert core.comet.counted("pending_keys") == 0
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [{"expire_s": -1}, {"expire_s": 2**32}, {"expire_s": 600, "push_id": "é" * 65}],
+        ids=["negative", "for ever", "long id"],
+    )
+    async def test_push_that_no_store_takes_fails_no_other_of_its_key(
+        self, core: Core, wrong: dict[str, Any]
+    ) -> None:
+        gate = core.way.close_gate("bob")
+        good = [core.push("bob", 1, expire_s=600), core.push("bob", 2, expire_s=600)]
+
+        await assert_refused(core.push("bob", 3, **wrong), RequestError)
+
+        good.append(core.push("bob", 4, expire_s=600))
+        gate.set()
+        for push in good:
+            assert (await push).failed == []
+        assert await stored(core, "bob") == [b"1", b"2", b"4"]
 
     async def test_more_keys_in_progress_than_the_bound_are_refused_whole(self, opened: Open) -> None:
         async with opened(max_pending_keys=5) as core:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.contracts.message import MAX_EXPIRE_S, MAX_PUSH_ID_BYTES
 from tests.comet.comet_suite.ground import Ground, failures, stored
 from tests.comet.nodes import Core, values
 
@@ -59,13 +58,3 @@ class Ids(Ground):
                 assert (reply.online, reply.failed, reply.repeated) == ([1], [], [])
 
         assert values(await bob.documents(4)) == [0, 0, 600, 600]
-
-    async def test_what_no_store_can_take_fails_and_the_key_goes_on(self, core: Core) -> None:
-        bob = await core.subscribe("bob")
-        long_id = await core.push(["bob", "alice"], 1, expire_s=600, push_id="x" * (MAX_PUSH_ID_BYTES + 1))
-        for_ever = await core.push("bob", 1, expire_s=MAX_EXPIRE_S + 1)
-
-        assert failures(long_id) == [(0, "bad_request"), (1, "bad_request")]
-        assert failures(for_ever) == [(0, "bad_request")]
-        assert (await core.push("bob", "next", expire_s=600)).failed == []
-        assert values([await bob.next_document()]) == ["next"]
