@@ -38,7 +38,7 @@ class Line:
 
     @property
     def is_answered(self) -> bool:
-        """Whether its answer is there (unless it must be tried again)."""
+        """Whether its answer is there, and it is not to be tried again."""
         if self.pending is not None:
             return self.pending.is_answered
         return self.is_sent or self.error is not None

@@ -14,7 +14,7 @@ from cluster.errors import EnckeError, InDoubtError, OverloadedError, Unavailabl
 from cluster.model import Epoch, Key
 from tests.comet.nodes import running_core, values
 from tests.support.eventually import eventually
-from tests.support.services import ScriptedComet, failing
+from tests.support.services import ScriptedComet, accepted, failing
 from tests.support.web import running_web
 from tests.web.api.streams import line, opened, outcome
 from tests.web.conftest import no_messages
@@ -126,6 +126,20 @@ async def test_lines_that_have_to_wait_for_another_key_still_wait(comet: Scripte
         assert len(await stream.rest()) == 6
     # Nothing was sent before the second was done, though the fourth waits for it only at one of its keys.
     assert sent(comet)[5:] == ["3['']", "4['3', '']", "5['4']"]
+
+
+async def test_answers_do_not_wait_for_a_line_that_is_tried_again(comet: ScriptedComet) -> None:
+    comet.is_holding = True
+    comet.fates.extend([accepted, UnavailableError("busy")])
+    async with running_web({"comet-1": comet}, no_messages()) as web, opened(web) as stream:
+        await stream.send(line("k", 1) + line("busy", 2))
+        await eventually(lambda: comet.held_count == 2)
+        comet.release(2)
+        assert outcome(await stream.answer()) == "k"
+        await eventually(lambda: comet.held_count == 1)
+        comet.release()
+        await stream.end()
+        assert [outcome(answer) for answer in await stream.rest()] == ["busy"]
 
 
 async def test_a_line_with_very_many_keys_is_sent_by_itself(comet: ScriptedComet) -> None:
