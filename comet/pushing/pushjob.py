@@ -21,6 +21,8 @@ class Chain(msgspec.Struct, eq=False):
 
     # One of them was not done: those behind it must not be.
     is_broken: bool = False
+    # When the last of them was; PushJob.started_at.
+    taken_at: float = 0.0
 
 
 class PushJob(msgspec.Struct, eq=False):

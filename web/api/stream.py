@@ -7,9 +7,10 @@ unanswered; the client then feels the back pressure of TCP.
 Ordering: pushes to one key are done in the order of their lines, whatever happens
 between them. A line names the unanswered one before it to the same key
 (Push.follows), and its node refuses it if that one was not done. What was refused is
-sent again at its turn to be answered, when it is known what became of all before it,
-and lines to that key that come meanwhile are sent then too. When the ring changes, the next
-line waits until those sent under the old one are answered.
+sent again at its turn to be answered, when it is known what became of all before it.
+Lines to that key that come meanwhile are sent when the last that was refused is
+answered, behind each other. When the ring changes, the next line waits until those sent under
+the old one are answered.
 """
 
 from __future__ import annotations
@@ -20,20 +21,16 @@ from collections.abc import Mapping
 
 from cluster.errors import EnckeError, RequestError, TooLargeError
 from cluster.model import Epoch, Key
+from web.api.lines import Line, follows, may_send, sendable
 from web.api.pushapi import PushApi, explain
 from web.codec.params import BodyParser, PushRequest
 from web.codec.replies import Answer, Api, refusal, v2_bytes
 from web.config import WebConfig
 from web.pushing.owners import Owners
-from web.pushing.pending import PendingPush
 from web.serving.request import BodyTimeoutError, DisconnectedError, Request
 
 # Answers are joined up to this into one write.
 WRITE_BYTES = 64 * 1024
-
-# A line with more keys is not sent before those that it follows are answered, nor followed: its
-# node would have to look up each of them at once.
-MAX_FOLLOWING_KEYS = 128
 
 _HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nX-Content-Type-Options: nosniff\r\n"
@@ -77,36 +74,6 @@ class PushStreams:
             stream.stop_reading()
 
 
-class _Line:
-    """One line that was read: sent, to be sent at its turn to be answered, or refused on reading."""
-
-    __slots__ = ("error", "is_sent", "pending", "push", "size")
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.push: PushRequest | None = None
-        self.is_sent = False
-        # None also where there is no key to send it to.
-        self.pending: PendingPush | None = None
-        self.error: EnckeError | None = None
-
-    @property
-    def keys(self) -> list[Key]:
-        return [] if self.push is None else self.push.keys
-
-    @property
-    def is_answered(self) -> bool:
-        if self.pending is not None:
-            return self.pending.is_answered
-        return self.is_sent or self.error is not None
-
-    @property
-    def may_be_followed(self) -> bool:
-        """Whether a line to the same key may be sent before this one is answered."""
-        pending = self.pending
-        return pending is not None and len(pending.keys) <= MAX_FOLLOWING_KEYS and not pending.may_come_later
-
-
 class _Stream:
     """One request: a task reads lines and sends pushes, the handler's own writes answers."""
 
@@ -119,10 +86,10 @@ class _Stream:
         self._owners = owners
         self._config = config
         # Read and not answered, in order; the reader appends, the writer removes.
-        self._lines: deque[_Line] = deque()
+        self._lines: deque[Line] = deque()
         self._unanswered_bytes = 0
         # Of those the last to each key.
-        self._last: dict[Key, _Line] = {}
+        self._last: dict[Key, Line] = {}
         # The membership under which the last line was sent.
         self._epoch: Epoch = (0, 0)
         self._reader: asyncio.Task[None] | None = None
@@ -208,14 +175,14 @@ class _Stream:
         """Send the push of one line when there is room; an empty line is nothing."""
         if len(text) <= self._config.max_line_bytes and not text.strip():
             return
-        line = _Line(len(text))
+        line = Line(len(text))
         await self._wait_room(line.size)
         try:
             if line.size > self._config.max_line_bytes:
                 raise TooLargeError(f"the line is over {self._config.max_line_bytes} bytes")
             line.push = self._parser.push(text)
             await self._wait_epoch()
-            if self._may_send(line.push.keys):
+            if may_send(line.push.keys, self._last):
                 self._send(line, line.push, self._last)
         except EnckeError as error:
             line.error = error
@@ -239,28 +206,22 @@ class _Stream:
             await self._wait_answer()
         self._epoch = self._owners.membership.epoch
 
-    def _may_send(self, keys: list[Key]) -> bool:
-        """Whether each unanswered line that this one follows can be followed."""
-        last = self._last
-        if len(keys) > MAX_FOLLOWING_KEYS:
-            return last.keys().isdisjoint(keys)
-        for key in keys:
-            before = last.get(key)
-            if before is not None and not before.may_be_followed:
-                return False
-        return True
-
-    def _send(self, line: _Line, push: PushRequest, earlier: Mapping[Key, _Line]) -> None:
-        """Send a line; `earlier` holds unanswered ones that it follows."""
-        follows: dict[Key, str] | None = None
-        if len(push.keys) <= MAX_FOLLOWING_KEYS:
-            follows = {}
-            for key in push.keys:
-                before = earlier.get(key)
-                if before is not None and before.pending is not None:
-                    follows[key] = before.pending.push_id
-        line.pending = self._api.begin(push, follows)
+    def _send(self, line: Line, push: PushRequest, last: Mapping[Key, Line]) -> None:
+        """Send a line; `last` as in may_send()."""
+        line.pending = self._api.begin(push, follows(push.keys, last))
         line.is_sent = True
+
+    def _send_waiting(self) -> None:
+        """Send the first line, and with it those behind it that had to wait.
+
+        If each were sent when the one before is answered, a stream that has always something
+        to send would go on like this for ever.
+        """
+        for line, push, last in sendable(self._lines):
+            try:
+                self._send(line, push, last)
+            except EnckeError as error:
+                line.error = error
 
     async def _wait_answer(self) -> None:
         self._room.clear()
@@ -288,20 +249,20 @@ class _Stream:
                 await self._write(out)
                 size = 0
 
-    async def _answer(self, line: _Line) -> object:
+    async def _answer(self, line: Line) -> object:
+        if not line.is_sent and line.error is None:
+            # All before it are answered.
+            self._send_waiting()
         if line.error is not None:
             return explain(line.error)
         assert line.push is not None
         try:
-            if not line.is_sent:
-                # All before it are answered.
-                self._send(line, line.push, {})
             body, _ = await self._api.finish(line.push, line.pending)
         except EnckeError as error:
             return explain(error)
         return body
 
-    def _forget(self, line: _Line) -> None:
+    def _forget(self, line: Line) -> None:
         for key in line.keys:
             if self._last.get(key) is line:
                 del self._last[key]

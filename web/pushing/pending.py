@@ -7,7 +7,9 @@ import asyncio
 import msgspec
 
 from cluster.contracts.comet import PushReply
+from cluster.errors import EnckeError, InDoubtError
 from cluster.model import Epoch, Key
+from web.pushing.merge import may_try_again
 from web.pushing.places import held_at
 
 # A node gives up at the timeout of the try and says what it knows; only one that
@@ -43,8 +45,11 @@ class PendingPush(msgspec.Struct, eq=False):
 
     @property
     def is_answered(self) -> bool:
-        """Whether finish() will not have to wait (unless the ring has changed)."""
-        return all(future.done() for _, future in self.calls)
+        """Whether finish() will not have to wait."""
+        for _, future in self.calls:
+            if not future.done() or (_has_failed(future) and self._may_try_again(future)):
+                return False
+        return True
 
     @property
     def may_come_later(self) -> bool:
@@ -76,6 +81,18 @@ class PendingPush(msgspec.Struct, eq=False):
         """Nobody will look at the answers; the push goes on."""
         for _, future in self.calls:
             future.add_done_callback(_retrieve)
+
+    def _may_try_again(self, future: asyncio.Future[PushReply]) -> bool:
+        """Whether what has failed is tried again when somebody waits for it, while there is time."""
+        if future.cancelled():
+            # See answers.py.
+            codes = [InDoubtError.code]
+        elif (error := future.exception()) is not None:
+            codes = [error.code if isinstance(error, EnckeError) else EnckeError.code]
+        else:
+            codes = [failure.code for failure in future.result().failed]
+        is_idempotent = self.is_idempotent
+        return any(may_try_again(code, is_idempotent=is_idempotent) for code in codes)
 
 
 def _has_failed(future: asyncio.Future[PushReply]) -> bool:

@@ -14,7 +14,7 @@ from cluster.errors import EnckeError, InDoubtError, OverloadedError, Unavailabl
 from cluster.model import Epoch, Key
 from tests.comet.nodes import running_core, values
 from tests.support.eventually import eventually
-from tests.support.services import ScriptedComet, failing
+from tests.support.services import ScriptedComet, accepted, failing
 from tests.support.web import running_web
 from tests.web.api.streams import line, opened, outcome
 from tests.web.conftest import no_messages
@@ -81,6 +81,65 @@ async def test_what_follows_a_line_that_has_failed_for_good_is_still_done(comet:
         comet.release(2)
         await stream.end()
         assert [outcome(answer) for answer in await stream.rest()] == ["overloaded", "k"]
+
+
+async def test_lines_that_had_to_wait_are_sent_behind_each_other_again(comet: ScriptedComet) -> None:
+    comet.is_holding = True
+    comet.fates.append(UnavailableError("busy"))
+    async with running_web({"comet-1": comet}, no_messages()) as web, opened(web) as stream:
+        await stream.push("k", "a", id="1")
+        await eventually(lambda: comet.held_count == 1)
+        comet.release()
+        await eventually(lambda: sent(comet)[1:] == ["aNone"])
+        # Of another key, so that it is known when all have been read.
+        await stream.send(b"".join(line("k", value, id=value) for value in "bcd") + line("other", "e"))
+        await eventually(lambda: comet.held_count == 2)
+        comet.release()
+        await eventually(lambda: comet.held_count == 4)
+        assert sent(comet)[3:] == ["b['']", "c['b']", "d['c']"]
+        # And so is what comes now.
+        await stream.push("k", "f", id="f")
+        await eventually(lambda: comet.held_count == 5)
+        assert sent(comet)[6:] == ["f['d']"]
+        comet.release(5)
+        await stream.end()
+        assert [outcome(answer) for answer in await stream.rest()] == ["k", "k", "k", "k", "other", "k"]
+
+
+async def test_lines_that_have_to_wait_for_another_key_still_wait(comet: ScriptedComet) -> None:
+    comet.is_holding = True
+    comet.fates.extend([UnavailableError("busy"), UnavailableError("busy")])
+    async with running_web({"comet-1": comet}, no_messages()) as web, opened(web) as stream:
+        await stream.send(line("a", 1, id="1") + line("b", 2, id="2"))
+        await eventually(lambda: comet.held_count == 2)
+        comet.release(2)
+        await eventually(lambda: sent(comet)[2:] == ["1None"])
+        both = b'{"keys":["a","b"],"msg":4,"expire":0,"id":"4"}\n'
+        await stream.send(line("a", 3, id="3") + both + line("a", 5, id="5") + line("other", 6))
+        await eventually(lambda: comet.held_count == 2)
+        comet.release()
+        await eventually(lambda: sent(comet)[4:] == ["2None"])
+        assert comet.held_count == 2
+        comet.is_holding = False
+        comet.release(2)
+        await stream.end()
+        assert len(await stream.rest()) == 6
+    # Nothing was sent before the second was done, though the fourth waits for it only at one of its keys.
+    assert sent(comet)[5:] == ["3['']", "4['3', '']", "5['4']"]
+
+
+async def test_answers_do_not_wait_for_a_line_that_is_tried_again(comet: ScriptedComet) -> None:
+    comet.is_holding = True
+    comet.fates.extend([accepted, UnavailableError("busy")])
+    async with running_web({"comet-1": comet}, no_messages()) as web, opened(web) as stream:
+        await stream.send(line("k", 1) + line("busy", 2))
+        await eventually(lambda: comet.held_count == 2)
+        comet.release(2)
+        assert outcome(await stream.answer()) == "k"
+        await eventually(lambda: comet.held_count == 1)
+        comet.release()
+        await stream.end()
+        assert [outcome(answer) for answer in await stream.rest()] == ["busy"]
 
 
 async def test_a_line_with_very_many_keys_is_sent_by_itself(comet: ScriptedComet) -> None:
