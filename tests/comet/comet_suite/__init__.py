@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tests.comet.comet_suite.deleting import Deleting
 from tests.comet.comet_suite.failing import Failing
+from tests.comet.comet_suite.following import Following
 from tests.comet.comet_suite.ground import Open
 from tests.comet.comet_suite.handing_over import HandingOver
 from tests.comet.comet_suite.ids import Ids
@@ -19,5 +20,5 @@ from tests.comet.comet_suite.telling import Telling
 __all__ = ["CometSuite", "Open"]
 
 
-class CometSuite(Pushing, Ids, Failing, Owning, Deleting, Telling, Stopping, HandingOver):
+class CometSuite(Pushing, Ids, Following, Failing, Owning, Deleting, Telling, Stopping, HandingOver):
     """The tests; a subclass adds the fixture `opened`."""
