@@ -28,6 +28,9 @@ WARM_UP_ROUNDS = 2
 # run yield the thousands of samples that a 99.9th percentile needs. In a server
 # of its own, because looking costs CPU too.
 LAG_SETTINGS = {"ENCKE_PROCESS__LAG_PROBE_S": "0.002"}
+# One stop of 20 ms is the 99.9th percentile of a round, and a machine has such of its own: a thread of its
+# kernel takes the core, say.
+LAG_ROUNDS = 5
 LAG_METRIC = "encke_loop_lag_seconds_bucket"
 
 
@@ -85,7 +88,10 @@ def measure_cpu(wire: Wire, keys: int, rounds: int) -> list[Figure]:
 
 
 def measure_lag(wire: Wire, keys: int, pushes: int) -> list[Figure]:
-    """Load the event loop with pushes that follow each other at once."""
+    """Load the event loop with pushes that follow each other at once, in rounds."""
+    lags: list[float] = []
+    counts: list[float] = []
+    waits: list[float] = []
     with (
         Server(LAG_SETTINGS) as server,
         Load(wire, server.ports[wire], server.ports["admin"]) as load,
@@ -96,20 +102,21 @@ def measure_lag(wire: Wire, keys: int, pushes: int) -> list[Figure]:
             load.fan(keys)
         # The first answer of /metrics holds the loop for 30 ms, later ones for less than 10.
         server.metrics()
-        before = server.metrics()
-        waited, began = usage.waited_s(server.pid), time.monotonic()
-        for _ in range(pushes):
-            load.fan(keys)
-        waited_share = (usage.waited_s(server.pid) - waited) / (time.monotonic() - began)
-        after = server.metrics()
-    lag_ms, samples = lag_quantile_ms(before, after, LAG_QUANTILE)
+        for _ in range(LAG_ROUNDS):
+            before = server.metrics()
+            waited, began = usage.waited_s(server.pid), time.monotonic()
+            for _ in range(pushes):
+                load.fan(keys)
+            waits.append((usage.waited_s(server.pid) - waited) / (time.monotonic() - began) * 100)
+            lag_ms, samples = lag_quantile_ms(before, server.metrics(), LAG_QUANTILE)
+            lags.append(lag_ms)
+            counts.append(samples)
     kind = KINDS[wire]
     return [
-        figure(f"{kind}: loop lag p99.9, at most", [lag_ms], "ms", MAX_LAG_MS),
-        figure(f"{kind}: samples of the lag", [samples], ""),
-        # A server that is kept from running is late without being slow: above a
-        # few percent the lag is that of the machine.
-        figure(f"{kind}: time without a core meanwhile", [waited_share * 100], "%"),
+        figure(f"{kind}: loop lag p99.9, at most", lags, "ms", MAX_LAG_MS),
+        figure(f"{kind}: samples of the lag", counts, ""),
+        # A server that is kept from running is late without being slow.
+        figure(f"{kind}: time without a core meanwhile", waits, "%"),
     ]
 
 
