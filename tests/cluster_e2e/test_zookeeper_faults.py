@@ -11,6 +11,7 @@ import pytest
 
 from cluster.model import Key
 from cluster.storering import StoreRing
+from tests.cluster_e2e.six import owner_of
 from tests.support.cluster import SESSION_S, Cluster, owned_by, running_cluster
 from tests.support.cluster_run import ClusterRun
 from tests.support.eventually import eventually
@@ -127,6 +128,9 @@ async def test_nodes_announce_themselves_to_a_zookeeper_that_has_forgotten_every
                 await asyncio.to_thread(fragile.zookeeper.start)
                 # It does not know their sessions: their keys might be anybody's by now.
                 await run.wait_back(visits)
+                for name in TWO:
+                    # Registered anew: while ZooKeeper is away the next time, nobody could be.
+                    await run.wait_served_by(name, keys=[key for key in run.keys if owner_of(key) == name])
                 run.forgive()
         await a_third_node_takes_its_keys(run)
 

@@ -123,10 +123,16 @@ class Cluster:
         return f"/{self.root}/comet/{name}"
 
     def start(self, *nodes: tuple[str, str], others: Iterable[Server] = ()) -> None:
-        """Start nodes (kind, name), and others that are described, all at once: they wait for each other."""
+        """Start nodes (kind, name), and others that are described, all at once: they wait for each other.
+
+        Web nodes come last: they know all the others then, and where each key is.
+        """
         described = [*others, *(self.node(kind, name) for kind, name in nodes)]
-        with ThreadPoolExecutor(len(described)) as threads:
-            list(threads.map(Server.start, described))
+        webs = [node for node in described if node.command == "web"]
+        for together in ([node for node in described if node not in webs], webs):
+            if together:
+                with ThreadPoolExecutor(len(together)) as threads:
+                    list(threads.map(Server.start, together))
 
     @property
     def web(self) -> Server:

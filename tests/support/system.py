@@ -84,7 +84,7 @@ class Server:
         # By kind; known once it has been ready, kept for the next start.
         self.addresses: dict[str, Address] = {}
         self._environ = {**os.environ, **(environ or {})}
-        self._subcommand = command
+        self.command = command
         self._flags = flags
         self._off = off
         self._descriptor_limit = descriptor_limit
@@ -246,13 +246,13 @@ class Server:
 
     def _command(self) -> list[str]:
         binds: list[str] = []
-        for kind in LISTENS_ON[self._subcommand]:
+        for kind in LISTENS_ON[self.command]:
             host, port = self.addresses.get(kind, ("127.0.0.1", 0))
             binds += [f"--no-{kind}"] if kind in self._off else [f"--{kind}-bind", f"{host}:{port}"]
         return [
-            *(*ENCKE, self._subcommand),
+            *(*ENCKE, self.command),
             *("--config", str(self._config_path)),
-            *(("--data-dir", str(self.data_dir)) if self._subcommand == "serve" else ()),
+            *(("--data-dir", str(self.data_dir)) if self.command == "serve" else ()),
             *binds,
             *self._flags,
         ]
@@ -277,12 +277,12 @@ class Server:
                 addresses[match[1]] = (match[2], int(match[3]))
             if line.strip() == "ready":
                 break
-        expected = set(LISTENS_ON[self._subcommand]) - set(self._off)
+        expected = set(LISTENS_ON[self.command]) - set(self._off)
         assert set(addresses) == expected, f"said where it listens for {set(addresses)}: {self._story()}"
         self.addresses = addresses
 
     def _story(self) -> str:
-        return "\n".join([f"encke {self._subcommand}", *self._said, self.log[-4000:]])
+        return "\n".join([f"encke {self.command}", *self._said, self.log[-4000:]])
 
     def _running(self) -> subprocess.Popen[str]:
         assert self._process is not None, "it does not run"
