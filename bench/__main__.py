@@ -10,7 +10,7 @@ from encke.commands.arguments import Parser
 
 MEASUREMENTS: dict[str, Callable[[], bool]] = {
     "connections": lambda: connections.run(count=15_000, rounds=3),
-    "fanout": lambda: fanout.run(keys=10_000, rounds=15, lag_pushes=50),
+    "fanout": lambda: fanout.run(keys=10_000, rounds=15, lag_pushes=16),
     "push": lambda: push.run(pushes=4_000, rounds=25),
     "cluster": lambda: cluster.run(pushes=4_000, keys=10_000, rounds=25, failovers=3),
     "ring": lambda: ring.run(rounds=5),
